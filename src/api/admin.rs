@@ -1,0 +1,162 @@
+//! What a node knows of itself.
+
+use super::ApiError;
+use crate::app::Node;
+use crate::bus::Pressure;
+use crate::handlers::query::QueryError;
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// `GET /healthz`: 200 while events are taken, 503 with the reason otherwise.
+pub(super) async fn healthz(State(node): State<Arc<Node>>) -> Response {
+    let (status, text) = match (node.bus.poisoned(), node.bus.pressure()) {
+        (Some(why), _) => (StatusCode::SERVICE_UNAVAILABLE, format!("stopped: {why}")),
+        (None, Pressure::Refuse { reason, .. }) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("refusing events: {reason}"))
+        }
+        (None, Pressure::Warn { reason }) => (StatusCode::OK, format!("ok, but {reason}")),
+        (None, Pressure::Ok) => (StatusCode::OK, "ok".to_owned()),
+    };
+    (status, format!("{text}\n")).into_response()
+}
+
+/// `GET /metrics`: Prometheus.
+pub(super) async fn metrics(
+    State(node): State<Arc<Node>>,
+) -> Result<([(HeaderName, &'static str); 1], String), ApiError> {
+    let text = node
+        .metrics
+        .render(&node.bus.audit(), node.bus.disk_bytes())
+        .map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Metrics", e.to_string()))?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(CONTENT_TYPE, kind)], text))
+}
+
+/// `GET /audit`: the ledger, and whether it adds up.
+pub(super) async fn audit(State(node): State<Arc<Node>>) -> Json<Value> {
+    let ledger = node.bus.audit();
+    let balanced = ledger.balanced();
+    Json(json!({ "balanced": balanced, "ledger": ledger }))
+}
+
+/// `GET /routes`: every route with what waits on it.
+pub(super) async fn delivery_routes(State(node): State<Arc<Node>>) -> Json<Value> {
+    let now = node.clock.now_ms();
+    let routes: Vec<Value> = node
+        .bus
+        .routes()
+        .into_iter()
+        .map(|route| {
+            let oldest = node.bus.oldest_pending(route.id);
+            json!({
+                "route": route.name,
+                "pending": route.pending,
+                "dead": route.dead,
+                "paused": route.paused,
+                "retired": route.retired,
+                "ordered": route.ordered,
+                "worked": node.works_on(&route.name),
+                "oldest_seconds": oldest.map(|(_, at)| now.saturating_sub(at) / 1000),
+            })
+        })
+        .collect();
+    Json(Value::Array(routes))
+}
+
+#[derive(Deserialize)]
+pub(super) struct RouteName {
+    route: String,
+}
+
+/// `POST /routes/pause`: hands out nothing more; the backlog is kept.
+pub(super) async fn pause(
+    State(node): State<Arc<Node>>,
+    Json(request): Json<RouteName>,
+) -> Result<Json<Value>, ApiError> {
+    let route = route_id(&node, &request.route)?;
+    node.bus.pause(route).await?;
+    Ok(Json(json!({ "paused": request.route })))
+}
+
+/// `POST /routes/resume`
+pub(super) async fn resume(
+    State(node): State<Arc<Node>>,
+    Json(request): Json<RouteName>,
+) -> Result<Json<Value>, ApiError> {
+    let route = route_id(&node, &request.route)?;
+    node.bus.resume(route).await?;
+    Ok(Json(json!({ "resumed": request.route })))
+}
+
+fn route_id(node: &Node, name: &str) -> Result<crate::bus::RouteId, ApiError> {
+    node.bus.route_id(name).ok_or_else(|| {
+        let routes = node.bus.routes();
+        let known: Vec<&str> = routes.iter().map(|r| r.name.as_str()).collect();
+        ApiError::missing("route", name, &known)
+    })
+}
+
+/// `GET /topics`: topics and their subscriptions.
+pub(super) async fn topics(State(node): State<Arc<Node>>) -> Json<Value> {
+    let topics: serde_json::Map<String, Value> = node
+        .config
+        .topics
+        .iter()
+        .map(|(name, topic)| {
+            let subscriptions: Vec<&String> = topic.subscriptions.keys().collect();
+            (name.clone(), json!({ "subscriptions": subscriptions }))
+        })
+        .collect();
+    Json(Value::Object(topics))
+}
+
+/// `GET /sources`: how each source stands.
+pub(super) async fn sources(State(node): State<Arc<Node>>) -> Result<Json<Value>, ApiError> {
+    let mut sources = serde_json::Map::new();
+    for (name, folder) in node.folders() {
+        let status = folder.status().await.map_err(|e| {
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "Source", e.to_string())
+        })?;
+        sources.insert(name.clone(), json!(status));
+    }
+    Ok(Json(Value::Object(sources)))
+}
+
+/// `GET /plan`: the configuration in force, defaults included, secrets not.
+pub(super) async fn plan(State(node): State<Arc<Node>>) -> Json<Value> {
+    Json(json!(*node.config))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Sql {
+    sql: String,
+    /// Most rows in the answer.
+    #[serde(default = "default_rows")]
+    limit: usize,
+    /// `json` (lines), `csv` or `table`.
+    #[serde(default)]
+    format: crate::handlers::query::OutputFormat,
+}
+
+fn default_rows() -> usize {
+    10_000
+}
+
+/// `POST /query`: SQL over lake and warehouse.
+pub(super) async fn query(
+    State(node): State<Arc<Node>>,
+    Json(request): Json<Sql>,
+) -> Result<Vec<u8>, ApiError> {
+    let mut out = Vec::new();
+    node.query
+        .write(&request.sql, request.format, request.limit, &mut out)
+        .await
+        .map_err(|e: QueryError| ApiError::bad("Query", e.to_string()))?;
+    Ok(out)
+}

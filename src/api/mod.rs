@@ -1,0 +1,54 @@
+//! The HTTP interface. The command line talks to it, too: over a Unix socket to
+//! a running node, or in the same process when none runs.
+
+mod admin;
+mod dlq;
+mod error;
+mod events;
+mod rules;
+mod serve;
+mod stream;
+mod trace;
+
+pub use dlq::Which;
+pub use error::ApiError;
+pub use serve::{ServeError, Server, socket_path};
+pub use trace::TraceNode;
+
+use crate::app::Node;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use std::sync::Arc;
+
+/// Largest request body in bytes; a batch of events shares it.
+const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// All routes over a node.
+#[must_use]
+pub fn routes(node: Arc<Node>) -> Router {
+    Router::new()
+        .route("/events", post(events::post).get(events::list))
+        .route("/events/tail", get(stream::tail))
+        .route("/events/{id}", get(events::show))
+        .route("/trace/{id}", get(trace::trace))
+        .route("/topics", get(admin::topics))
+        .route("/topics/{topic}/messages", get(stream::subscribe))
+        .route("/dlq", get(dlq::list))
+        .route("/dlq/groups", get(dlq::groups))
+        .route("/dlq/redrive", post(dlq::redrive))
+        .route("/dlq/purge", post(dlq::purge))
+        .route("/audit", get(admin::audit))
+        .route("/routes", get(admin::delivery_routes))
+        .route("/routes/pause", post(admin::pause))
+        .route("/routes/resume", post(admin::resume))
+        .route("/sources", get(admin::sources))
+        .route("/query", post(admin::query))
+        .route("/match", post(rules::explain))
+        .route("/plan", get(admin::plan))
+        .route("/metrics", get(admin::metrics))
+        .route("/healthz", get(admin::healthz))
+        .fallback(error::not_found)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(node)
+}

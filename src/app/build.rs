@@ -1,0 +1,190 @@
+//! Opening a node: ground first, then right to left, sources last.
+
+use super::wiring::{self, Wiring};
+use super::{Node, schedules};
+use crate::bus::{Bus, BusError, BusOptions};
+use crate::clock::SharedClock;
+use crate::config::{Config, Source};
+use crate::delivery::Delivery;
+use crate::emit::Emitter;
+use crate::handlers::objects::Places;
+use crate::handlers::query::Query;
+use crate::handlers::{Failure, Progress};
+use crate::observe::Metrics;
+use crate::router::{Router, TableError};
+use crate::sources::Intake;
+use crate::sources::folder::{FolderSource, SourceError};
+use crate::state::{State, StateError};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use crate::tasks::Tasks;
+
+/// What a node is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// To run: sources and handlers start.
+    Run,
+    /// To be asked and mended while nothing runs.
+    Offline,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be made.
+    #[error("cannot create the data folder {}: {error}", path.display())]
+    DataFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The log does not open.
+    #[error("the log does not open: {0}")]
+    Bus(#[from] BusError),
+    /// The side state does not open.
+    #[error("the side state does not open: {0}")]
+    State(#[from] StateError),
+    /// The rules do not compile.
+    #[error("the rules do not compile: {0}")]
+    Rules(#[from] TableError),
+    /// A handler cannot be built.
+    #[error("a handler cannot be built: {0}")]
+    Handler(#[from] Failure),
+    /// A source does not start.
+    #[error("source `{name}` does not start: {error}")]
+    Source {
+        /// The source.
+        name: String,
+        /// Why.
+        error: SourceError,
+    },
+}
+
+impl Node {
+    /// Opens a node.
+    ///
+    /// # Errors
+    /// When a part cannot be built; nothing is left running then.
+    pub async fn open(
+        config: Arc<Config>,
+        mode: Mode,
+        clock: SharedClock,
+    ) -> Result<Self, StartError> {
+        let data = &config.node.data;
+        std::fs::create_dir_all(data).map_err(|error| StartError::DataFolder {
+            path: data.clone(),
+            error,
+        })?;
+        let bus = open_bus(&config, &clock)?;
+        let state = State::open(&data.join("state.sqlite"))?;
+        let routes = wiring::routes(&bus, &config).await?;
+        let router = Router::new(bus.clone(), wiring::table(&config, &routes, &clock)?);
+        let metrics = Arc::new(Metrics::new());
+        let (progress, _) = broadcast::channel(64);
+        let tell = progress.clone();
+        let delivery = Delivery::new(
+            Emitter::new(config.node.event_defaults(), clock.clone()),
+            clock.clone(),
+            Arc::<Metrics>::clone(&metrics),
+            Arc::new(move |p: Progress| drop(tell.send(p))),
+        );
+        let mut node = Self {
+            query: Query::new(
+                data.join("lake"),
+                data.join("warehouse"),
+                data.join("rejects"),
+                config.node.query_memory_bytes,
+            ),
+            config: Arc::clone(&config),
+            bus,
+            router,
+            metrics,
+            clock,
+            state,
+            progress,
+            delivery,
+            worked: wiring::worked(&config),
+            folders: std::collections::BTreeMap::new(),
+            stop_sources: CancellationToken::new(),
+            tasks: Tasks::default(),
+        };
+        if mode == Mode::Run {
+            let places = places(&config);
+            let wiring = Wiring {
+                config: &config,
+                routes: &routes,
+                bus: &node.bus,
+                router: &node.router,
+                clock: &node.clock,
+                places: &places,
+            };
+            for consumer in wiring.consumers()? {
+                node.delivery.start(consumer);
+            }
+            node.start_sources().await?;
+        }
+        Ok(node)
+    }
+
+    async fn start_sources(&mut self) -> Result<(), StartError> {
+        let intake: Arc<dyn Intake> = Arc::new(self.router.clone());
+        for (name, source) in &self.config.sources {
+            let Source::Folder(options) = source;
+            let started = FolderSource::start(
+                options.clone(),
+                Arc::clone(&intake),
+                self.state.clone(),
+                self.clock.clone(),
+                self.stop_sources.child_token(),
+            );
+            let handle = started.await.map_err(|error| StartError::Source {
+                name: name.clone(),
+                error,
+            })?;
+            self.folders.insert(name.clone(), handle);
+        }
+        for (name, schedule) in &self.config.schedules {
+            self.tasks.spawn(schedules::run(
+                name.clone(),
+                schedule.clone(),
+                Arc::clone(&intake),
+                self.config.node.event_defaults(),
+                self.clock.clone(),
+                self.stop_sources.child_token(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn open_bus(config: &Config, clock: &SharedClock) -> Result<Bus, BusError> {
+    let node = &config.node;
+    let options = BusOptions {
+        max_event_bytes: node.max_event_bytes,
+        retention: node.retention,
+        dedupe_window: node.dedupe,
+        dead_letter_retention: node.dead_letter_retention,
+        disk_warn: node.disk.warn_bytes,
+        disk_refuse: node.disk.refuse_bytes,
+        ..BusOptions::new(node.data.join("bus"))
+    };
+    let (bus, report) = Bus::open(options, crate::storage::Real::shared(), clock.clone())?;
+    tracing::debug!(?report, "log recovered");
+    for damage in bus.damage() {
+        tracing::error!(?damage, "the log is damaged; `pointsman doctor` tells more");
+    }
+    Ok(bus)
+}
+
+/// The folders that events may name objects of.
+fn places(config: &Config) -> Places {
+    let mut places = Places::default();
+    for (name, source) in &config.sources {
+        let Source::Folder(options) = source;
+        places.add_folder(name, options.root.clone());
+    }
+    places
+}

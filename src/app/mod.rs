@@ -1,0 +1,92 @@
+//! The composition root: builds the parts right to left, shuts them down left
+//! to right. The edges (API, command line) hold a [`Node`] and nothing else.
+
+mod build;
+mod load;
+mod schedules;
+mod wiring;
+
+pub use build::{Mode, StartError};
+pub use load::{load, run_rule_tests, table_of};
+
+use crate::bus::Bus;
+use crate::clock::SharedClock;
+use crate::config::Config;
+use crate::delivery::Delivery;
+use crate::handlers::Progress;
+use crate::handlers::query::Query;
+use crate::observe::Metrics;
+use crate::router::Router;
+use crate::sources::folder::FolderHandle;
+use crate::state::State;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use crate::tasks::Tasks;
+
+/// A node: everything that runs, or (offline) everything that can be asked.
+pub struct Node {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// The log.
+    pub bus: Bus,
+    /// The rules.
+    pub router: Router,
+    /// SQL over lake and warehouse.
+    pub query: Query,
+    /// Measurements.
+    pub metrics: Arc<Metrics>,
+    /// The clock.
+    pub clock: SharedClock,
+    /// Side state.
+    pub state: State,
+    /// Progress of long work, for whoever listens.
+    pub progress: broadcast::Sender<Progress>,
+    delivery: Delivery,
+    /// Routes that have a consumer.
+    worked: BTreeSet<String>,
+    folders: BTreeMap<String, FolderHandle>,
+    stop_sources: CancellationToken,
+    tasks: Tasks,
+}
+
+impl Node {
+    /// The folder sources by name; empty while offline.
+    #[must_use]
+    pub fn folders(&self) -> &BTreeMap<String, FolderHandle> {
+        &self.folders
+    }
+
+    /// Whether messages wait on a route that somebody here works on; those of a
+    /// `pull` subscription wait for somebody to come.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.bus
+            .routes()
+            .iter()
+            .any(|route| route.pending > 0 && !route.paused && self.works_on(&route.name))
+    }
+
+    /// Whether a consumer here works on this route.
+    #[must_use]
+    pub fn works_on(&self, route: &str) -> bool {
+        self.worked.contains(route)
+    }
+
+    /// Stops sources, lets running work finish within the configured time, hands
+    /// back what is on loan and closes the log.
+    ///
+    /// # Errors
+    /// When the log cannot be closed in good order.
+    pub async fn shutdown(&self) -> Result<(), crate::bus::BusError> {
+        self.stop_sources.cancel();
+        let late = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
+        if late.is_err() {
+            tracing::warn!("sources did not stop in time");
+        }
+        self.delivery.drain(self.config.node.shutdown).await;
+        self.bus.close().await
+    }
+}

@@ -1,0 +1,350 @@
+//! From the configuration to routes, rules and consumers.
+
+use crate::bus::{Bus, BusError, RouteId, RouteOptions};
+use crate::clock::SharedClock;
+use crate::config::{
+    Config, EventSchema, Handler, HandlerKind, SchemaPolicy, SubscriptionProtocol, To, Webhook,
+};
+use crate::delivery::{Consumer, DeliveryOptions, RetryPolicy};
+use crate::emit::Notify;
+use crate::event::Event;
+use crate::handlers::exec::ExecHandler;
+use crate::handlers::forward::ForwardHandler;
+use crate::handlers::http::WebhookHandler;
+use crate::handlers::load::{LoadEnv, LoadHandler};
+use crate::handlers::objects::Places;
+use crate::handlers::refuse::RefuseHandler;
+use crate::handlers::transform::{TransformEnv, TransformHandler};
+use crate::handlers::{Failure, Handler as Work};
+use crate::queues::{LogQueue, Outgoing};
+use crate::router::{Entry, Policy, Router, Table, TableError, TypeSchema};
+use crate::rules::Pattern;
+use crate::topics;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a message is hidden beyond its handler's timeout.
+const SLACK: Duration = Duration::from_secs(30);
+
+/// Every route that the configuration has, interned in the log.
+pub(super) type Routes = BTreeMap<String, RouteId>;
+
+/// Every route of the configuration: rules' targets, subscriptions, and the way
+/// to the dead-letter queue for events that do not meet their schema.
+pub(super) fn route_names(config: &Config) -> Vec<(String, RouteOptions)> {
+    let mut names = Vec::new();
+    for route in config.routes() {
+        let ordered = match &route.target.to {
+            To::Queue(queue) => config
+                .queues
+                .get(queue)
+                .is_some_and(|queue| queue.order_by.is_some()),
+            _ => false,
+        };
+        names.push((route.target.route.clone(), RouteOptions { ordered }));
+    }
+    for (topic, options) in &config.topics {
+        for subscription in options.subscriptions.keys() {
+            let name = topics::route_of(topic, subscription);
+            names.push((name, RouteOptions::default()));
+        }
+    }
+    for schema in &config.event_schemas {
+        names.push((schema_route(schema), RouteOptions::default()));
+    }
+    names
+}
+
+/// Routes that have a consumer: all but those of `pull` subscriptions and of
+/// queues that no handler reads.
+pub(super) fn worked(config: &Config) -> BTreeSet<String> {
+    let mut unread = BTreeSet::new();
+    for (topic, options) in &config.topics {
+        for (name, subscription) in &options.subscriptions {
+            if matches!(subscription.protocol, SubscriptionProtocol::Pull) {
+                unread.insert(topics::route_of(topic, name));
+            }
+        }
+    }
+    for route in config.routes() {
+        if matches!(route.target.to, To::Queue(_)) && route.handlers.is_empty() {
+            unread.insert(route.target.route.clone());
+        }
+    }
+    route_names(config)
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| !unread.contains(name))
+        .collect()
+}
+
+/// Interns every route of the configuration; routes that are gone are retired,
+/// unless something still waits on them.
+pub(super) async fn routes(bus: &Bus, config: &Config) -> Result<Routes, BusError> {
+    let mut routes = Routes::new();
+    for (name, options) in route_names(config) {
+        let id = bus.route(&name, options).await?;
+        routes.insert(name, id);
+    }
+    for gone in bus.routes() {
+        if routes.contains_key(&gone.name) || gone.retired {
+            continue;
+        }
+        if gone.pending > 0 {
+            // Nothing vanishes because a line was taken out of a file.
+            tracing::warn!(
+                route = gone.name, pending = gone.pending,
+                "no rule has this route any more, but messages still wait on it; they are kept"
+            );
+        } else {
+            bus.retire_route(&gone.name, crate::bus::Backlog::Refuse)
+                .await?;
+        }
+    }
+    Ok(routes)
+}
+
+/// The compiled rules of every bus, subscriptions included.
+pub(super) fn table(
+    config: &Config,
+    routes: &Routes,
+    clock: &SharedClock,
+) -> Result<Table, TableError> {
+    let mut table = Table::new(config.rules_version, clock.clone());
+    for (name, rule) in config.rules.iter().filter(|(_, rule)| rule.enabled) {
+        let entries = rule
+            .targets
+            .iter()
+            .filter_map(|target| {
+                let queue = match &target.to {
+                    To::Queue(queue) => config.queues.get(queue),
+                    _ => None,
+                };
+                Some(Entry {
+                    route: *routes.get(&target.route)?,
+                    name: target.route.clone(),
+                    order_by: queue.and_then(|queue| queue.order_by.clone()),
+                    delay: queue.map_or(Duration::ZERO, |queue| queue.delay),
+                })
+            })
+            .collect();
+        table.add(&rule.bus, name, Arc::clone(&rule.pattern), entries)?;
+    }
+    for schema in &config.event_schemas {
+        table.add_schema(TypeSchema {
+            source: schema.source.clone(),
+            detail_type: schema.detail_type.clone(),
+            policy: match schema.policy {
+                SchemaPolicy::Reject => Policy::Reject,
+                SchemaPolicy::DeadLetter => Policy::DeadLetter,
+                SchemaPolicy::Warn => Policy::Warn,
+            },
+            validator: Arc::clone(&schema.validator),
+            route: routes.get(&schema_route(schema)).copied(),
+        });
+    }
+    for (topic, options) in &config.topics {
+        for (name, subscription) in &options.subscriptions {
+            let route = topics::route_of(topic, name);
+            let text = topics::pattern_of(subscription.filter_text.as_deref());
+            let pattern = Pattern::parse(&text).map_err(|e| TableError {
+                rule: route.clone(),
+                reason: e.to_string(),
+            })?;
+            let Some(id) = routes.get(&route) else {
+                continue;
+            };
+            let entry = Entry {
+                route: *id,
+                name: route.clone(),
+                order_by: None,
+                delay: Duration::ZERO,
+            };
+            let bus = topics::bus_of(topic);
+            table.add(&bus, &route, Arc::new(pattern), vec![entry])?;
+        }
+    }
+    Ok(table)
+}
+
+/// The route that takes events of a type to the dead-letter queue.
+fn schema_route(schema: &EventSchema) -> String {
+    format!("schema/{}/{}", schema.source, schema.detail_type)
+}
+
+/// What consumers are built with.
+pub(super) struct Wiring<'a> {
+    pub config: &'a Config,
+    pub routes: &'a Routes,
+    pub bus: &'a Bus,
+    pub router: &'a Router,
+    pub clock: &'a SharedClock,
+    pub places: &'a Places,
+}
+
+impl Wiring<'_> {
+    /// Every consumer: handlers, forwards to topics and buses, webhooks, subscriptions.
+    pub fn consumers(&self) -> Result<Vec<Consumer>, Failure> {
+        let mut consumers = Vec::new();
+        for (name, handler) in &self.config.handlers {
+            consumers.push(self.handler(name, handler)?);
+        }
+        for route in self.config.routes() {
+            let work: Arc<dyn Work> = match &route.target.to {
+                To::Queue(_) | To::Handler(_) => continue,
+                To::Topic(topic) => Arc::new(ForwardHandler::new(topics::bus_of(topic))),
+                To::Bus(bus) => Arc::new(ForwardHandler::new(bus.clone())),
+                To::Webhook(webhook) => self.webhook(webhook)?,
+            };
+            let name = &route.target.route;
+            consumers.push(self.single(name, work, &route.target.retry));
+        }
+        for (topic, options) in &self.config.topics {
+            for (name, subscription) in &options.subscriptions {
+                let work: Arc<dyn Work> = match &subscription.protocol {
+                    SubscriptionProtocol::Webhook(webhook) => self.webhook(webhook)?,
+                    SubscriptionProtocol::Exec(exec) => Arc::new(ExecHandler::new(exec.options())),
+                    SubscriptionProtocol::Pull => continue,
+                };
+                let route = topics::route_of(topic, name);
+                consumers.push(self.single(&route, work, &subscription.retry));
+            }
+        }
+        for schema in &self.config.event_schemas {
+            let router = self.router.clone();
+            let reason = move |event: &Event| {
+                let breach = router.table().breach(event)?;
+                Some(format!("{}: {}", breach.path, breach.reason))
+            };
+            let work = Arc::new(RefuseHandler::new(Arc::new(reason)));
+            consumers.push(self.single(&schema_route(schema), work, &RetryPolicy::default()));
+        }
+        Ok(consumers)
+    }
+
+    fn webhook(&self, webhook: &Webhook) -> Result<Arc<dyn Work>, Failure> {
+        let handler = WebhookHandler::new(webhook.options(), self.clock.clone())?;
+        Ok(Arc::new(handler))
+    }
+
+    fn handler(&self, name: &str, handler: &Handler) -> Result<Consumer, Failure> {
+        let work: Arc<dyn Work> = match &handler.kind {
+            HandlerKind::Transform(options) => Arc::new(TransformHandler::new(
+                name,
+                options.clone(),
+                transform_env(self.config),
+                self.places.clone(),
+            )?),
+            HandlerKind::Load(options) => Arc::new(LoadHandler::new(
+                name,
+                options.clone(),
+                load_env(self.config),
+            )?),
+            HandlerKind::Exec(exec) => Arc::new(ExecHandler::new(exec.options())),
+            HandlerKind::Http(webhook) => self.webhook(webhook)?,
+        };
+        let mine: Vec<_> = self
+            .config
+            .routes()
+            .into_iter()
+            .filter(|route| route.handlers.contains(&name))
+            .collect();
+        let ids = mine
+            .iter()
+            .filter_map(|r| Some((*self.routes.get(&r.target.route)?, r.target.route.clone())))
+            .collect();
+        let visibility = handler
+            .from
+            .iter()
+            .filter_map(|queue| self.config.queues.get(queue))
+            .map(|queue| queue.visibility)
+            .max()
+            .unwrap_or(handler.delivery.timeout + SLACK);
+        let queue = if handler.from.is_empty() {
+            name.to_owned()
+        } else {
+            handler.from.join("+")
+        };
+        Ok(Consumer {
+            name: name.to_owned(),
+            handler: work,
+            queue: Arc::new(self.queue(&queue, name, ids)),
+            options: handler.delivery.clone(),
+            visibility,
+            retries: mine
+                .iter()
+                .map(|r| (r.target.route.clone(), r.target.retry.clone()))
+                .collect(),
+            notify: Notify {
+                success: handler.notify.success.clone(),
+                failure: handler.notify.failure.clone(),
+            },
+            rules_version: self.config.rules_version,
+        })
+    }
+
+    /// A consumer of one route.
+    fn single(&self, route: &str, work: Arc<dyn Work>, retry: &RetryPolicy) -> Consumer {
+        let ids = self
+            .routes
+            .get(route)
+            .map(|id| (*id, route.to_owned()))
+            .into_iter()
+            .collect();
+        let options = DeliveryOptions {
+            batch: crate::delivery::BatchOptions {
+                size: 10,
+                ..Default::default()
+            },
+            retry: retry.clone(),
+            timeout: Duration::from_secs(60),
+            ..DeliveryOptions::default()
+        };
+        Consumer {
+            name: route.to_owned(),
+            handler: work,
+            queue: Arc::new(self.queue(route, route, ids)),
+            visibility: options.timeout + SLACK,
+            options,
+            retries: HashMap::new(),
+            notify: Notify::default(),
+            rules_version: self.config.rules_version,
+        }
+    }
+
+    fn queue(&self, name: &str, handler: &str, routes: Vec<(RouteId, String)>) -> LogQueue {
+        let router = self.router.clone();
+        LogQueue::new(
+            name.to_owned(),
+            handler.to_owned(),
+            self.bus.clone(),
+            routes,
+            Arc::new(move |out: Outgoing| router.plan(out)),
+            self.clock.clone(),
+        )
+    }
+}
+
+/// The runtime's part in transforms.
+pub(super) fn transform_env(config: &Config) -> TransformEnv {
+    let data = &config.node.data;
+    TransformEnv {
+        lake: data.join("lake"),
+        rejects: data.join("rejects"),
+        scratch: data.join("scratch"),
+        memory_bytes: config.node.query_memory_bytes,
+        progress_every: Duration::from_secs(2),
+    }
+}
+
+/// The runtime's part in loads.
+pub(super) fn load_env(config: &Config) -> LoadEnv {
+    let data = &config.node.data;
+    LoadEnv {
+        lake: data.join("lake"),
+        warehouse: data.join("warehouse"),
+        memory_bytes: config.node.query_memory_bytes,
+        scratch: data.join("scratch"),
+    }
+}

@@ -1,0 +1,315 @@
+//! What all handles and both threads share.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, oneshot};
+
+use super::cache::Cache;
+use super::dedupe::Dedupe;
+use super::error::BusError;
+use super::item::Item;
+use super::log::Appender;
+use super::options::BusOptions;
+use super::recover::Damage;
+use super::route::Now;
+use super::state::State;
+use super::table::Table;
+use super::types::{Accepted, Backlog, NewEvent, Pressure, RouteId, RouteInfo, RouteOptions, StoredEvent};
+use crate::clock::SharedClock;
+use crate::storage::FileSystem;
+
+/// Takes a lock. A thread that panicked while holding it did so in a test or by a
+/// defect; what it guards is changed in steps that each leave it whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Decides, with the state as it is, which items to commit. Runs on the writer thread.
+pub(crate) type Plan = Box<dyn FnOnce(&State) -> Result<Vec<Item>, BusError> + Send>;
+
+/// What the writer is asked to commit.
+pub(crate) enum Work {
+    /// Settlements (already validated) and new events.
+    Commit { items: Vec<Item>, events: Vec<NewEvent> },
+    /// A commit of its own.
+    Plan(Plan),
+}
+
+/// The writer's answer: one entry per new event.
+pub(crate) type Reply = oneshot::Sender<Result<Vec<Accepted>, BusError>>;
+
+/// A piece of work on its way to the writer.
+pub(crate) struct Request {
+    pub work: Work,
+    /// Payload bytes, for the caps.
+    pub bytes: usize,
+    /// Nobody waits for it: it may ride with what comes later.
+    pub relaxed: bool,
+    pub reply: Option<Reply>,
+}
+
+/// What waits for the writer.
+#[derive(Default)]
+pub(crate) struct Queue {
+    pub requests: VecDeque<Request>,
+    pub bytes: usize,
+    /// Settlements that nobody waits for.
+    pub relaxed: usize,
+    /// Requests that somebody waits for.
+    pub urgent: usize,
+    pub closing: bool,
+}
+
+/// How the bus ended, if it did.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Life {
+    #[default]
+    Open,
+    Poisoned(String),
+    Closed,
+}
+
+/// The shared part of all handles.
+pub(crate) struct Core {
+    pub options: BusOptions,
+    pub fs: Arc<dyn FileSystem>,
+    pub clock: SharedClock,
+    // Locks are taken in this order: queue, state, appender, then any of the others.
+    pub queue: Mutex<Queue>,
+    pub queue_signal: Condvar,
+    pub state: Mutex<State>,
+    pub appender: Mutex<Appender>,
+    pub dedupe: Mutex<Dedupe>,
+    pub table: Table,
+    pub cache: Mutex<Cache>,
+    pub tail: broadcast::Sender<Arc<StoredEvent>>,
+    pub life: Mutex<Life>,
+    pub damage: Mutex<Vec<Damage>>,
+    /// Free bytes on the disk at the last look.
+    pub free: AtomicU64,
+    /// Size of all segments, kept up by the writer.
+    pub log_bytes: AtomicU64,
+    pub maintenance: Mutex<()>,
+    pub maintenance_signal: Condvar,
+    /// Held by one round of maintenance at a time.
+    pub maintaining: Mutex<()>,
+}
+
+impl Core {
+    pub(crate) fn now(&self) -> Now {
+        let mono = u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
+        Now { wall: self.clock.now_ms(), mono }
+    }
+
+    /// Fails when the bus takes no more work.
+    pub(crate) fn check_open(&self) -> Result<(), BusError> {
+        match &*lock(&self.life) {
+            Life::Open => Ok(()),
+            Life::Poisoned(why) => Err(BusError::Poisoned { why: why.clone() }),
+            Life::Closed => Err(BusError::Closed),
+        }
+    }
+
+    pub(crate) fn poisoned(&self) -> Option<String> {
+        match &*lock(&self.life) {
+            Life::Poisoned(why) => Some(why.clone()),
+            _ => None,
+        }
+    }
+
+    /// Stops intake for good: what is on disk is no longer known.
+    pub(crate) fn poison(&self, error: &BusError) {
+        let why = error.to_string();
+        tracing::error!(error = %why, "the log has stopped; nothing more is accepted until it is reopened");
+        {
+            let mut life = lock(&self.life);
+            if matches!(*life, Life::Open) {
+                *life = Life::Poisoned(why);
+            }
+        }
+        lock(&self.state).wake_all();
+        self.queue_signal.notify_all();
+    }
+
+    pub(crate) fn damage(&self) -> Vec<Damage> {
+        lock(&self.damage).clone()
+    }
+
+    pub(crate) fn note_damage(&self, damage: Damage) {
+        let mut known = lock(&self.damage);
+        if !known.contains(&damage) && known.len() < 10_000 {
+            tracing::error!(%damage, "damage in the log");
+            known.push(damage);
+        }
+    }
+
+    /// Hands work to the writer.
+    pub(crate) fn submit(&self, request: Request) -> Result<(), BusError> {
+        self.check_open()?;
+        let mut queue = lock(&self.queue);
+        if queue.closing {
+            return Err(BusError::Closed);
+        }
+        queue.bytes += request.bytes;
+        if request.relaxed {
+            queue.relaxed += relaxed_weight(&request);
+        } else {
+            queue.urgent += 1;
+        }
+        let wake = !request.relaxed || queue.relaxed >= self.options.relaxed_count || queue.requests.is_empty();
+        queue.requests.push_back(request);
+        drop(queue);
+        if wake {
+            self.queue_signal.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Hands work to the writer and waits until it is durable.
+    pub(crate) async fn commit(&self, work: Work, bytes: usize) -> Result<Vec<Accepted>, BusError> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(Request { work, bytes, relaxed: false, reply: Some(reply) })?;
+        match answer.await {
+            Ok(result) => result,
+            Err(_) => Err(self.check_open().err().unwrap_or(BusError::Closed)),
+        }
+    }
+
+    /// Commits what `plan` decides and returns what it says besides.
+    pub(crate) async fn plan<T: Send + 'static>(
+        &self,
+        plan: impl FnOnce(&State) -> Result<(Vec<Item>, T), BusError> + Send + 'static,
+    ) -> Result<T, BusError> {
+        let (said, hear) = oneshot::channel();
+        let plan: Plan = Box::new(move |state| {
+            let (items, answer) = plan(state)?;
+            // The caller may have gone away; the work is done all the same.
+            let _ = said.send(answer);
+            Ok(items)
+        });
+        self.commit(Work::Plan(plan), 0).await?;
+        hear.await.map_err(|_| BusError::Closed)
+    }
+
+    // ---- routes ----
+
+    pub(crate) async fn route(&self, name: &str, options: RouteOptions) -> Result<RouteId, BusError> {
+        if name.is_empty() || name.len() > 1024 {
+            return Err(BusError::BadEvent(format!("a route's name has 1 to 1024 bytes, not {}", name.len())));
+        }
+        let as_wanted = |state: &State| {
+            let route = state.names.get(name).and_then(|&id| state.route(id))?;
+            (!route.retired && route.ordered == options.ordered).then_some(route.id)
+        };
+        if let Some(id) = as_wanted(&lock(&self.state)) {
+            self.check_open()?;
+            return Ok(id);
+        }
+        let name = name.to_owned();
+        self.plan(move |state| {
+            let next = RouteId(state.routes.len() as u32);
+            let id = state.names.get(&name).copied().unwrap_or(next);
+            Ok((vec![Item::Route { id, name, ordered: options.ordered }], id))
+        })
+        .await
+    }
+
+    pub(crate) fn route_id(&self, name: &str) -> Option<RouteId> {
+        lock(&self.state).names.get(name).copied()
+    }
+
+    pub(crate) fn routes(&self) -> Vec<RouteInfo> {
+        let state = lock(&self.state);
+        let info = |r: &super::route::Route| RouteInfo {
+            id: r.id,
+            name: r.name.clone(),
+            ordered: r.ordered,
+            paused: r.paused,
+            retired: r.retired,
+            pending: r.pending,
+            dead: r.dead.len() as u64,
+        };
+        state.routes.iter().map(info).collect()
+    }
+
+    pub(crate) async fn set_paused(&self, route: RouteId, paused: bool) -> Result<(), BusError> {
+        self.plan(move |state| {
+            state.route(route).ok_or(BusError::UnknownRoute(route))?;
+            Ok((vec![Item::Paused { route, paused }], ()))
+        })
+        .await
+    }
+
+    pub(crate) async fn retire_route(&self, name: &str, backlog: Backlog) -> Result<u64, BusError> {
+        let name = name.to_owned();
+        self.plan(move |state| {
+            let id = state.names.get(&name).copied();
+            let found = id.and_then(|id| state.route(id));
+            let route = found.ok_or_else(|| BusError::UnknownRouteName(name.clone()))?;
+            let (id, pending) = (route.id, route.pending);
+            let fate = match backlog {
+                Backlog::Refuse if pending > 0 => return Err(BusError::HasBacklog { name, pending }),
+                Backlog::Refuse => super::item::Fate::Empty,
+                Backlog::Purge { why } => super::item::Fate::Purged(why),
+                Backlog::MoveTo(to) => {
+                    let target = state.route(to).ok_or(BusError::UnknownRoute(to))?;
+                    if target.retired || to == id {
+                        return Err(BusError::RetiredRoute(target.name.clone()));
+                    }
+                    super::item::Fate::MovedTo(to)
+                }
+            };
+            Ok((vec![Item::Retired { route: id, fate }], pending))
+        })
+        .await
+    }
+
+    // ---- pressure ----
+
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.log_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn pressure(&self) -> Pressure {
+        if let Err(e) = self.check_open() {
+            return Pressure::Refuse { reason: e.to_string(), retry_after: Duration::from_secs(60) };
+        }
+        let options = &self.options;
+        let (log, free) = (self.disk_bytes(), self.free.load(Ordering::Relaxed));
+        let refuse = |reason, secs| Pressure::Refuse { reason, retry_after: Duration::from_secs(secs) };
+        if options.disk_refuse.is_some_and(|mark| log >= mark) {
+            return refuse(format!("the log holds {log} bytes, its quota"), 30);
+        }
+        if free < options.free_refuse {
+            return refuse(format!("only {free} bytes are free on the disk"), 30);
+        }
+        let waiting = lock(&self.queue).bytes;
+        if waiting >= options.intake_bytes {
+            return refuse(format!("{waiting} bytes wait to be written"), 1);
+        }
+        if options.disk_warn.is_some_and(|mark| log >= mark) {
+            return Pressure::Warn { reason: format!("the log holds {log} bytes") };
+        }
+        if free < options.free_warn {
+            return Pressure::Warn { reason: format!("{free} bytes are free on the disk") };
+        }
+        Pressure::Ok
+    }
+}
+
+/// How many settlements a relaxed request stands for.
+pub(crate) fn relaxed_weight(request: &Request) -> usize {
+    match &request.work {
+        Work::Commit { items, .. } => items
+            .iter()
+            .map(|i| match i {
+                Item::Delivered { seqs, .. } | Item::Released { seqs, .. } | Item::Expired { seqs, .. } => seqs.len(),
+                _ => 1,
+            })
+            .sum(),
+        Work::Plan(_) => 1,
+    }
+}

@@ -1,0 +1,291 @@
+//! Handing out: who gets which delivery, and for how long.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::core::{Core, lock};
+use super::error::BusError;
+use super::item::Item;
+use super::log::WriteFailure;
+use super::record::{self, CommitHead, Kind};
+use super::recover::{Damage, DamageKind};
+use super::route::At;
+use super::settle::millis;
+use super::state::State;
+use super::types::{AttemptError, Durability, Leased, Outcome, Receive, RouteId, Settlement, StoredEvent};
+
+/// How long [`super::Bus::ready`] sleeps at most before it looks again by itself.
+const LONGEST_NAP: Duration = Duration::from_secs(1);
+
+/// A delivery picked but not yet handed out.
+struct Picked {
+    route: RouteId,
+    seq: u64,
+    receipt: u64,
+    attempts: u32,
+    replay: Option<Arc<str>>,
+}
+
+impl Core {
+    pub(crate) fn receive(&self, routes: &[RouteId], receive: Receive) -> Result<Vec<Leased>, BusError> {
+        self.check_open()?;
+        let mut handed = Vec::new();
+        // More than one round only when what was picked could not be read.
+        while handed.is_empty() {
+            let picked = self.pick(routes, &receive);
+            if picked.is_empty() {
+                break;
+            }
+            handed = self.hand_out(picked, receive.max_bytes)?;
+        }
+        Ok(handed)
+    }
+
+    /// Takes what may go from its lists, without counting the attempt yet.
+    fn pick(&self, routes: &[RouteId], receive: &Receive) -> Vec<Picked> {
+        let now = self.now();
+        let until = now.mono + millis(receive.visibility);
+        let mut state = lock(&self.state);
+        let mut picked = Vec::new();
+        for class in [0, 1] {
+            let room = receive.max - picked.len().min(receive.max);
+            if room == 0 {
+                break;
+            }
+            let mut found: Vec<(u64, RouteId)> = Vec::new();
+            for &id in routes {
+                let Some(route) = state.route_mut(id) else { continue };
+                if class == 0 {
+                    route.advance(now);
+                }
+                if !route.paused {
+                    found.extend(route.candidates(class, room).into_iter().map(|seq| (seq, id)));
+                }
+            }
+            if routes.len() > 1 {
+                found.sort_unstable();
+                found.dedup();
+                found.truncate(room);
+            }
+            lease(&mut state, class, &found, until, &mut picked);
+        }
+        picked
+    }
+
+    /// Reads the events, writes the leases down, gives back what is over the limit.
+    fn hand_out(&self, picked: Vec<Picked>, max_bytes: usize) -> Result<Vec<Leased>, BusError> {
+        let seqs: Vec<u64> = picked.iter().map(|p| p.seq).collect();
+        let events = self.fetch_many(&seqs, max_bytes);
+        let mut kept = Vec::with_capacity(events.len());
+        let (mut back, mut unreadable) = (Vec::new(), Vec::new());
+        let mut bytes = 0;
+        let mut failed = None;
+        for (i, one) in picked.into_iter().enumerate() {
+            match events.get(i) {
+                Some(Ok(Some(event))) if kept.is_empty() || bytes + event.payload.len() <= max_bytes => {
+                    bytes += event.payload.len();
+                    kept.push((one, event.clone()));
+                }
+                Some(Ok(Some(_))) | None => back.push(one),
+                Some(Ok(None)) => unreadable.push((one, None)),
+                Some(Err(e @ BusError::Corrupt { .. })) => unreadable.push((one, Some(e.clone()))),
+                Some(Err(e)) => {
+                    failed = Some(e.clone());
+                    back.push(one);
+                }
+            }
+        }
+        if !kept.is_empty() || !unreadable.is_empty() {
+            let all = kept.iter().map(|k| &k.0).chain(unreadable.iter().map(|u| &u.0));
+            if let Err(e) = self.write_leases(all) {
+                back.extend(kept.into_iter().map(|k| k.0));
+                back.extend(unreadable.into_iter().map(|u| u.0));
+                self.give_back(&back);
+                return Err(e);
+            }
+        }
+        self.give_back(&back);
+        self.bury(unreadable);
+        match failed {
+            Some(e) if kept.is_empty() => Err(e),
+            _ => Ok(kept.into_iter().map(|(one, event)| leased(one, event)).collect()),
+        }
+    }
+
+    /// Writes which deliveries are handed out, so that a process that dies of one has
+    /// counted it, and counts the attempts. Not synced.
+    fn write_leases<'a>(&self, picked: impl Iterator<Item = &'a Picked>) -> Result<(), BusError> {
+        let mut by_route: BTreeMap<RouteId, Vec<u64>> = BTreeMap::new();
+        for one in picked {
+            by_route.entry(one.route).or_default().push(one.seq);
+        }
+        let now = self.now();
+        let mut state = lock(&self.state);
+        let mut record = Vec::with_capacity(64);
+        {
+            let mut appender = lock(&self.appender);
+            record::begin(Kind::Commit, &mut record);
+            CommitHead { next_seq: state.next_seq, time_ms: now.wall, synced: appender.synced }.encode(&mut record);
+            for (&route, seqs) in &by_route {
+                Item::Leased { route, seqs: seqs.clone() }.encode(appender.salt, &mut record);
+            }
+            match appender.append(&mut record) {
+                Ok(_) => {}
+                Err(WriteFailure::Full(e)) => return Err(e),
+                Err(WriteFailure::Broken(e)) => {
+                    drop(appender);
+                    drop(state);
+                    self.poison(&e);
+                    return Err(e);
+                }
+            }
+        }
+        self.log_bytes.fetch_add(record.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        for (route, seqs) in by_route {
+            if let Some(route) = state.route_mut(route) {
+                seqs.iter().for_each(|&seq| route.count_attempt(seq));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts back what was picked and not handed out, uncounted.
+    fn give_back(&self, back: &[Picked]) {
+        if back.is_empty() {
+            return;
+        }
+        let mut state = lock(&self.state);
+        for one in back {
+            if let Some(route) = state.route_mut(one.route)
+                && route.entries.get(&one.seq).is_some_and(|e| e.receipt == one.receipt)
+            {
+                route.put_back(one.seq, |e| e.receipt = 0, At::Ready);
+            }
+        }
+        state.wake();
+    }
+
+    /// What cannot be read can be delivered to nobody; among the dead letters
+    /// somebody sees it.
+    fn bury(&self, unreadable: Vec<(Picked, Option<BusError>)>) {
+        for (one, error) in unreadable {
+            let message = error.map_or_else(|| "the event is not in the log".to_owned(), |e| e.to_string());
+            self.note_damage(Damage::unreadable(one.seq, DamageKind::Unreadable, &message));
+            let error = AttemptError {
+                class: "corrupt".to_owned(),
+                message,
+                at_ms: self.clock.now_ms(),
+                handler: "bus".to_owned(),
+                ..AttemptError::default()
+            };
+            let outcome = Outcome::Dead { error, context: bytes::Bytes::new() };
+            let settlement = Settlement { route: one.route, seq: one.seq, receipt: one.receipt, outcome };
+            // Relaxed settlements are only queued, so there is nothing to wait for. If
+            // it fails, the lease runs out and it is met again.
+            let _ = self.settle_relaxed(settlement);
+        }
+    }
+
+    pub(crate) fn extend(&self, route: RouteId, seq: u64, receipt: u64, visibility: Duration) -> bool {
+        let now = self.now();
+        let mut state = lock(&self.state);
+        let Some(route) = state.route_mut(route) else { return false };
+        route.advance(now);
+        route.extend(seq, receipt, now.mono + millis(visibility))
+    }
+
+    pub(crate) async fn ready(self: Arc<Self>, routes: Vec<RouteId>) {
+        let waiter = Arc::new(Notify::new());
+        loop {
+            let nap = {
+                let now = self.now();
+                let mut state = lock(&self.state);
+                for &id in &routes {
+                    if let Some(route) = state.route_mut(id) {
+                        route.advance(now);
+                    }
+                }
+                let found = routes.iter().filter_map(|&id| state.route(id));
+                if found.clone().any(super::route::Route::has_ready) || self.check_open().is_err() {
+                    return;
+                }
+                let due = found.filter(|r| !r.paused).filter_map(super::route::Route::next_due).min();
+                state.wait(&routes, &waiter);
+                due.map_or(LONGEST_NAP, |due| Duration::from_millis(due.saturating_sub(now.mono).max(1)))
+            };
+            // Whichever comes first; both only lead to another look.
+            let _ = tokio::time::timeout(nap.min(LONGEST_NAP), waiter.notified()).await;
+        }
+    }
+
+    /// Errors of the attempts so far.
+    pub(crate) fn attempts(&self, route: RouteId, seq: u64) -> Result<Vec<AttemptError>, BusError> {
+        let last = {
+            let state = lock(&self.state);
+            let found = state.route(route).ok_or(BusError::UnknownRoute(route))?;
+            let entry = found.entries.get(&seq).map(|e| e.last);
+            entry.or_else(|| found.dead.get(&seq).map(|d| d.pos))
+        };
+        match last {
+            Some(pos) if !pos.is_none() => Ok(self.errors_at(route, seq, pos)?.errors),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    pub(crate) fn oldest_pending(&self, route: RouteId) -> Option<(u64, i64)> {
+        let seq = lock(&self.state).route(route)?.oldest()?;
+        let event = self.fetch(seq).ok().flatten()?;
+        Some((seq, event.accepted_ms))
+    }
+
+    fn settle_relaxed(&self, settlement: Settlement) -> Result<(), BusError> {
+        let mut settling = std::pin::pin!(self.settle(vec![settlement], Vec::new(), Durability::Relaxed));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match settling.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(result) => result.map(|_| ()),
+            std::task::Poll::Pending => Ok(()),
+        }
+    }
+}
+
+fn lease(state: &mut State, class: usize, found: &[(u64, RouteId)], until: u64, picked: &mut Vec<Picked>) {
+    let mut by_route: Vec<(RouteId, Vec<u64>)> = Vec::new();
+    for &(seq, id) in found {
+        match by_route.iter_mut().find(|(r, _)| *r == id) {
+            Some((_, seqs)) => seqs.push(seq),
+            None => by_route.push((id, vec![seq])),
+        }
+    }
+    let from = picked.len();
+    for (id, seqs) in by_route {
+        let receipt = state.next_receipt;
+        state.next_receipt += seqs.len() as u64;
+        let Some(route) = state.route_mut(id) else { continue };
+        route.lease(class, &seqs, receipt, until);
+        for (i, &seq) in seqs.iter().enumerate() {
+            picked.push(Picked {
+                route: id,
+                seq,
+                receipt: receipt + i as u64,
+                attempts: route.entries.get(&seq).map_or(0, |e| e.attempts) + 1,
+                replay: if class == 1 { route.replay_of(seq).cloned() } else { None },
+            });
+        }
+    }
+    // Over several routes the order is by sequence number.
+    picked[from..].sort_unstable_by_key(|p| p.seq);
+}
+
+fn leased(one: Picked, event: Arc<StoredEvent>) -> Leased {
+    Leased {
+        route: one.route,
+        seq: one.seq,
+        receipt: one.receipt,
+        attempts: one.attempts,
+        replay: one.replay,
+        event,
+    }
+}

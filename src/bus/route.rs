@@ -1,0 +1,458 @@
+//! One route's deliveries: what is ready, in flight, delayed and dead.
+//!
+//! Nearly every delivery is a bit in a bitmap. Those that were touched (leased,
+//! delayed, tried before) have an entry; those of an ordered route stand in line.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use roaring::RoaringTreemap;
+
+use super::audit::Counts;
+use super::item::Pos;
+use super::keys::{Change, Keys};
+use super::siphash::BuildSpread;
+use super::types::{RouteId, Standing};
+
+/// The time by both clocks, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Now {
+    pub wall: i64,
+    pub mono: u64,
+}
+
+/// Where a touched delivery stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum At {
+    /// Ready, or waiting in its key's line.
+    Ready,
+    /// Handed out until this monotonic time.
+    Leased { until: u64 },
+    /// Its settlement is with the writer.
+    Settling,
+    /// Waits for its time: `due` is monotonic, `until` the wall clock's, and `wait`
+    /// the longest it may take, whatever the wall clock does meanwhile.
+    Delayed { due: u64, until: i64, wait: u64 },
+}
+
+/// A delivery that was touched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub attempts: u32,
+    /// The oldest segment that holds a part of its history; 0 without one.
+    pub first_segment: u32,
+    /// The latest lease.
+    pub receipt: u64,
+    /// Its latest failed attempt in the log.
+    pub last: Pos,
+    /// Hash of its ordering key; 0 for none.
+    pub key: u64,
+    pub at: At,
+}
+
+impl Entry {
+    pub(crate) fn new(key: u64) -> Self {
+        Self { attempts: 0, first_segment: 0, receipt: 0, last: Pos(0), key, at: At::Ready }
+    }
+}
+
+/// A delivery that was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DeadRef {
+    pub pos: Pos,
+    pub first_segment: u32,
+    pub attempts: u32,
+    pub dead_at_ms: i64,
+    pub key: u64,
+}
+
+/// What a replay has given to this route.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Replay {
+    pub id: Arc<str>,
+    pub seen: RoaringTreemap,
+}
+
+/// One route.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    pub id: RouteId,
+    pub name: String,
+    pub ordered: bool,
+    pub paused: bool,
+    pub retired: bool,
+    /// Ready and without a key.
+    pub fresh: RoaringTreemap,
+    /// The same, given by a replay.
+    pub again: RoaringTreemap,
+    /// All with a key, in flight or not.
+    pub keyed: RoaringTreemap,
+    pub keys: Keys,
+    /// Keyed ones that may go now, with their key: fresh and replayed.
+    pub heads: [BTreeMap<u64, u64>; 2],
+    pub entries: HashMap<u64, Entry, BuildSpread>,
+    /// Monotonic due time and sequence number.
+    pub delayed: BTreeSet<(u64, u64)>,
+    pub leased: u64,
+    pub settling: u64,
+    /// No lease runs out before this monotonic time.
+    pub lease_hint: u64,
+    pub pending: u64,
+    pub dead: BTreeMap<u64, DeadRef>,
+    pub replays: Vec<Replay>,
+    pub counts: Counts,
+}
+
+impl Route {
+    pub(crate) fn new(id: RouteId, name: String, ordered: bool) -> Self {
+        Self {
+            id,
+            name,
+            ordered,
+            paused: false,
+            retired: false,
+            fresh: RoaringTreemap::new(),
+            again: RoaringTreemap::new(),
+            keyed: RoaringTreemap::new(),
+            keys: Keys::default(),
+            heads: [BTreeMap::new(), BTreeMap::new()],
+            entries: HashMap::default(),
+            delayed: BTreeSet::new(),
+            leased: 0,
+            settling: 0,
+            lease_hint: u64::MAX,
+            pending: 0,
+            dead: BTreeMap::new(),
+            replays: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    pub(crate) fn is_pending(&self, seq: u64) -> bool {
+        self.entries.contains_key(&seq)
+            || self.fresh.contains(seq)
+            || self.again.contains(seq)
+            || self.keyed.contains(seq)
+    }
+
+    /// The newest replay that gave this delivery.
+    pub(crate) fn replay_of(&self, seq: u64) -> Option<&Arc<str>> {
+        self.replays.iter().rev().find(|r| r.seen.contains(seq)).map(|r| &r.id)
+    }
+
+    fn is_replayed(&self, seq: u64) -> bool {
+        !self.replays.is_empty() && self.replay_of(seq).is_some()
+    }
+
+    /// Adds a pending delivery. `false` when it is pending already.
+    pub(crate) fn enqueue(&mut self, seq: u64, key: u64, delay: Option<At>) -> bool {
+        if self.is_pending(seq) {
+            return false;
+        }
+        self.pending += 1;
+        let key = if self.ordered { key } else { 0 };
+        if let Some(at) = delay {
+            self.entries.insert(seq, Entry { at, ..Entry::new(key) });
+        }
+        if key != 0 {
+            self.keyed.insert(seq);
+            let change = self.keys.push(key, seq);
+            self.follow(key, change);
+        } else if delay.is_some() {
+            self.park(seq);
+        } else if self.is_replayed(seq) {
+            self.again.insert(seq);
+        } else {
+            self.fresh.insert(seq);
+        }
+        true
+    }
+
+    /// Adds a run of fresh deliveries that nobody has seen before.
+    pub(crate) fn enqueue_run(&mut self, first: u64, last: u64) {
+        self.pending += self.fresh.insert_range(first..=last);
+    }
+
+    /// Puts what its line says may go now where it is found.
+    pub(crate) fn follow(&mut self, key: u64, change: Change) {
+        if let Some(seq) = change.down {
+            self.heads[0].remove(&seq);
+            self.heads[1].remove(&seq);
+        }
+        let Some(seq) = change.up else { return };
+        if matches!(self.entries.get(&seq), Some(Entry { at: At::Delayed { .. }, .. })) {
+            // Its delay keeps its place in the line.
+            self.keys.start(key, seq);
+            self.park(seq);
+        } else {
+            let class = usize::from(self.is_replayed(seq));
+            self.heads[class].insert(seq, key);
+        }
+    }
+
+    /// Lists a delayed entry under its due time.
+    fn park(&mut self, seq: u64) {
+        if let Some(Entry { at: At::Delayed { due, .. }, .. }) = self.entries.get(&seq) {
+            self.delayed.insert((*due, seq));
+        }
+    }
+
+    /// Makes a touched delivery ready again, in its place.
+    fn make_ready(&mut self, seq: u64) {
+        let Some(entry) = self.entries.get_mut(&seq) else { return };
+        entry.at = At::Ready;
+        let key = entry.key;
+        // Untouched in all but name: the entry would only cost memory.
+        if entry.attempts == 0 && entry.receipt == 0 && entry.last.is_none() {
+            self.entries.remove(&seq);
+        }
+        let class = usize::from(self.is_replayed(seq));
+        if key != 0 {
+            self.heads[class].insert(seq, key);
+        } else if class == 1 {
+            self.again.insert(seq);
+        } else {
+            self.fresh.insert(seq);
+        }
+    }
+
+    /// Makes delayed deliveries ready whose time has come, and takes back leases
+    /// that ran out. Returns whether anything became ready.
+    pub(crate) fn advance(&mut self, now: Now) -> bool {
+        let mut any = false;
+        while let Some(&(due, seq)) = self.delayed.first() {
+            if due > now.mono {
+                break;
+            }
+            self.delayed.pop_first();
+            self.make_ready(seq);
+            any = true;
+        }
+        if self.leased > 0 && self.lease_hint <= now.mono {
+            any |= self.reclaim(now);
+        }
+        any
+    }
+
+    fn reclaim(&mut self, now: Now) -> bool {
+        let mut next = u64::MAX;
+        let mut over = Vec::new();
+        for (&seq, entry) in &self.entries {
+            if let At::Leased { until } = entry.at {
+                if until <= now.mono {
+                    over.push(seq);
+                } else {
+                    next = next.min(until);
+                }
+            }
+        }
+        self.lease_hint = next;
+        self.leased -= over.len() as u64;
+        for &seq in &over {
+            self.make_ready(seq);
+        }
+        !over.is_empty()
+    }
+
+    /// The next monotonic time at which something becomes ready by itself.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        let delayed = self.delayed.first().map(|d| d.0);
+        let lease = (self.leased > 0 && self.lease_hint != u64::MAX).then_some(self.lease_hint);
+        delayed.into_iter().chain(lease).min()
+    }
+
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.paused
+            && (!self.fresh.is_empty()
+                || !self.again.is_empty()
+                || self.heads.iter().any(|h| !h.is_empty()))
+    }
+
+    /// The lowest `n` that may go now, of the fresh (0) or the replayed (1).
+    pub(crate) fn candidates(&self, class: usize, n: usize) -> Vec<u64> {
+        let plain = if class == 0 { &self.fresh } else { &self.again };
+        let mut seqs: Vec<u64> = plain.iter().take(n).collect();
+        if !self.heads[class].is_empty() {
+            seqs.extend(self.heads[class].keys().take(n));
+            seqs.sort_unstable();
+            seqs.truncate(n);
+        }
+        seqs
+    }
+
+    /// Leases a prefix of [`Route::candidates`]; receipts count up from `receipt`.
+    /// The attempt is counted by [`Route::count_attempt`], once it is written.
+    pub(crate) fn lease(&mut self, class: usize, seqs: &[u64], receipt: u64, until: u64) {
+        let mut last_plain = None;
+        for (i, &seq) in seqs.iter().enumerate() {
+            let key = self.heads[class].remove(&seq).unwrap_or(0);
+            if key == 0 {
+                last_plain = Some(seq);
+            } else {
+                self.keys.start(key, seq);
+            }
+            let entry = self.entries.entry(seq).or_insert_with(|| Entry::new(key));
+            entry.at = At::Leased { until };
+            entry.receipt = receipt + i as u64;
+        }
+        if let Some(last) = last_plain {
+            let plain = if class == 0 { &mut self.fresh } else { &mut self.again };
+            // The plain ones are the lowest of their bitmap, so the range is exact.
+            plain.remove_range(0..=last);
+        }
+        self.leased += seqs.len() as u64;
+        self.lease_hint = self.lease_hint.min(until);
+    }
+
+    /// A written lease counts as an attempt.
+    pub(crate) fn count_attempt(&mut self, seq: u64) {
+        if !self.entries.contains_key(&seq) && self.is_pending(seq) {
+            let key = if self.keyed.contains(seq) { self.keys.key_of(seq).unwrap_or(0) } else { 0 };
+            self.entries.insert(seq, Entry::new(key));
+        }
+        if let Some(entry) = self.entries.get_mut(&seq) {
+            entry.attempts = entry.attempts.saturating_add(1);
+        }
+    }
+
+    /// Whether a settlement with this receipt may go ahead; then nobody else gets
+    /// the delivery before it is applied.
+    pub(crate) fn begin_settling(&mut self, seq: u64, receipt: u64) -> bool {
+        let Some(entry) = self.entries.get_mut(&seq) else { return false };
+        if entry.receipt != receipt || receipt == 0 {
+            return false;
+        }
+        match entry.at {
+            At::Leased { .. } => self.leased -= 1,
+            // It ran out, but nobody else has had it since.
+            At::Ready => {
+                let key = entry.key;
+                self.fresh.remove(seq);
+                self.again.remove(seq);
+                self.heads[0].remove(&seq);
+                self.heads[1].remove(&seq);
+                if key != 0 && !self.keys.is_busy(key, seq) {
+                    self.keys.start(key, seq);
+                }
+            }
+            At::Settling | At::Delayed { .. } => return false,
+        }
+        if let Some(entry) = self.entries.get_mut(&seq) {
+            entry.at = At::Settling;
+        }
+        self.settling += 1;
+        true
+    }
+
+    /// Makes a lease last until `until`. `false` when the receipt is stale.
+    pub(crate) fn extend(&mut self, seq: u64, receipt: u64, until: u64) -> bool {
+        match self.entries.get_mut(&seq) {
+            Some(entry) if entry.receipt == receipt && matches!(entry.at, At::Leased { .. }) => {
+                entry.at = At::Leased { until };
+                self.lease_hint = self.lease_hint.min(until);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes a delivery out, wherever it stands; its entry, or a blank one.
+    pub(crate) fn remove(&mut self, seq: u64) -> Option<Entry> {
+        let entry = self.detach(seq)?;
+        self.pending -= 1;
+        if entry.key != 0 {
+            self.keyed.remove(seq);
+            let change = self.keys.finish(entry.key, seq);
+            self.follow(entry.key, change);
+        }
+        Some(entry)
+    }
+
+    /// Takes a delivery out of every list but its key's line.
+    fn detach(&mut self, seq: u64) -> Option<Entry> {
+        let Some(entry) = self.entries.remove(&seq) else {
+            if self.fresh.remove(seq) || self.again.remove(seq) {
+                return Some(Entry::new(0));
+            }
+            if !self.keyed.contains(seq) {
+                return None;
+            }
+            let key = self.heads[0].remove(&seq).or_else(|| self.heads[1].remove(&seq));
+            return Some(Entry::new(key.or_else(|| self.keys.key_of(seq)).unwrap_or(0)));
+        };
+        match entry.at {
+            At::Leased { .. } => self.leased -= 1,
+            At::Settling => self.settling -= 1,
+            At::Delayed { due, .. } => {
+                self.delayed.remove(&(due, seq));
+            }
+            At::Ready => {
+                self.fresh.remove(seq);
+                self.again.remove(seq);
+                self.heads[0].remove(&seq);
+                self.heads[1].remove(&seq);
+            }
+        }
+        Some(entry)
+    }
+
+    /// Puts a delivery that was in somebody's hands back, ready or delayed.
+    pub(crate) fn put_back(&mut self, seq: u64, change: impl FnOnce(&mut Entry), at: At) -> bool {
+        let Some(mut entry) = self.detach(seq) else { return false };
+        change(&mut entry);
+        entry.at = at;
+        let key = entry.key;
+        if key != 0 && !self.keys.is_busy(key, seq) {
+            self.keys.start(key, seq);
+        }
+        self.entries.insert(seq, entry);
+        match at {
+            At::Delayed { .. } => self.park(seq),
+            _ => self.make_ready(seq),
+        }
+        true
+    }
+
+    /// Where a delivery stands, and how often it was tried.
+    pub(crate) fn standing(&self, seq: u64) -> Option<(Standing, u32)> {
+        if let Some(dead) = self.dead.get(&seq) {
+            return Some((Standing::Dead, dead.attempts));
+        }
+        if let Some(entry) = self.entries.get(&seq) {
+            let standing = match entry.at {
+                At::Ready => Standing::Ready,
+                At::Leased { .. } | At::Settling => Standing::Leased,
+                At::Delayed { .. } => Standing::Delayed,
+            };
+            return Some((standing, entry.attempts));
+        }
+        self.is_pending(seq).then_some((Standing::Ready, 0))
+    }
+
+    /// Every pending sequence number in a range.
+    pub(crate) fn pending_in(&self, first: u64, last: u64) -> RoaringTreemap {
+        let mut all = RoaringTreemap::new();
+        for set in [&self.fresh, &self.again, &self.keyed] {
+            let mut seqs = set.iter();
+            seqs.advance_to(first);
+            all.extend(seqs.take_while(|&seq| seq <= last));
+        }
+        all.extend(self.entries.keys().filter(|s| (first..=last).contains(*s)));
+        all
+    }
+
+    /// The lowest pending sequence number.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        let bits = [&self.fresh, &self.again, &self.keyed].into_iter().filter_map(RoaringTreemap::min);
+        bits.chain(self.entries.keys().copied().min()).min()
+    }
+
+    /// Everything that is pending, lowest first.
+    pub(crate) fn all_pending(&self) -> Vec<u64> {
+        self.pending_in(0, u64::MAX).iter().collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "route_tests.rs"]
+mod tests;

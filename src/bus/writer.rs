@@ -1,0 +1,475 @@
+//! The writer thread: takes what queued up during the last sync, writes it as one
+//! record, syncs once, applies it, answers all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::checkpoint;
+use super::core::{Core, Queue, Request, Work, lock, relaxed_weight};
+use super::error::BusError;
+use super::index::{self, Index};
+use super::item::{Item, Pos};
+use super::log::WriteFailure;
+use super::record::{self, CommitHead, Kind};
+use super::route::Now;
+use super::state::State;
+use super::table::Closed;
+use super::types::{Accepted, NewEvent, RouteId, StoredEvent};
+
+/// How long to wait before a full disk is tried again for what nobody waits for.
+const FULL_DISK_PAUSE: Duration = Duration::from_millis(50);
+
+/// A commit being put together.
+#[derive(Default)]
+struct Batch {
+    items: Vec<Item>,
+    events: Vec<Arc<StoredEvent>>,
+    acks: BTreeMap<RouteId, Vec<u64>>,
+    duplicates: BTreeMap<Arc<str>, u64>,
+    /// Dedupe insertions to take back when the write fails.
+    inserted: Vec<(u64, Option<u64>)>,
+    answers: Vec<Result<Vec<Accepted>, BusError>>,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.events.is_empty() && self.acks.is_empty()
+    }
+}
+
+/// The writer's own memory between commits.
+#[derive(Default)]
+pub(crate) struct Writer {
+    record: Vec<u8>,
+    /// Duplicates met since the last commit, by label.
+    duplicates: BTreeMap<Arc<str>, u64>,
+}
+
+/// Runs until the queue is closed and empty, or the log is poisoned.
+pub(crate) fn run(core: &Core) {
+    let mut writer = Writer::default();
+    while let Some(requests) = next(core) {
+        writer.commit(core, requests);
+        if core.poisoned().is_some() {
+            break;
+        }
+    }
+    // Whoever still waits hears of the end by its reply being dropped.
+    let mut queue = lock(&core.queue);
+    queue.closing = true;
+    queue.requests.clear();
+}
+
+/// Waits for work; `None` at the end.
+fn next(core: &Core) -> Option<Vec<Request>> {
+    let mut queue = lock(&core.queue);
+    let mut since: Option<Instant> = None;
+    loop {
+        let due = queue.urgent > 0 || queue.relaxed >= core.options.relaxed_count || queue.closing;
+        if queue.requests.is_empty() {
+            if queue.closing || core.poisoned().is_some() {
+                return None;
+            }
+            since = None;
+            queue = core.queue_signal.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
+            continue;
+        }
+        let waited = since.get_or_insert_with(Instant::now).elapsed();
+        let Some(left) = core.options.relaxed_delay.checked_sub(waited).filter(|l| !l.is_zero() && !due) else {
+            return Some(take(core, &mut queue));
+        };
+        queue = core
+            .queue_signal
+            .wait_timeout(queue, left)
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .0;
+    }
+}
+
+fn take(core: &Core, queue: &mut Queue) -> Vec<Request> {
+    let mut taken = Vec::new();
+    let (mut events, mut bytes) = (0, 0);
+    while let Some(request) = queue.requests.front() {
+        let count = match &request.work {
+            Work::Plan(_) if !taken.is_empty() => break,
+            Work::Plan(_) => 0,
+            Work::Commit { events, .. } => events.len(),
+        };
+        let over = events + count > core.options.commit_events || bytes + request.bytes > core.options.commit_bytes;
+        if over && !taken.is_empty() && count > 0 {
+            break;
+        }
+        let Some(request) = queue.requests.pop_front() else { break };
+        events += count;
+        bytes += request.bytes;
+        queue.bytes -= request.bytes;
+        if request.relaxed {
+            queue.relaxed -= relaxed_weight(&request);
+        } else {
+            queue.urgent -= 1;
+        }
+        let alone = matches!(request.work, Work::Plan(_));
+        taken.push(request);
+        if alone {
+            break;
+        }
+    }
+    taken
+}
+
+impl Writer {
+    fn commit(&mut self, core: &Core, requests: Vec<Request>) {
+        let now = core.now();
+        let mut replies = Vec::with_capacity(requests.len());
+        let mut works = Vec::with_capacity(requests.len());
+        for request in requests {
+            replies.push((request.reply, request.relaxed, request.bytes));
+            works.push(request.work);
+        }
+        let mut batch = self.build(core, &mut works, now);
+        let result = self.write(core, &mut batch, now);
+        match result {
+            Ok(()) => {
+                for ((reply, ..), answer) in replies.into_iter().zip(batch.answers) {
+                    if let Some(reply) = reply {
+                        let _ = reply.send(answer);
+                    }
+                }
+            }
+            Err(failure) => {
+                let (error, broken) = match failure {
+                    WriteFailure::Full(e) => (e, false),
+                    WriteFailure::Broken(e) => (e, true),
+                };
+                if broken {
+                    core.poison(&error);
+                }
+                self.fail(core, batch, replies, works, &error, broken);
+            }
+        }
+    }
+
+    /// Takes back what a commit that was not written had begun.
+    fn fail(
+        &mut self,
+        core: &Core,
+        batch: Batch,
+        replies: Vec<(Option<super::core::Reply>, bool, usize)>,
+        works: Vec<Work>,
+        error: &BusError,
+        broken: bool,
+    ) {
+        {
+            let mut dedupe = lock(&core.dedupe);
+            for (hash, before) in batch.inserted.into_iter().rev() {
+                dedupe.undo(hash, before);
+            }
+        }
+        for (label, count) in batch.duplicates {
+            *self.duplicates.entry(label).or_default() += count;
+        }
+        let mut again = Vec::new();
+        for ((reply, relaxed, bytes), work) in replies.into_iter().zip(works) {
+            if relaxed && !broken {
+                again.push(Request { work, bytes, relaxed, reply: None });
+                continue;
+            }
+            if let Work::Commit { items, .. } = &work {
+                super::settle::unsettle(core, items);
+            }
+            if let Some(reply) = reply {
+                let _ = reply.send(Err(error.clone()));
+            }
+        }
+        if !again.is_empty() {
+            retry_later(core, again, error);
+        }
+    }
+
+    fn build(&mut self, core: &Core, works: &mut [Work], now: Now) -> Batch {
+        let mut batch = Batch { duplicates: std::mem::take(&mut self.duplicates), ..Batch::default() };
+        let mut state = lock(&core.state);
+        let mut next_seq = state.next_seq;
+        for work in works {
+            let answer = match work {
+                Work::Plan(_) => {
+                    let nothing = Work::Commit { items: Vec::new(), events: Vec::new() };
+                    let Work::Plan(plan) = std::mem::replace(work, nothing) else { continue };
+                    plan(&state).map(|items| {
+                        batch.items.extend(items);
+                        Vec::new()
+                    })
+                }
+                Work::Commit { items, events } => {
+                    // Kept by the request, in case the write fails.
+                    match add_events(core, &state, &mut batch, std::mem::take(events), &mut next_seq, now) {
+                        Ok(accepted) => {
+                            add_items(&mut batch, items);
+                            Ok(accepted)
+                        }
+                        Err(e) => {
+                            let items = std::mem::take(items);
+                            super::settle::unsettle_in(&mut state, &items, now);
+                            Err(e)
+                        }
+                    }
+                }
+            };
+            batch.answers.push(answer);
+        }
+        batch
+    }
+
+    /// Writes, syncs and applies a batch.
+    fn write(&mut self, core: &Core, batch: &mut Batch, now: Now) -> Result<(), WriteFailure> {
+        if batch.is_empty() {
+            // Only duplicates, or a plan without items: nothing to make durable.
+            self.duplicates = std::mem::take(&mut batch.duplicates);
+            return Ok(());
+        }
+        for (bus, count) in &batch.duplicates {
+            batch.items.push(Item::Duplicates { bus: bus.to_string(), count: *count });
+        }
+        for (route, mut seqs) in std::mem::take(&mut batch.acks) {
+            seqs.sort_unstable();
+            batch.items.push(Item::Delivered { route, seqs });
+        }
+        let mut items: Vec<Item> = batch.events.iter().cloned().map(Item::Event).collect();
+        items.append(&mut batch.items);
+        let size: usize = batch.events.iter().map(|e| e.footprint()).sum();
+        self.roll_if_full(core, size as u64 + 64 * items.len() as u64, now)?;
+        let (offsets, base) = self.append(core, &items, now)?;
+        self.sync(core)?;
+        self.apply(core, &items, &offsets, base, now);
+        Ok(())
+    }
+
+    /// Encodes and writes the record; returns the items' offsets and their base.
+    fn append(&mut self, core: &Core, items: &[Item], now: Now) -> Result<(Vec<u32>, Pos), WriteFailure> {
+        let next_seq = lock(&core.state).next_seq;
+        let (salt, synced) = {
+            let appender = lock(&core.appender);
+            (appender.salt, appender.synced)
+        };
+        let record = &mut self.record;
+        record.clear();
+        record::begin(Kind::Commit, record);
+        CommitHead { next_seq, time_ms: now.wall, synced }.encode(record);
+        let mut offsets = Vec::with_capacity(items.len());
+        for item in items {
+            offsets.push(record.len() as u32);
+            item.encode(salt, record);
+        }
+        let mut appender = lock(&core.appender);
+        let offset = appender.append(record)?;
+        core.log_bytes.fetch_add(record.len() as u64, Ordering::Relaxed);
+        if record.capacity() > 8 << 20 {
+            *record = Vec::new();
+        }
+        Ok((offsets, Pos::new(appender.id, offset as u32)))
+    }
+
+    fn sync(&self, core: &Core) -> Result<(), WriteFailure> {
+        let (file, len, path) = {
+            let appender = lock(&core.appender);
+            (appender.file.clone(), appender.len, appender.path())
+        };
+        file.sync_data().map_err(|e| WriteFailure::Broken(BusError::io("sync", path, &e)))?;
+        let mut appender = lock(&core.appender);
+        appender.synced = appender.synced.max(len);
+        Ok(())
+    }
+
+    /// Makes a durable commit visible: first to readers, then to receivers.
+    fn apply(&self, core: &Core, items: &[Item], offsets: &[u32], base: Pos, now: Now) {
+        let place = |at: u32| Pos::new(base.segment(), base.offset() + at);
+        {
+            let mut segments = core.table.write();
+            let index = &mut segments.active.index;
+            for (item, &at) in items.iter().zip(offsets) {
+                index.note(core.table.key, item, base.offset() + at);
+            }
+            let end = u64::from(base.offset()) + self.record.len() as u64;
+            segments.active.bytes = segments.active.bytes.max(end);
+        }
+        {
+            let mut cache = lock(&core.cache);
+            for item in items {
+                if let Item::Event(event) = item {
+                    cache.push(event.clone());
+                }
+            }
+        }
+        {
+            let mut state = lock(&core.state);
+            state.apply_all(items.iter().zip(offsets).map(|(item, &at)| (place(at), item)), now);
+            state.wake();
+        }
+        if core.tail.receiver_count() > 0 {
+            for item in items {
+                if let Item::Event(event) = item {
+                    // Fails only when the last receiver has just gone.
+                    let _ = core.tail.send(event.clone());
+                }
+            }
+        }
+    }
+
+    fn roll_if_full(&mut self, core: &Core, size: u64, now: Now) -> Result<(), WriteFailure> {
+        let len = lock(&core.appender).len;
+        if len + size <= core.options.segment_bytes || len < core.options.segment_bytes / 2 {
+            return Ok(());
+        }
+        roll(core, now)
+    }
+}
+
+/// Closes the active segment and goes on in a new one, which begins with the state.
+pub(crate) fn roll(core: &Core, now: Now) -> Result<(), WriteFailure> {
+    let sync = |file: &Arc<dyn crate::storage::File>, path| {
+        file.sync_data().map_err(|e| WriteFailure::Broken(BusError::io("sync", path, &e)))
+    };
+    let (old, old_path) = {
+        // Receivers wait meanwhile: what they lease must be in the state that the new
+        // segment begins with.
+        let state = lock(&core.state);
+        let mut appender = lock(&core.appender);
+        let full = checkpoint::estimate(&state) <= (appender.since_checkpoint + appender.len) / 4;
+        let mut first = Vec::new();
+        record::begin(Kind::Checkpoint, &mut first);
+        checkpoint::encode(appender.len, state.next_seq, full.then_some(&*state), &mut first);
+        let old_path = appender.path();
+        let (old, old_len) = appender.roll(&mut first, full, now.wall)?;
+        core.log_bytes.fetch_add(appender.len, Ordering::Relaxed);
+        let mut segments = core.table.write();
+        let next = Index::new(appender.id, state.next_seq);
+        let mut index = std::mem::replace(&mut segments.active.index, next);
+        index.meta.sound = old_len;
+        index.meta.next_seq = index.meta.next_seq.max(state.next_seq);
+        segments.active.file = appender.file.clone();
+        segments.active.bytes = appender.len;
+        let index = Arc::new(index);
+        let closed = Closed::new(index.meta.clone(), old_len, Some(index.clone()));
+        segments.closed.insert(index.meta.id, Arc::new(closed));
+        (old, old_path)
+    };
+    // Before anything in the new segment is called durable.
+    sync(&old, old_path)?;
+    core.maintenance_signal.notify_one();
+    Ok(())
+}
+
+/// Puts relaxed settlements back that a full disk did not take. Whoever waits behind
+/// them is told of the full disk rather than left waiting.
+fn retry_later(core: &Core, again: Vec<Request>, error: &BusError) {
+    let mut queue = lock(&core.queue);
+    let mut waiting = std::mem::take(&mut queue.requests);
+    (queue.urgent, queue.relaxed, queue.bytes) = (0, 0, 0);
+    if queue.closing {
+        // Unwritten settlements mean one more delivery, which a restart gives anyway.
+        return;
+    }
+    waiting.retain_mut(|request| {
+        if request.relaxed {
+            return true;
+        }
+        if let Work::Commit { items, .. } = &request.work {
+            super::settle::unsettle(core, items);
+        }
+        if let Some(reply) = request.reply.take() {
+            let _ = reply.send(Err(error.clone()));
+        }
+        false
+    });
+    for request in again.into_iter().rev() {
+        waiting.push_front(request);
+    }
+    queue.relaxed = waiting.iter().map(relaxed_weight).sum();
+    queue.bytes = waiting.iter().map(|r| r.bytes).sum();
+    queue.requests = waiting;
+    drop(queue);
+    std::thread::sleep(FULL_DISK_PAUSE);
+}
+
+fn add_items(batch: &mut Batch, items: &[Item]) {
+    for item in items {
+        match item {
+            Item::Delivered { route, seqs } => batch.acks.entry(*route).or_default().extend(seqs),
+            other => batch.items.push(other.clone()),
+        }
+    }
+}
+
+/// Numbers new events, leaving out duplicates; all or none.
+fn add_events(
+    core: &Core,
+    state: &State,
+    batch: &mut Batch,
+    events: Vec<NewEvent>,
+    next_seq: &mut u64,
+    now: Now,
+) -> Result<Vec<Accepted>, BusError> {
+    for event in &events {
+        for delivery in &event.deliveries {
+            let route = state.route(delivery.route).ok_or(BusError::UnknownRoute(delivery.route))?;
+            if route.retired {
+                return Err(BusError::RetiredRoute(route.name.clone()));
+            }
+        }
+    }
+    let mut accepted = Vec::with_capacity(events.len());
+    let mut dedupe = lock(&core.dedupe);
+    for event in events {
+        let hash = index::id_hash(core.table.key, &event.bus, &event.id);
+        if let Some(seq) = dedupe.get(hash)
+            && is_duplicate(core, batch, seq, &event, now)
+        {
+            *batch.duplicates.entry(event.bus.clone()).or_default() += 1;
+            accepted.push(Accepted { seq, duplicate: true });
+            continue;
+        }
+        let seq = *next_seq;
+        *next_seq += 1;
+        batch.inserted.push((hash, dedupe.insert(hash, seq)));
+        batch.events.push(Arc::new(stored(event, seq, now.wall)));
+        accepted.push(Accepted { seq, duplicate: false });
+    }
+    Ok(accepted)
+}
+
+/// Whether the event `seq`, whose id has the same hash, makes `event` a duplicate.
+fn is_duplicate(core: &Core, batch: &Batch, seq: u64, event: &NewEvent, now: Now) -> bool {
+    let here = batch.events.first().map(|first| first.seq).filter(|&first| seq >= first);
+    let first = match here {
+        Some(first) => batch.events.get((seq - first) as usize).cloned(),
+        None => match core.fetch(seq) {
+            Ok(Some(found)) => Some(found),
+            // Its bytes are gone or unreadable; 64 equal bits of a keyed hash are
+            // better evidence than the odds of storing an event twice.
+            Ok(None) | Err(_) => return true,
+        },
+    };
+    let Some(first) = first else { return true };
+    let window = core.options.dedupe_by_bus.get(&*event.bus).unwrap_or(&core.options.dedupe_window);
+    let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
+    first.bus == event.bus && first.id == event.id && now.wall.saturating_sub(first.accepted_ms) < window
+}
+
+fn stored(event: NewEvent, seq: u64, accepted_ms: i64) -> StoredEvent {
+    let root_id = (event.root != event.id).then_some(event.root);
+    StoredEvent {
+        seq,
+        accepted_ms,
+        bus: event.bus,
+        id: event.id,
+        cause: event.cause,
+        root_id,
+        hops: event.hops,
+        cursor: event.cursor,
+        rules_version: event.rules_version,
+        deliveries: event.deliveries,
+        payload: event.payload,
+    }
+}

@@ -1,0 +1,339 @@
+//! Every command and its arguments.
+
+use crate::observe::LogFormat;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Routes events by declarative rules: from a folder, a bucket or HTTP, through
+/// queues and handlers, into files, tables and topics.
+#[derive(Parser)]
+#[command(name = "pointsman", version, max_term_width = 100)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub at: At,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which node a command talks to.
+#[derive(Args, Clone)]
+pub(super) struct At {
+    /// Folder of the configuration (`pointsman.yaml`, `rules/`). A node that runs
+    /// there is asked; when none runs, its data folder is opened directly.
+    #[arg(long, global = true, default_value = ".", value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Talk to a node at this address instead, for example http://127.0.0.1:7070.
+    #[arg(long, global = true, value_name = "URL")]
+    pub url: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Run a node: watch sources, route events, work on queues. Ctrl-C stops it in good order.
+    Run(RunArgs),
+    /// Find everything that is wrong with the configuration, and run the rules' tests.
+    Check(CheckArgs),
+    /// Show the configuration with every default filled in.
+    Plan(PlanArgs),
+    /// Send events: one, a JSON array or one per line.
+    Send(SendArgs),
+    /// Try patterns against events, and say why they match or not.
+    Match(MatchArgs),
+    /// Look at the events in the log.
+    Events(EventsArgs),
+    /// Show where an event came from, what became of it, and what it caused.
+    Trace(TraceArgs),
+    /// List routes and what waits on them.
+    Queues(JsonArgs),
+    /// List topics and their subscriptions.
+    Topics(JsonArgs),
+    /// Show how the sources stand.
+    Sources(JsonArgs),
+    /// Print the messages of a topic as they come.
+    Subscribe(SubscribeArgs),
+    /// Look at what failed for good; send it again or drop it.
+    Dlq(DlqArgs),
+    /// Print the ledger; exit code 1 if it does not add up.
+    Audit(JsonArgs),
+    /// Run SQL over the lake and the warehouse.
+    Query(QueryArgs),
+    /// Explain an error code, such as P0101.
+    Explain(ExplainArgs),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct JsonArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct RunArgs {
+    /// Folder of the configuration.
+    #[arg(value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value = "text")]
+    pub log: LogFormat,
+    /// Address of the HTTP interface, instead of the configured one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// Stop when everything that was there is done and nothing has come for this
+    /// many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub until_idle: Option<f64>,
+    #[arg(from_global)]
+    pub dir: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct CheckArgs {
+    /// Folder of the configuration.
+    #[arg(value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Print JSON, one diagnostic a line.
+    #[arg(long)]
+    pub json: bool,
+    #[arg(from_global)]
+    pub dir: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct PlanArgs {
+    /// Folder of the configuration.
+    #[arg(value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct SendArgs {
+    /// File with the events; `-` or nothing: standard input.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Bus that they go to.
+    #[arg(long, default_value = "default")]
+    pub bus: String,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct MatchArgs {
+    /// Pattern: JSON text, or `@FILE`.
+    #[arg(long, value_name = "JSON")]
+    pub pattern: Option<String>,
+    /// Event: JSON text, or `@FILE`; without it, standard input.
+    #[arg(long, value_name = "JSON")]
+    pub event: Option<String>,
+    /// Try the rules of this folder instead of one pattern.
+    #[arg(long, value_name = "DIR")]
+    pub rules: Option<PathBuf>,
+    /// Bus whose rules are tried.
+    #[arg(long, default_value = "default")]
+    pub bus: String,
+    /// Say, clause by clause, what was wanted and what was seen.
+    #[arg(long)]
+    pub explain: bool,
+    /// List the rules that come closest, this many.
+    #[arg(long, value_name = "N")]
+    pub near: Option<usize>,
+    /// Read NDJSON `{"id", "pattern", "event"}` and write `{"id", "match"}` or `{"id", "invalid"}`.
+    #[arg(long, conflicts_with_all = ["pattern", "event", "rules", "explain", "near"])]
+    pub batch: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct EventsArgs {
+    #[command(subcommand)]
+    pub what: EventsCommand,
+}
+
+#[derive(Subcommand)]
+pub(super) enum EventsCommand {
+    /// Print events as they come.
+    Tail {
+        /// Only this bus.
+        #[arg(long)]
+        bus: Option<String>,
+        /// Only events that this pattern matches (JSON text).
+        #[arg(long, value_name = "JSON")]
+        pattern: Option<String>,
+        /// Print JSON, one event a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one event.
+    Show {
+        /// Its id or sequence number.
+        id: String,
+    },
+    /// List events, the newest last.
+    List {
+        /// Only this bus.
+        #[arg(long)]
+        bus: Option<String>,
+        /// Begin at this sequence number.
+        #[arg(long)]
+        from: Option<u64>,
+        /// At most this many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// Only this `detail-type`.
+        #[arg(long)]
+        detail_type: Option<String>,
+        /// Only events that no rule matched.
+        #[arg(long)]
+        unmatched: bool,
+        /// Print JSON, one event a line.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct TraceArgs {
+    /// Id or sequence number of any event of the tree.
+    pub id: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct SubscribeArgs {
+    /// The topic.
+    pub topic: String,
+    /// A declared `pull` subscription: what came while nobody listened is kept for it.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Only messages that this pattern matches (JSON text).
+    #[arg(long, value_name = "JSON", conflicts_with = "name")]
+    pub filter: Option<String>,
+    /// Stop after this many messages.
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Print JSON, one message a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct DlqArgs {
+    #[command(subcommand)]
+    pub what: DlqCommand,
+}
+
+/// Which dead letters are meant.
+#[derive(Args, Clone, Default)]
+pub(super) struct Meant {
+    /// Only this route.
+    #[arg(long)]
+    pub route: Option<String>,
+    /// Only this event, by sequence number.
+    #[arg(long)]
+    pub seq: Option<u64>,
+    /// Only events that this pattern matches (JSON text).
+    #[arg(long, value_name = "JSON")]
+    pub filter: Option<String>,
+    /// Only this cause: the code or class of the last error.
+    #[arg(long)]
+    pub cause: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum DlqCommand {
+    /// List dead letters.
+    List {
+        #[command(flatten)]
+        meant: Meant,
+        /// Count them by `cause` instead.
+        #[arg(long, value_name = "cause", value_parser = ["cause"])]
+        group_by: Option<String>,
+        /// At most this many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Print JSON, one letter a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one dead letter, whole.
+    Show {
+        /// Sequence number of the event.
+        seq: u64,
+        /// Only on this route.
+        #[arg(long)]
+        route: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send dead letters again; attempts start anew.
+    Redrive {
+        #[command(flatten)]
+        meant: Meant,
+        /// All of them.
+        #[arg(long)]
+        all: bool,
+        /// Send them to this route instead of their own.
+        #[arg(long, value_name = "ROUTE")]
+        to: Option<String>,
+        /// At most this many a second.
+        #[arg(long, value_name = "N")]
+        rate: Option<f64>,
+    },
+    /// Drop dead letters for good.
+    Purge {
+        #[command(flatten)]
+        meant: Meant,
+        /// All of them.
+        #[arg(long)]
+        all: bool,
+        /// Why; the log keeps it.
+        #[arg(long)]
+        why: String,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct QueryArgs {
+    /// The query, for example "select count(*) from flights".
+    pub sql: String,
+    /// How the answer looks.
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: QueryFormat,
+    /// At most this many rows.
+    #[arg(long, default_value_t = 10_000)]
+    pub limit: usize,
+}
+
+/// How a query's answer looks.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum QueryFormat {
+    /// A table for people.
+    Table,
+    /// Comma-separated values with a header.
+    Csv,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Args)]
+pub(super) struct ExplainArgs {
+    /// The code.
+    pub code: String,
+}

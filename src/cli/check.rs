@@ -1,0 +1,56 @@
+//! `pointsman check`, `explain` and `schema`
+
+use super::args::{CheckArgs, ExplainArgs};
+use super::{Answer, CliError, colour, say, talk};
+use crate::app;
+use crate::error::{self, Diagnostic, Severity, render_all};
+use serde_json::json;
+
+pub(super) fn check(args: &CheckArgs) -> Result<Answer, CliError> {
+    let root = args.root.as_deref().unwrap_or(&args.dir);
+    let loaded = app::load(root);
+    let mut found = loaded.diagnostics.clone();
+    found.extend(loaded.test_diagnostics.iter().cloned());
+    if let Some(config) = &loaded.config {
+        let failed = app::run_rule_tests(config, &loaded);
+        found.extend(failed.map_err(|e| CliError::new(e.to_string()))?);
+    }
+    if args.json {
+        for diagnostic in &found {
+            say(&json!(diagnostic).to_string())?;
+        }
+    } else if !found.is_empty() {
+        talk(&render_all(&found, &loaded.sources, colour()));
+    }
+    let wrong = |d: &Diagnostic| d.severity == Severity::Error;
+    if found.iter().any(wrong) {
+        return Ok(Answer::No);
+    }
+    if let (Some(config), false) = (&loaded.config, args.json) {
+        say(&format!(
+            "{}: {} rules, {} handlers, {} topics, {} rule tests",
+            if found.is_empty() { "all is well" } else { "it works, with warnings" },
+            config.rules.len(),
+            config.handlers.len(),
+            config.topics.len(),
+            loaded.tests.len()
+        ))?;
+    }
+    Ok(Answer::Yes)
+}
+
+pub(super) fn explain(args: &ExplainArgs) -> Result<Answer, CliError> {
+    let Some(code) = error::find(&args.code) else {
+        return Err(CliError::new(format!("there is no error code `{}`", args.code))
+            .hint("codes look like P0101; docs/errors.md lists them"));
+    };
+    say(&format!("{}: {}\n\n{}", code.id, code.title, code.page.trim()))?;
+    Ok(Answer::Yes)
+}
+
+pub(super) fn schema() -> Result<Answer, CliError> {
+    let schema = crate::config::json_schema();
+    let text = serde_json::to_string_pretty(&schema).map_err(|e| CliError::new(e.to_string()))?;
+    say(&text)?;
+    Ok(Answer::Yes)
+}

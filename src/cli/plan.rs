@@ -1,0 +1,124 @@
+//! What is configured and how it stands: `plan`, `queues`, `topics`, `sources`.
+
+use super::args::{At, JsonArgs, PlanArgs};
+use super::client::{connect, connect_running, load};
+use super::table::table;
+use super::{Answer, CliError, say};
+use serde_json::{Value, json};
+
+pub(super) async fn plan(at: &At, args: &PlanArgs) -> Result<Answer, CliError> {
+    let plan = match (&at.url, &args.root) {
+        (Some(_), None) => connect_running(at).await?.get_json("/plan", &[]).await?,
+        _ => json!(load(args.root.as_deref().unwrap_or(&at.dir))?),
+    };
+    if args.json {
+        say(&plan.to_string())?;
+    } else {
+        let mut lines = Vec::new();
+        outline(&plan, 0, &mut lines);
+        for line in lines {
+            say(&line)?;
+        }
+    }
+    Ok(Answer::Yes)
+}
+
+/// JSON in the look of YAML, for people.
+fn outline(value: &Value, depth: usize, lines: &mut Vec<String>) {
+    let pad = "  ".repeat(depth);
+    let leaf = |value: &Value| match value {
+        Value::Object(members) => members.is_empty(),
+        Value::Array(items) => items.iter().all(|i| !i.is_object() && !i.is_array()),
+        _ => true,
+    };
+    let mut member = |name: &str, value: &Value| {
+        let text = match value {
+            Value::String(text) if !text.contains('\n') => text.clone(),
+            Value::String(text) => {
+                lines.push(format!("{pad}{name} |"));
+                lines.extend(text.lines().map(|l| format!("{pad}  {l}")));
+                return;
+            }
+            other if leaf(other) => other.to_string(),
+            other => {
+                lines.push(format!("{pad}{name}"));
+                return outline(other, depth + 1, lines);
+            }
+        };
+        lines.push(format!("{pad}{name} {text}"));
+    };
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .for_each(|(name, value)| member(&format!("{name}:"), value)),
+        Value::Array(items) => items.iter().for_each(|item| member("-", item)),
+        other => lines.push(format!("{pad}{other}")),
+    }
+}
+
+pub(super) async fn queues(at: &At, args: &JsonArgs) -> Result<Answer, CliError> {
+    let client = connect(at).await?;
+    let found = client.get_json::<Vec<Value>>("/routes", &[]).await;
+    client.close().await;
+    let routes = found?;
+    if args.json {
+        return say(&json!(routes).to_string()).map(|()| Answer::Yes);
+    }
+    let rows: Vec<Vec<String>> = routes
+        .iter()
+        .filter(|r| r["retired"] != true)
+        .map(|r| {
+            let oldest = r["oldest_seconds"].as_i64();
+            vec![
+                r["route"].as_str().unwrap_or_default().to_owned(),
+                r["pending"].to_string(),
+                oldest.map_or("-".to_owned(), |s| format!("{s} s")),
+                r["dead"].to_string(),
+                if r["paused"] == true { "paused" } else { "" }.to_owned(),
+            ]
+        })
+        .collect();
+    for line in table(&["route", "pending", "oldest", "dead", ""], &rows) {
+        say(&line)?;
+    }
+    Ok(Answer::Yes)
+}
+
+pub(super) async fn topics(at: &At, args: &JsonArgs) -> Result<Answer, CliError> {
+    let client = connect(at).await?;
+    let found = client.get_json::<Value>("/topics", &[]).await;
+    client.close().await;
+    let topics = found?;
+    if args.json {
+        return say(&topics.to_string()).map(|()| Answer::Yes);
+    }
+    for (name, topic) in topics.as_object().into_iter().flatten() {
+        let subscriptions: Vec<&str> = topic["subscriptions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let said = if subscriptions.is_empty() {
+            "no durable subscriptions".to_owned()
+        } else {
+            subscriptions.join(", ")
+        };
+        say(&format!("{name}: {said}"))?;
+    }
+    Ok(Answer::Yes)
+}
+
+pub(super) async fn sources(at: &At, args: &JsonArgs) -> Result<Answer, CliError> {
+    let client = connect_running(at).await?;
+    let found: Value = client.get_json("/sources", &[]).await?;
+    if args.json {
+        return say(&found.to_string()).map(|()| Answer::Yes);
+    }
+    let mut lines = Vec::new();
+    outline(&found, 0, &mut lines);
+    for line in lines {
+        say(&line)?;
+    }
+    Ok(Answer::Yes)
+}

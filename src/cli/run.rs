@@ -1,0 +1,158 @@
+//! `pointsman run`
+
+use super::args::RunArgs;
+use super::{Answer, CliError, colour, talk};
+use crate::api::Server;
+use crate::app::{Mode, Node};
+use crate::config::Config;
+use crate::error::render_all;
+use crate::handlers::Progress;
+use crate::observe::init_logs;
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+pub(super) async fn run(args: RunArgs) -> Result<Answer, CliError> {
+    init_logs(args.log, colour());
+    let root = args.root.as_deref().unwrap_or(&args.dir);
+    let loaded = crate::app::load(root);
+    if !loaded.diagnostics.is_empty() {
+        talk(&render_all(&loaded.diagnostics, &loaded.sources, colour()));
+    }
+    let Some(mut config) = loaded.config else {
+        return Err(CliError::new("the configuration has errors, so nothing was started")
+            .hint("`pointsman check` finds them without starting anything"));
+    };
+    if let Some(listen) = args.listen {
+        config.node.listen = listen;
+    }
+    let config = Arc::new(config);
+    let node = Node::open(Arc::clone(&config), Mode::Run, crate::clock::system())
+        .await
+        .map_err(|e| CliError::new(e.to_string()))?;
+    let node = Arc::new(node);
+    let stop = CancellationToken::new();
+    // From here on there is work to hand back, so mistakes stop in good order, too.
+    let served = serve(&node, &config, &stop).await;
+    let (server, failed) = match served {
+        Ok(server) => (Some(server), None),
+        Err(error) => (None, Some(error)),
+    };
+    if failed.is_none() {
+        tokio::spawn(tell_progress(node.progress.subscribe()));
+        wait(&node, args.until_idle).await?;
+    }
+    stop.cancel();
+    tokio::select! {
+        closed = node.shutdown() => {
+            closed.map_err(|e| CliError::new(format!("the log was not closed in good order: {e}")))?;
+        }
+        () = interrupted() => {
+            talk("stopping at once; what was not finished is done after the next start");
+            return Ok(Answer::Yes);
+        }
+    }
+    if let Some(server) = server {
+        server.await.ok();
+    }
+    tracing::info!("stopped");
+    failed.map_or(Ok(Answer::Yes), Err)
+}
+
+async fn serve(
+    node: &Arc<Node>,
+    config: &Config,
+    stop: &CancellationToken,
+) -> Result<tokio::task::JoinHandle<()>, CliError> {
+    let server = Server::bind(config.node.listen, &config.node.data)
+        .await
+        .map_err(|e| {
+            CliError::new(e.to_string())
+                .hint("choose another address with `node: { listen: ... }` or --listen (port 0 takes a free one)")
+        })?;
+    let address = server.address()?;
+    tracing::info!(
+        http = %format!("http://{address}"), data = %config.node.data.display(),
+        sources = config.sources.len(), rules = config.rules.len(), handlers = config.handlers.len(),
+        "pointsman {} runs; Ctrl-C stops it", env!("CARGO_PKG_VERSION")
+    );
+    for (name, source) in &config.sources {
+        let crate::config::Source::Folder(folder) = source;
+        tracing::info!(source = name, folder = %folder.root.display(), "watching");
+    }
+    Ok(tokio::spawn(server.serve(Arc::clone(node), stop.clone())))
+}
+
+/// Waits for a signal, or until there has been nothing to do for a while.
+async fn wait(node: &Node, until_idle: Option<f64>) -> Result<(), CliError> {
+    let Some(seconds) = until_idle else {
+        interrupted().await;
+        return Ok(());
+    };
+    let quiet = Duration::try_from_secs_f64(seconds)
+        .map_err(|e| CliError::new(format!("--until-idle: {e}")))?;
+    tokio::select! {
+        () = interrupted() => {}
+        () = idle(node, quiet) => {}
+    }
+    Ok(())
+}
+
+/// Resolves when nothing was pending and nothing came for `quiet`.
+async fn idle(node: &Node, quiet: Duration) {
+    let mut since = Instant::now();
+    let mut last = node.bus.next_seq();
+    while since.elapsed() < quiet {
+        for folder in node.folders().values() {
+            // A source that has ended brings nothing more, so it is idle.
+            folder.wait_idle().await.ok();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let next = node.bus.next_seq();
+        let busy = next != last || node.has_work();
+        last = next;
+        if busy {
+            since = Instant::now();
+        }
+    }
+}
+
+/// Resolves on SIGINT or SIGTERM.
+async fn interrupted() {
+    let stream = |kind| async move {
+        match signal(kind) {
+            Ok(mut stream) => {
+                stream.recv().await;
+            }
+            // Without a handler the signal ends the process by itself.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = stream(SignalKind::interrupt()) => {}
+        () = stream(SignalKind::terminate()) => {}
+    }
+}
+
+/// Tells how far long work has come: on a terminal in place, elsewhere as log lines.
+async fn tell_progress(mut progress: broadcast::Receiver<Progress>) {
+    let terminal = std::io::stderr().is_terminal();
+    loop {
+        match progress.recv().await {
+            Ok(at) => {
+                let share = at.total_bytes.filter(|t| *t > 0).map(|total| {
+                    format!("{}%", at.bytes.saturating_mul(100) / total)
+                });
+                tracing::info!(
+                    what = at.what, rows = at.rows, mib = at.bytes >> 20,
+                    done = share.as_deref().unwrap_or("?"), terminal, "working"
+                );
+            }
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! The configuration as it is used: every default filled in, every path
+//! resolved, every pattern and schema compiled, every reference known to hold.
+//! The rest of the program never meets a half-checked value.
+
+use super::text::Text;
+use crate::delivery::{DeliveryOptions, RetryPolicy};
+use crate::emit::Notify;
+use crate::error::{Place, Sources};
+use crate::handlers::exec::ExecOptions;
+use crate::handlers::http::WebhookOptions;
+use crate::handlers::load::LoadOptions;
+use crate::handlers::transform::TransformOptions;
+use crate::rules::Pattern;
+use crate::sources::folder::FolderOptions;
+use crate::topics::{Protocol, SubscriptionOptions, TopicOptions};
+use chrono_tz::Tz;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The bus that exists without being declared.
+pub const DEFAULT_BUS: &str = "default";
+
+/// A whole configuration, checked. Serialises with every default visible and
+/// every `${env:...}` or `${file:...}` as it was written.
+#[derive(Clone)]
+pub struct Config {
+    /// The folder that was read; relative paths in the YAML start here.
+    pub root: PathBuf,
+    /// The node's own settings.
+    pub node: Node,
+    /// Where events come from, by name.
+    pub sources: BTreeMap<String, Source>,
+    /// Buffers between rules and handlers, by name.
+    pub queues: BTreeMap<String, Queue>,
+    /// Patterns and their targets, by name.
+    pub rules: BTreeMap<String, Rule>,
+    /// What is done with events, by name.
+    pub handlers: BTreeMap<String, Handler>,
+    /// Named outputs and who listens to them, by name.
+    pub topics: BTreeMap<String, Topic>,
+    /// Events that come by the clock, by name.
+    pub schedules: BTreeMap<String, Schedule>,
+    /// Event types whose `detail` is checked when they arrive.
+    pub event_schemas: Vec<EventSchema>,
+    /// A hash of the rules and handlers; deliveries carry it, so that a dead
+    /// letter names the rules that it was routed by.
+    pub rules_version: u32,
+    /// Where things were written, for checks that run later.
+    pub(super) places: BTreeMap<String, Place>,
+    /// Strings with references, as written, by the path of their field.
+    pub(super) shown: BTreeMap<String, Text>,
+    /// The texts that `places` point into.
+    pub(super) texts: Sources,
+}
+
+/// The node's own settings.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Everything durable lies below this folder (default `data`).
+    pub data: PathBuf,
+    /// Address of the HTTP interface (default `127.0.0.1:7070`).
+    pub listen: SocketAddr,
+    /// Largest event in bytes (default 1 MiB, at most 16 MiB).
+    pub max_event_bytes: usize,
+    /// How long events are kept in the log (default 7 days).
+    pub retention: Duration,
+    /// How long a repeated event id counts as the same event (default 24 hours).
+    pub dedupe: Duration,
+    /// How long dead letters are kept (default 30 days).
+    pub dead_letter_retention: Duration,
+    /// Marks on the space used below `data`.
+    pub disk: DiskQuota,
+    /// How long running work may take to finish when the program stops (default 30 s).
+    pub shutdown: Duration,
+    /// Memory for one query, merge or transform in bytes (default 256 MiB); above it they spill.
+    pub query_memory_bytes: usize,
+    /// `account` of events that bring none (default `000000000000`).
+    pub account: String,
+    /// `region` of events that bring none (default `local`).
+    pub region: String,
+}
+
+impl Node {
+    /// What events get that leave it out.
+    #[must_use]
+    pub fn event_defaults(&self) -> crate::event::Defaults {
+        crate::event::Defaults {
+            account: self.account.clone(),
+            region: self.region.clone(),
+            max_bytes: self.max_event_bytes,
+        }
+    }
+}
+
+/// Marks on the space used below the data folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskQuota {
+    /// Above this many bytes a warning is logged (default: never).
+    pub warn_bytes: Option<u64>,
+    /// Above this many bytes no more events are taken (default: never).
+    pub refuse_bytes: Option<u64>,
+}
+
+/// Where events come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A watched folder.
+    Folder(FolderOptions),
+}
+
+impl Source {
+    /// The bus that its events go to.
+    #[must_use]
+    pub fn bus(&self) -> &str {
+        match self {
+            Self::Folder(folder) => &folder.bus,
+        }
+    }
+}
+
+/// A buffer between rules and handlers.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    /// How long a message that was received stays invisible (default: the longest
+    /// timeout of the handlers that read the queue, and 30 s).
+    pub visibility: Duration,
+    /// How long a new message waits before it can be received (default 0).
+    pub delay: Duration,
+    /// Dotted path into the event; messages with equal values there are handled
+    /// one after the other (default: no order).
+    pub order_by: Option<String>,
+}
+
+/// A pattern, and where matching events go.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// For people.
+    pub description: Option<String>,
+    /// The bus that it listens on (default `default`).
+    pub bus: String,
+    /// A disabled rule matches nothing (default true).
+    pub enabled: bool,
+    /// What it matches.
+    pub pattern: Arc<Pattern>,
+    /// The pattern as JSON text, numbers spelt as written.
+    pub pattern_text: String,
+    /// Where matching events go; at least one.
+    pub targets: Vec<Target>,
+}
+
+/// One route with all that is known about it.
+#[derive(Clone, Debug)]
+pub struct Route<'a> {
+    /// Name of the rule.
+    pub rule: &'a str,
+    /// The bus that the rule listens on.
+    pub bus: &'a str,
+    /// The target.
+    pub target: &'a Target,
+    /// Handlers that work on the route's messages: the one that is named, or those
+    /// that read the named queue.
+    pub handlers: Vec<&'a str>,
+}
+
+/// Where a matched event goes: one route.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Name of the route, unique: `RULE/ID`, where the id defaults to the name of
+    /// the queue, handler, topic or bus.
+    pub route: String,
+    /// Where it goes.
+    pub to: To,
+    /// What the target gets.
+    pub input: TargetInput,
+    /// What happens after a failure: the target's own `retry`, completed from the
+    /// queue's, the handler's and the defaults, field by field.
+    pub retry: RetryPolicy,
+}
+
+/// The far end of a route.
+#[derive(Clone, Debug)]
+pub enum To {
+    /// A declared queue.
+    Queue(String),
+    /// A declared handler, without a queue of its own name between.
+    Handler(String),
+    /// A declared topic.
+    Topic(String),
+    /// Another bus.
+    Bus(String),
+    /// An HTTP endpoint.
+    Webhook(Webhook),
+}
+
+/// What a target gets instead of the event as it came.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TargetInput {
+    /// The event as it came.
+    Event,
+    /// This JSON text.
+    Constant(String),
+    /// The part of the event under this JSONPath.
+    Path(String),
+    /// A template filled from paths.
+    Transformer {
+        /// Variables: name -> JSONPath into the event.
+        paths: BTreeMap<String, String>,
+        /// The text, with `<name>` where a variable goes.
+        template: String,
+    },
+}
+
+/// What is done with events.
+#[derive(Clone, Debug)]
+pub struct Handler {
+    /// Queues that it reads; empty when rules name the handler itself.
+    pub from: Vec<String>,
+    /// How it is fed.
+    pub delivery: DeliveryOptions,
+    /// What it does.
+    pub kind: HandlerKind,
+    /// Topics that hear of its work.
+    pub notify: Notify,
+}
+
+/// Kinds of handlers.
+#[derive(Clone, Debug)]
+pub enum HandlerKind {
+    /// Reads records, checks them, runs SQL, writes files.
+    Transform(TransformOptions),
+    /// Brings files into a table.
+    Load(LoadOptions),
+    /// Runs a program.
+    Exec(Exec),
+    /// Calls an HTTP endpoint.
+    Http(Webhook),
+}
+
+impl HandlerKind {
+    /// The kind's name, as in the YAML.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Transform(_) => "transform",
+            Self::Load(_) => "load",
+            Self::Exec(_) => "exec",
+            Self::Http(_) => "http",
+        }
+    }
+}
+
+/// A named output.
+#[derive(Clone, Debug, Default)]
+pub struct Topic {
+    /// Durable subscriptions by name.
+    pub subscriptions: BTreeMap<String, Subscription>,
+}
+
+impl Topic {
+    /// The topic with its secrets in the clear, for the part that publishes.
+    #[must_use]
+    pub fn options(&self) -> TopicOptions {
+        TopicOptions {
+            subscriptions: self
+                .subscriptions
+                .iter()
+                .map(|(name, sub)| (name.clone(), sub.options()))
+                .collect(),
+        }
+    }
+}
+
+/// A durable subscription.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// Only messages whose `detail` matches are delivered.
+    pub filter: Option<Pattern>,
+    /// The filter as JSON text.
+    pub filter_text: Option<String>,
+    /// How messages are delivered.
+    pub protocol: SubscriptionProtocol,
+    /// What happens after a failed delivery.
+    pub retry: RetryPolicy,
+}
+
+impl Subscription {
+    /// The subscription with its secrets in the clear, for the part that publishes.
+    #[must_use]
+    pub fn options(&self) -> SubscriptionOptions {
+        SubscriptionOptions {
+            filter: self.filter.clone(),
+            protocol: match &self.protocol {
+                SubscriptionProtocol::Webhook(webhook) => Protocol::Webhook(webhook.options()),
+                SubscriptionProtocol::Exec(exec) => Protocol::Exec(exec.options()),
+                SubscriptionProtocol::Pull => Protocol::Pull,
+            },
+            retry: self.retry.clone(),
+        }
+    }
+}
+
+/// How messages reach a subscriber.
+#[derive(Clone, Debug)]
+pub enum SubscriptionProtocol {
+    /// An HTTP POST.
+    Webhook(Webhook),
+    /// A program.
+    Exec(Exec),
+    /// The messages wait for a subscriber that comes by this name.
+    Pull,
+}
+
+/// An HTTP endpoint. Its texts are shown as references wherever they are printed.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// `http` or `https`.
+    pub url: Text,
+    /// Signs requests in the shape of Standard Webhooks (`whsec_...`; default: unsigned).
+    pub secret: Option<Text>,
+    /// Sent with every request.
+    pub headers: BTreeMap<String, Text>,
+    /// Longest time for one request (default 10 s).
+    pub timeout: Duration,
+    /// Allow addresses of private networks and of this machine (default false).
+    pub allow_private: bool,
+}
+
+impl Webhook {
+    /// The webhook with its secrets in the clear, for the part that calls it.
+    #[must_use]
+    pub fn options(&self) -> WebhookOptions {
+        WebhookOptions {
+            url: self.url.reveal().to_owned(),
+            secret: self.secret.as_ref().map(|s| s.reveal().to_owned()),
+            headers: revealed(&self.headers),
+            timeout: self.timeout,
+            allow_private: self.allow_private,
+        }
+    }
+}
+
+/// A program. Its texts are shown as references wherever they are printed.
+#[derive(Clone, Debug)]
+pub struct Exec {
+    /// The program and its arguments; no shell.
+    pub command: Vec<Text>,
+    /// The only environment variables it sees, besides `PATH`.
+    pub env: BTreeMap<String, Text>,
+    /// Working folder (default: the folder of the configuration).
+    pub cwd: Option<PathBuf>,
+    /// Most bytes of its output that are kept (default 64 KiB).
+    pub max_output: usize,
+}
+
+impl Exec {
+    /// The program with its secrets in the clear, for the part that runs it.
+    #[must_use]
+    pub fn options(&self) -> ExecOptions {
+        ExecOptions {
+            command: self.command.iter().map(|c| c.reveal().to_owned()).collect(),
+            env: revealed(&self.env),
+            cwd: self.cwd.clone(),
+            max_output: self.max_output,
+        }
+    }
+}
+
+/// Events that come by the clock.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    /// When.
+    pub when: When,
+    /// The bus that they go to (default `default`).
+    pub bus: String,
+    /// `source` of the event (default `pointsman.schedule`).
+    pub source: String,
+    /// `detail-type` of the event.
+    pub detail_type: String,
+    /// `detail` of the event, an object (default `{}`).
+    pub detail: serde_json::Value,
+}
+
+/// When a schedule is due.
+#[derive(Clone, Debug)]
+pub enum When {
+    /// At the times of a cron line of five fields, in a time zone.
+    Cron {
+        /// The line as written.
+        text: String,
+        /// The line, parsed.
+        cron: Box<croner::Cron>,
+        /// The zone that it is read in (default `UTC`).
+        timezone: Tz,
+    },
+    /// Again and again, counted from the start of the program.
+    Every(Duration),
+}
+
+/// An event type that is checked when it arrives.
+#[derive(Clone)]
+pub struct EventSchema {
+    /// `source` of the events.
+    pub source: String,
+    /// `detail-type` of the events.
+    pub detail_type: String,
+    /// What happens to an event that does not meet it (default `reject`).
+    pub policy: SchemaPolicy,
+    /// The schema of `detail`, as it is in the file.
+    pub document: serde_json::Value,
+    /// The schema of `detail`, compiled.
+    pub validator: Arc<jsonschema::Validator>,
+    /// Its file.
+    pub file: PathBuf,
+}
+
+/// What happens to an event that does not meet its schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SchemaPolicy {
+    /// It is refused, with the reason.
+    Reject,
+    /// It is taken, and put into the dead-letter queue.
+    DeadLetter,
+    /// It is taken, and the reason is logged.
+    Warn,
+}
+
+fn revealed(texts: &BTreeMap<String, Text>) -> BTreeMap<String, String> {
+    texts
+        .iter()
+        .map(|(name, text)| (name.clone(), text.reveal().to_owned()))
+        .collect()
+}

@@ -1,0 +1,335 @@
+//! The configuration with every default visible, in the YAML's own shape, and
+//! every reference as it was written.
+
+use super::model::{
+    Config, Exec, Handler, HandlerKind, Node, Queue, Rule, Schedule, SchemaPolicy, Source, Subscription,
+    SubscriptionProtocol, Target, TargetInput, To, Webhook, When,
+};
+use super::units::{format_duration, format_size};
+use crate::delivery::RetryPolicy;
+use crate::handlers::load::Mode;
+use crate::handlers::transform::{Format, Input, RejectLimit, TransformOptions};
+use crate::sources::folder::{After, FolderOptions, Start};
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+impl Serialize for Config {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        plan(self).serialize(serializer)
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Config {}", plan(self))
+    }
+}
+
+/// A hash of the rules and handlers, as they are shown. It changes when their
+/// meaning may have changed, and is the same on every machine.
+pub(super) fn rules_version(config: &Config) -> u32 {
+    let all = plan(config);
+    let digest = Sha256::digest(format!("{}{}", all["rules"], all["handlers"]));
+    digest.iter().take(4).fold(0, |hash, byte| (hash << 8) | u32::from(*byte))
+}
+
+/// The whole configuration as JSON.
+pub(super) fn plan(config: &Config) -> Value {
+    let paths = Paths { root: &config.root };
+    let mut value = json!({
+        "node": node(&config.node, &paths),
+        "sources": each(&config.sources, |s| source(s, &paths)),
+        "queues": each(&config.queues, queue),
+        "rules": each(&config.rules, rule),
+        "handlers": each(&config.handlers, |h| handler(h, &paths)),
+        "topics": each(&config.topics, |t| json!({
+            "subscriptions": each(&t.subscriptions, |s| subscription(s, &paths)),
+        })),
+        "schedules": each(&config.schedules, schedule),
+        "schemas": config.event_schemas.iter().map(|schema| json!({
+            "source": schema.source,
+            "detail-type": schema.detail_type,
+            "policy": match schema.policy {
+                SchemaPolicy::Reject => "reject",
+                SchemaPolicy::DeadLetter => "dead-letter",
+                SchemaPolicy::Warn => "warn",
+            },
+            "file": paths.show(&schema.file),
+        })).collect::<Vec<_>>(),
+    });
+    redact(config, &mut value);
+    value
+}
+
+/// Puts references back in the place of their values: by path, and, where the
+/// value went to another path, wherever the value stands.
+fn redact(config: &Config, value: &mut Value) {
+    for (path, text) in &config.shown {
+        let pointer = format!("/{}", path.replace('~', "~0").replace('/', "~1").replace('.', "/"));
+        if let Some(leaf) = value.pointer_mut(&pointer)
+            && !leaf.is_object()
+            && !leaf.is_array()
+        {
+            *leaf = Value::from(text.shown());
+        } else if !text.reveal().is_empty() {
+            replace(value, text.reveal(), text.shown());
+        }
+    }
+}
+
+fn replace(value: &mut Value, secret: &str, shown: &str) {
+    match value {
+        Value::String(text) if text == secret => shown.clone_into(text),
+        // A short value inside a longer text would be found everywhere.
+        Value::String(text) if secret.len() >= 8 => *text = text.replace(secret, shown),
+        Value::Array(items) => items.iter_mut().for_each(|item| replace(item, secret, shown)),
+        Value::Object(members) => members.values_mut().for_each(|item| replace(item, secret, shown)),
+        _ => {}
+    }
+}
+
+struct Paths<'a> {
+    root: &'a Path,
+}
+
+impl Paths<'_> {
+    fn show(&self, path: &Path) -> String {
+        let shown = path.strip_prefix(self.root).unwrap_or(path);
+        match shown.as_os_str().is_empty() {
+            true => ".".to_owned(),
+            false => shown.display().to_string(),
+        }
+    }
+}
+
+fn each<T>(all: &BTreeMap<String, T>, show: impl Fn(&T) -> Value) -> Value {
+    all.iter().map(|(name, one)| (name.clone(), show(one))).collect::<Map<_, _>>().into()
+}
+
+fn node(node: &Node, paths: &Paths<'_>) -> Value {
+    json!({
+        "data": paths.show(&node.data),
+        "listen": node.listen.to_string(),
+        "max_event_size": format_size(node.max_event_bytes as u64),
+        "retention": format_duration(node.retention),
+        "dedupe_window": format_duration(node.dedupe),
+        "dead_letter_retention": format_duration(node.dead_letter_retention),
+        "disk": {
+            "warn": node.disk.warn_bytes.map(format_size),
+            "refuse": node.disk.refuse_bytes.map(format_size),
+        },
+        "shutdown": format_duration(node.shutdown),
+        "query_memory": format_size(node.query_memory_bytes as u64),
+        "account": node.account,
+        "region": node.region,
+    })
+}
+
+fn source(source: &Source, paths: &Paths<'_>) -> Value {
+    let Source::Folder(folder) = source;
+    json!({ "bus": folder.bus, "folder": folder_source(folder, paths) })
+}
+
+fn folder_source(folder: &FolderOptions, paths: &Paths<'_>) -> Value {
+    json!({
+        "path": paths.show(&folder.root),
+        "include": folder.include,
+        "exclude": folder.exclude,
+        "hidden": folder.hidden,
+        "recursive": folder.recursive,
+        "follow_symlinks": folder.follow_symlinks,
+        "finished": {
+            "renamed_in": folder.finished.renamed_in,
+            "quiet": format_duration(folder.finished.quiet),
+            "done_marker": folder.finished.done_marker,
+            "min_age": format_duration(folder.finished.min_age),
+            "min_size": format_size(folder.finished.min_size),
+            "trailer": folder.finished.trailer,
+        },
+        "reconcile": format_duration(folder.reconcile),
+        "start": match folder.start {
+            Start::All => "all".to_owned(),
+            Start::Now => "now".to_owned(),
+            Start::Since(ms) => crate::event::rfc3339(ms),
+        },
+        "content_hash": folder.content_hash,
+        "deletes": folder.deletes,
+        "forget_after": format_duration(folder.forget_after),
+        "after": match &folder.after {
+            After::Keep => json!("keep"),
+            After::Delete => json!("delete"),
+            After::Move(to) => json!({ "move": paths.show(to) }),
+        },
+    })
+}
+
+fn queue(queue: &Queue) -> Value {
+    json!({
+        "visibility": format_duration(queue.visibility),
+        "delay": format_duration(queue.delay),
+        "order_by": queue.order_by,
+    })
+}
+
+fn retry(retry: &RetryPolicy) -> Value {
+    json!({
+        "attempts": retry.attempts,
+        "base": format_duration(retry.base),
+        "cap": format_duration(retry.cap),
+        "max_age": format_duration(retry.max_age),
+    })
+}
+
+/// JSON text as a tree; what is not JSON stays text.
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| text.into())
+}
+
+fn rule(rule: &Rule) -> Value {
+    json!({
+        "description": rule.description,
+        "bus": rule.bus,
+        "enabled": rule.enabled,
+        "pattern": parsed(&rule.pattern_text),
+        "targets": rule.targets.iter().map(target).collect::<Vec<_>>(),
+    })
+}
+
+fn target(target: &Target) -> Value {
+    let mut value = json!({ "route": target.route, "retry": retry(&target.retry) });
+    match &target.to {
+        To::Queue(name) => value["queue"] = json!(name),
+        To::Handler(name) => value["handler"] = json!(name),
+        To::Topic(name) => value["topic"] = json!(name),
+        To::Bus(name) => value["bus"] = json!(name),
+        To::Webhook(hook) => value["webhook"] = webhook(hook),
+    }
+    match &target.input {
+        TargetInput::Event => {}
+        TargetInput::Constant(text) => value["input"] = parsed(text),
+        TargetInput::Path(path) => value["input_path"] = json!(path),
+        TargetInput::Transformer { paths, template } => {
+            value["input_transformer"] = json!({ "paths": paths, "template": template });
+        }
+    }
+    value
+}
+
+fn webhook(hook: &Webhook) -> Value {
+    json!({
+        "url": hook.url,
+        "secret": hook.secret.as_ref().map(|secret| match secret.is_secret() {
+            true => secret.shown(),
+            // Written into the file itself; that is no reason to repeat it.
+            false => "***",
+        }),
+        "headers": hook.headers,
+        "timeout": format_duration(hook.timeout),
+        "allow_private": hook.allow_private,
+    })
+}
+
+fn exec(exec: &Exec, paths: &Paths<'_>) -> Value {
+    json!({
+        "command": exec.command,
+        "env": exec.env,
+        "cwd": exec.cwd.as_deref().map(|cwd| paths.show(cwd)),
+    })
+}
+
+fn subscription(subscription: &Subscription, paths: &Paths<'_>) -> Value {
+    let mut value = json!({
+        "filter": subscription.filter_text.as_deref().map(parsed),
+        "retry": retry(&subscription.retry),
+    });
+    match &subscription.protocol {
+        SubscriptionProtocol::Webhook(hook) => value["webhook"] = webhook(hook),
+        SubscriptionProtocol::Exec(program) => value["exec"] = exec(program, paths),
+        SubscriptionProtocol::Pull => value["pull"] = json!({}),
+    }
+    value
+}
+
+fn handler(handler: &Handler, paths: &Paths<'_>) -> Value {
+    let mut value = json!({
+        "from": handler.from,
+        "batch": {
+            "size": handler.delivery.batch.size,
+            "bytes": format_size(handler.delivery.batch.bytes as u64),
+            "window": format_duration(handler.delivery.batch.window),
+        },
+        "concurrency": handler.delivery.concurrency,
+        "timeout": format_duration(handler.delivery.timeout),
+        "rate": handler.delivery.rate,
+        "retry": retry(&handler.delivery.retry),
+        "notify": { "success": handler.notify.success, "failure": handler.notify.failure },
+    });
+    value[handler.kind.name()] = match &handler.kind {
+        HandlerKind::Transform(options) => transform(options, paths),
+        HandlerKind::Load(load) => match &load.mode {
+            Mode::Append => json!({ "table": load.table, "mode": "append" }),
+            Mode::Upsert { key } => json!({ "table": load.table, "mode": "upsert", "key": key }),
+        },
+        HandlerKind::Exec(program) => exec(program, paths),
+        HandlerKind::Http(hook) => webhook(hook),
+    };
+    value
+}
+
+fn format_name(format: Format) -> &'static str {
+    match format {
+        Format::Csv => "csv",
+        Format::Ndjson => "ndjson",
+        Format::JsonArray => "json",
+        Format::Parquet => "parquet",
+    }
+}
+
+fn transform(options: &TransformOptions, paths: &Paths<'_>) -> Value {
+    let tables: BTreeMap<_, _> = options.tables.iter().map(|(name, path)| (name, paths.show(path))).collect();
+    json!({
+        "read": {
+            "input": match options.read.input {
+                Input::Object => "object",
+                Input::Events => "events",
+            },
+            "format": options.read.format.map(format_name),
+            "delimiter": char::from(options.read.delimiter),
+            "quote": char::from(options.read.quote),
+            "header": options.read.header,
+            "null": options.read.null,
+            "schema": options.read.schema.as_ref().map(|(_, path)| paths.show(path)),
+            "reject_limit": match options.read.reject_limit {
+                RejectLimit::Count(count) => json!(count),
+                RejectLimit::Share(share) => json!(format!("{}%", share * 100.0)),
+            },
+        },
+        "tables": tables,
+        "sql": options.sql,
+        "write": {
+            "table": options.write.table,
+            "format": format_name(options.write.format),
+            "partition_by": options.write.partition_by,
+            "target_size": format_size(options.write.target_file_bytes),
+            "max_open_files": options.write.max_open_writers,
+        },
+    })
+}
+
+fn schedule(schedule: &Schedule) -> Value {
+    let mut value = json!({
+        "bus": schedule.bus,
+        "emit": { "source": schedule.source, "detail-type": schedule.detail_type, "detail": schedule.detail },
+    });
+    match &schedule.when {
+        When::Cron { text, timezone, .. } => {
+            value["cron"] = json!(text);
+            value["timezone"] = json!(timezone.name());
+        }
+        When::Every(every) => value["every"] = json!(format_duration(*every)),
+    }
+    value
+}

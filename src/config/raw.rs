@@ -1,0 +1,119 @@
+//! The configuration as it was written: each value is sound in itself, and no
+//! name has been looked up yet. What refers to nothing is in its final form.
+
+use super::model::{Exec, Node, Schedule, Source, TargetInput, Topic, Webhook};
+use super::read::At;
+use crate::delivery::{BatchOptions, RetryPolicy};
+use crate::error::Place;
+use crate::handlers::load::LoadOptions;
+use crate::handlers::transform::{RejectLimit, TransformOptions};
+use crate::rules::Pattern;
+use std::time::Duration;
+
+/// All files together.
+#[derive(Default)]
+pub(super) struct Raw {
+    pub node: Option<At<Node>>,
+    pub sources: Vec<Named<Source>>,
+    pub queues: Vec<Named<RawQueue>>,
+    pub rules: Vec<Named<RawRule>>,
+    pub handlers: Vec<Named<RawHandler>>,
+    pub topics: Vec<Named<Topic>>,
+    pub schedules: Vec<Named<Schedule>>,
+}
+
+/// Something that was declared. `value` is `None` when it was too broken to be
+/// read: its name exists all the same, so that references to it are no mistakes.
+pub(super) struct Named<T> {
+    pub name: String,
+    pub place: Place,
+    pub value: Option<T>,
+}
+
+pub(super) struct RawQueue {
+    pub visibility: Option<At<Duration>>,
+    pub delay: Duration,
+    pub order_by: Option<String>,
+    pub retry: RawRetry,
+}
+
+/// A retry policy of which parts may be left to someone else.
+#[derive(Clone, Default)]
+pub(super) struct RawRetry {
+    pub attempts: Option<u32>,
+    pub base: Option<Duration>,
+    pub cap: Option<Duration>,
+    pub max_age: Option<Duration>,
+}
+
+impl RawRetry {
+    /// What is not said here is taken from `other`.
+    pub fn or(&self, other: &Self) -> Self {
+        Self {
+            attempts: self.attempts.or(other.attempts),
+            base: self.base.or(other.base),
+            cap: self.cap.or(other.cap),
+            max_age: self.max_age.or(other.max_age),
+        }
+    }
+
+    /// What is not said is the default.
+    pub fn policy(&self) -> RetryPolicy {
+        let default = RetryPolicy::default();
+        let base = self.base.unwrap_or(default.base);
+        RetryPolicy {
+            attempts: self.attempts.unwrap_or(default.attempts),
+            base,
+            // A long first delay without a word about the cap means that delay.
+            cap: self.cap.unwrap_or(default.cap.max(base)),
+            max_age: self.max_age.unwrap_or(default.max_age),
+        }
+    }
+}
+
+pub(super) struct RawRule {
+    pub description: Option<String>,
+    pub bus: At<String>,
+    pub enabled: bool,
+    pub pattern: Option<(Pattern, String)>,
+    pub targets: Vec<RawTarget>,
+}
+
+pub(super) struct RawTarget {
+    pub place: Place,
+    pub id: Option<String>,
+    pub to: RawTo,
+    pub input: TargetInput,
+    pub retry: RawRetry,
+}
+
+pub(super) enum RawTo {
+    Queue(At<String>),
+    Handler(At<String>),
+    Topic(At<String>),
+    Bus(At<String>),
+    Webhook(Webhook),
+}
+
+pub(super) struct RawHandler {
+    pub from: Vec<At<String>>,
+    pub batch: BatchOptions,
+    pub concurrency: usize,
+    pub timeout: Duration,
+    pub rate: Option<f64>,
+    pub retry: RawRetry,
+    pub success: Option<At<String>>,
+    pub failure: Option<At<String>>,
+    /// `None` when it could not be read.
+    pub kind: Option<RawKind>,
+}
+
+pub(super) enum RawKind {
+    Transform(Box<TransformOptions>),
+    Load(LoadOptions),
+    Exec(Exec),
+    Http(Webhook),
+}
+
+/// Rejects are all set aside unless a limit is given.
+pub(super) const NO_LIMIT: RejectLimit = RejectLimit::Share(1.0);

@@ -1,0 +1,264 @@
+//! From what was written to what is used: names are looked up, and what depends
+//! on several declarations is computed.
+
+use super::model::{
+    Handler, HandlerKind, Queue, Rule, Schedule, Source, Target, To, Topic,
+};
+use super::raw::{Named, Raw, RawHandler, RawKind, RawQueue, RawRetry, RawRule, RawTarget, RawTo};
+use super::read::{At, Cx};
+use crate::delivery::DeliveryOptions;
+use crate::emit::Notify;
+use crate::error::{Diagnostic, Place, codes};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Added to the longest timeout, so that a message is not received again while
+/// its handler is being stopped.
+const VISIBILITY_MARGIN: Duration = Duration::from_secs(30);
+
+/// The sections of a configuration, resolved.
+#[derive(Default)]
+pub(super) struct Sections {
+    pub sources: BTreeMap<String, Source>,
+    pub queues: BTreeMap<String, Queue>,
+    pub rules: BTreeMap<String, Rule>,
+    pub handlers: BTreeMap<String, Handler>,
+    pub topics: BTreeMap<String, Topic>,
+    pub schedules: BTreeMap<String, Schedule>,
+}
+
+/// Resolves `raw`. `whole` is false when a file could not be read: then names
+/// that are missing may be in it, and are not reported.
+pub(super) fn resolve(raw: Raw, cx: &Cx<'_>, whole: bool) -> Sections {
+    let names = Names {
+        queues: names(&raw.queues),
+        handlers: names(&raw.handlers),
+        topics: names(&raw.topics),
+        cx,
+        whole,
+    };
+    let retries = Retries::of(&raw);
+    let mut routes = BTreeMap::new();
+    let mut sections = Sections {
+        queues: queues(&raw, cx),
+        sources: values(raw.sources),
+        topics: values(raw.topics),
+        schedules: values(raw.schedules),
+        ..Sections::default()
+    };
+    for rule in raw.rules {
+        let Some(value) = rule.value else { continue };
+        if let Some(resolved) = resolve_rule(&rule.name, value, &names, &retries, &mut routes) {
+            sections.rules.insert(rule.name, resolved);
+        }
+    }
+    for handler in raw.handlers {
+        if let Some(resolved) = handler.value.and_then(|value| resolve_handler(value, &names)) {
+            sections.handlers.insert(handler.name, resolved);
+        }
+    }
+    sections
+}
+
+fn values<T>(named: Vec<Named<T>>) -> BTreeMap<String, T> {
+    named.into_iter().filter_map(|n| Some((n.name, n.value?))).collect()
+}
+
+fn names<T>(named: &[Named<T>]) -> BTreeSet<String> {
+    named.iter().map(|n| n.name.clone()).collect()
+}
+
+/// What is declared.
+struct Names<'a> {
+    queues: BTreeSet<String>,
+    handlers: BTreeSet<String>,
+    topics: BTreeSet<String>,
+    cx: &'a Cx<'a>,
+    whole: bool,
+}
+
+impl Names<'_> {
+    /// Reports a name that nothing declares.
+    fn check(&self, what: &str, known: &BTreeSet<String>, name: &At<String>) {
+        if !self.whole || known.contains(&name.value) {
+            return;
+        }
+        let message = format!("the {what} `{}` is not declared", name.value);
+        let mut diagnostic = Diagnostic::error(&codes::UNKNOWN_NAME, message).at(name.place.clone());
+        let elsewhere = [("queue", &self.queues), ("handler", &self.handlers), ("topic", &self.topics)]
+            .into_iter()
+            .find(|(_, names)| names.contains(&name.value));
+        diagnostic = match elsewhere {
+            Some((other, _)) => diagnostic.hint(format!("`{}` is the name of a {other}", name.value)),
+            None => diagnostic.suggest(&name.value, known.iter().map(String::as_str)),
+        };
+        if known.is_empty() && elsewhere.is_none() {
+            diagnostic = diagnostic.hint(format!("declare it: `{what}s: {{ {}: {{}} }}`", name.value));
+        }
+        self.cx.report(diagnostic);
+    }
+}
+
+/// Retry policies as written, by the name of the queue and the handler.
+struct Retries {
+    queues: BTreeMap<String, RawRetry>,
+    handlers: BTreeMap<String, RawRetry>,
+    /// Queue -> the first handler that reads it.
+    readers: BTreeMap<String, String>,
+}
+
+impl Retries {
+    fn of(raw: &Raw) -> Self {
+        let queue = |n: &Named<RawQueue>| Some((n.name.clone(), n.value.as_ref()?.retry.clone()));
+        let handler = |n: &Named<RawHandler>| Some((n.name.clone(), n.value.as_ref()?.retry.clone()));
+        let mut readers = BTreeMap::new();
+        for handler in &raw.handlers {
+            for queue in handler.value.iter().flat_map(|h| &h.from) {
+                readers.entry(queue.value.clone()).or_insert_with(|| handler.name.clone());
+            }
+        }
+        Self {
+            queues: raw.queues.iter().filter_map(queue).collect(),
+            handlers: raw.handlers.iter().filter_map(handler).collect(),
+            readers,
+        }
+    }
+
+    /// The target's own words, completed from the queue's and the handler's.
+    fn complete(&self, own: &RawRetry, to: &RawTo) -> RawRetry {
+        let handler = |name: &String| self.handlers.get(name).cloned().unwrap_or_default();
+        match to {
+            RawTo::Handler(name) => own.or(&handler(&name.value)),
+            RawTo::Queue(name) => {
+                let queue = self.queues.get(&name.value).cloned().unwrap_or_default();
+                let reader = self.readers.get(&name.value).map(handler).unwrap_or_default();
+                own.or(&queue).or(&reader)
+            }
+            RawTo::Topic(_) | RawTo::Bus(_) | RawTo::Webhook(_) => own.clone(),
+        }
+    }
+}
+
+fn queues(raw: &Raw, cx: &Cx<'_>) -> BTreeMap<String, Queue> {
+    let mut queues = BTreeMap::new();
+    let mut timeouts: BTreeMap<&str, Duration> = BTreeMap::new();
+    for handler in raw.handlers.iter().filter_map(|h| h.value.as_ref()) {
+        for queue in &handler.from {
+            let longest = timeouts.entry(&queue.value).or_default();
+            *longest = handler.timeout.max(*longest);
+        }
+    }
+    for named in &raw.queues {
+        let Some(queue) = &named.value else { continue };
+        let longest = timeouts.get(named.name.as_str()).copied();
+        let default = longest.unwrap_or(DeliveryOptions::default().timeout) + VISIBILITY_MARGIN;
+        if let (Some(visibility), Some(longest)) = (&queue.visibility, longest)
+            && visibility.value < longest
+        {
+            let timeout = super::format_duration(longest);
+            let message = format!("`visibility` is shorter than the handler's timeout of `{timeout}`");
+            let diagnostic = Diagnostic::warning(&codes::SHORT_VISIBILITY, message).at(visibility.place.clone());
+            cx.report(diagnostic.hint("a message that is still being handled would be handled a second time"));
+        }
+        let resolved = Queue {
+            visibility: queue.visibility.as_ref().map_or(default, |v| v.value),
+            delay: queue.delay,
+            order_by: queue.order_by.clone(),
+        };
+        queues.insert(named.name.clone(), resolved);
+    }
+    queues
+}
+
+fn resolve_rule(
+    name: &str,
+    rule: RawRule,
+    names: &Names<'_>,
+    retries: &Retries,
+    routes: &mut BTreeMap<String, Place>,
+) -> Option<Rule> {
+    let targets: Vec<Target> = rule
+        .targets
+        .into_iter()
+        .map(|target| resolve_target(name, target, names, retries, routes))
+        .collect();
+    let (pattern, pattern_text) = rule.pattern?;
+    Some(Rule {
+        description: rule.description,
+        bus: rule.bus.value,
+        enabled: rule.enabled,
+        pattern: Arc::new(pattern),
+        pattern_text,
+        targets,
+    })
+}
+
+fn resolve_target(
+    rule: &str,
+    target: RawTarget,
+    names: &Names<'_>,
+    retries: &Retries,
+    routes: &mut BTreeMap<String, Place>,
+) -> Target {
+    let retry = retries.complete(&target.retry, &target.to).policy();
+    let (default_id, to) = match target.to {
+        RawTo::Queue(name) => {
+            names.check("queue", &names.queues, &name);
+            (name.value.clone(), To::Queue(name.value))
+        }
+        RawTo::Handler(name) => {
+            names.check("handler", &names.handlers, &name);
+            (name.value.clone(), To::Handler(name.value))
+        }
+        RawTo::Topic(name) => {
+            names.check("topic", &names.topics, &name);
+            (name.value.clone(), To::Topic(name.value))
+        }
+        RawTo::Bus(name) => (name.value.clone(), To::Bus(name.value)),
+        RawTo::Webhook(webhook) => ("webhook".to_owned(), To::Webhook(webhook)),
+    };
+    let route = format!("{rule}/{}", target.id.unwrap_or(default_id));
+    if let Some(first) = routes.get(&route) {
+        let message = format!("two targets have the route name `{route}`");
+        let diagnostic = Diagnostic::error(&codes::DUPLICATE_ROUTE, message).at(target.place.clone());
+        let diagnostic = diagnostic.related(first.clone(), "the first is here");
+        names.cx.report(diagnostic.hint("give one of them an `id` of its own"));
+    } else {
+        routes.insert(route.clone(), target.place);
+    }
+    Target { route, to, input: target.input, retry }
+}
+
+fn resolve_handler(handler: RawHandler, names: &Names<'_>) -> Option<Handler> {
+    let mut from: Vec<String> = Vec::new();
+    for queue in handler.from {
+        names.check("queue", &names.queues, &queue);
+        if !from.contains(&queue.value) {
+            from.push(queue.value);
+        }
+    }
+    for topic in [&handler.success, &handler.failure].into_iter().flatten() {
+        names.check("topic", &names.topics, topic);
+    }
+    Some(Handler {
+        from,
+        delivery: DeliveryOptions {
+            batch: handler.batch,
+            concurrency: handler.concurrency,
+            timeout: handler.timeout,
+            rate: handler.rate,
+            retry: handler.retry.policy(),
+        },
+        kind: match handler.kind? {
+            RawKind::Transform(transform) => HandlerKind::Transform(*transform),
+            RawKind::Load(load) => HandlerKind::Load(load),
+            RawKind::Exec(exec) => HandlerKind::Exec(exec),
+            RawKind::Http(webhook) => HandlerKind::Http(webhook),
+        },
+        notify: Notify {
+            success: handler.success.map(|t| t.value),
+            failure: handler.failure.map(|t| t.value),
+        },
+    })
+}

@@ -1,0 +1,91 @@
+//! Questions about a whole configuration.
+
+use super::model::{Config, DEFAULT_BUS, Route, Source, To};
+use super::yaml::written_at;
+use crate::error::Place;
+use std::collections::BTreeSet;
+
+impl Config {
+    /// Every route of every rule, disabled rules included, ordered by rule.
+    #[must_use]
+    pub fn routes(&self) -> Vec<Route<'_>> {
+        self.rules
+            .iter()
+            .flat_map(|(name, rule)| {
+                rule.targets.iter().map(|target| Route {
+                    rule: name,
+                    bus: &rule.bus,
+                    target,
+                    handlers: self.handlers_of(&target.to),
+                })
+            })
+            .collect()
+    }
+
+    /// Handlers that work on what is sent to `to`.
+    fn handlers_of(&self, to: &To) -> Vec<&str> {
+        match to {
+            To::Handler(name) => self
+                .handlers
+                .get_key_value(name)
+                .map(|(name, _)| name.as_str())
+                .into_iter()
+                .collect(),
+            To::Queue(queue) => self
+                .handlers
+                .iter()
+                .filter(|(_, handler)| handler.from.contains(queue))
+                .map(|(name, _)| name.as_str())
+                .collect(),
+            To::Topic(_) | To::Bus(_) | To::Webhook(_) => Vec::new(),
+        }
+    }
+
+    /// Every bus that something sends to or listens on; `default` is always there.
+    #[must_use]
+    pub fn buses(&self) -> BTreeSet<&str> {
+        let mut buses = BTreeSet::from([DEFAULT_BUS]);
+        buses.extend(self.sources.values().map(Source::bus));
+        buses.extend(self.schedules.values().map(|s| s.bus.as_str()));
+        for rule in self.rules.values() {
+            buses.insert(&rule.bus);
+            buses.extend(rule.targets.iter().filter_map(|target| match &target.to {
+                To::Bus(bus) => Some(bus.as_str()),
+                _ => None,
+            }));
+        }
+        buses
+    }
+
+    /// Where something was written, for a diagnostic about it. `path` is dotted,
+    /// for example `handlers.clean-flights.transform.sql`; where that field was
+    /// left out, the place of the nearest thing around it.
+    #[must_use]
+    pub fn place(&self, path: &str) -> Option<Place> {
+        let mut path = path;
+        loop {
+            if let Some(place) = self.places.get(path) {
+                return Some(place.clone());
+            }
+            path = path.rsplit_once('.')?.0;
+        }
+    }
+
+    /// A place inside a text field: line and column (both from 1) of `text`,
+    /// which is the field's value, for example its SQL. Where the text is not in
+    /// the file as it is (escapes, references), the place of the whole field.
+    #[must_use]
+    pub fn place_within(&self, path: &str, text: &str, line: usize, column: usize) -> Option<Place> {
+        let whole = self.place(path)?;
+        let exact = || {
+            let source = self.texts.get(&whole.file)?;
+            let start: usize = text.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
+            let rest = text.get(start..)?.lines().next().unwrap_or_default();
+            let (within, _) = rest.char_indices().nth(column.checked_sub(1)?)?;
+            let at = written_at(source, &whole.range(), text, start + within)?;
+            let word = rest[within..].find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len() - within);
+            Some(Place::new(&whole.file, source, at..at + word.max(1)))
+        };
+        exact().or(Some(whole.clone()))
+    }
+}

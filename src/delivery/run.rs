@@ -1,0 +1,200 @@
+//! The loops: one per consumer, started by the composition root.
+
+use super::options::{DeliveryOptions, RetryPolicy};
+use super::worker::Worker;
+use super::Watch;
+use crate::clock::SharedClock;
+use crate::emit::{Emitter, Notify};
+use crate::handlers::{Handler, Progress};
+use crate::queues::{Queue, QueueError, Received, Want};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use crate::tasks::Tasks;
+
+/// A handler and the queue that feeds it.
+#[derive(Clone)]
+pub struct Consumer {
+    /// The handler's name.
+    pub name: String,
+    /// The handler.
+    pub handler: Arc<dyn Handler>,
+    /// Its queue.
+    pub queue: Arc<dyn Queue>,
+    /// How it is fed.
+    pub options: DeliveryOptions,
+    /// How long received messages are hidden from others.
+    pub visibility: Duration,
+    /// What happens after a failure, by the name of the route; others keep to
+    /// `options.retry`.
+    pub retries: HashMap<String, RetryPolicy>,
+    /// Where its notices go.
+    pub notify: Notify,
+    /// Version of the rules that it was built from.
+    pub rules_version: u32,
+}
+
+impl Consumer {
+    /// What happens after a failure of a message that came by `route`.
+    #[must_use]
+    pub fn retry(&self, route: &str) -> &RetryPolicy {
+        self.retries.get(route).unwrap_or(&self.options.retry)
+    }
+}
+
+/// All delivery loops.
+pub struct Delivery {
+    emitter: Emitter,
+    clock: SharedClock,
+    watch: Arc<dyn Watch>,
+    progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    /// Cancelled: no more is received.
+    stop: CancellationToken,
+    /// Cancelled: handlers are to give up what they do.
+    abort: CancellationToken,
+    tasks: Tasks,
+}
+
+impl Delivery {
+    /// No loops yet.
+    #[must_use]
+    pub fn new(
+        emitter: Emitter,
+        clock: SharedClock,
+        watch: Arc<dyn Watch>,
+        progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    ) -> Self {
+        Self {
+            emitter,
+            clock,
+            watch,
+            progress,
+            stop: CancellationToken::new(),
+            abort: CancellationToken::new(),
+            tasks: Tasks::default(),
+        }
+    }
+
+    /// Starts a consumer's loop. It ends with [`Delivery::drain`], or when the
+    /// token that is returned is cancelled (then what it has is finished first).
+    pub fn start(&self, consumer: Consumer) -> CancellationToken {
+        let stop = self.stop.child_token();
+        let worker = Arc::new(Worker {
+            consumer,
+            emitter: self.emitter.clone(),
+            clock: self.clock.clone(),
+            watch: Arc::clone(&self.watch),
+            progress: Arc::clone(&self.progress),
+            abort: self.abort.clone(),
+        });
+        self.tasks
+            .spawn(consume(worker, stop.clone(), self.tasks.clone()));
+        stop
+    }
+
+    /// Receives no more, lets handlers finish for `patience`, then asks them to
+    /// give up; what they hold is handed back.
+    pub async fn drain(&self, patience: Duration) {
+        self.stop.cancel();
+        if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
+            self.abort.cancel();
+            // Handlers that do not listen are left behind: their messages come
+            // back after the restart, since nothing was settled.
+            let late = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
+            if late.is_err() {
+                tracing::warn!(tasks = self.tasks.len(), "handlers did not stop in time");
+            }
+        }
+    }
+}
+
+async fn consume(worker: Arc<Worker>, stop: CancellationToken, tasks: Tasks) {
+    let slots = Arc::new(Semaphore::new(worker.consumer.options.concurrency.max(1)));
+    loop {
+        let slot = tokio::select! {
+            () = stop.cancelled() => break,
+            slot = Arc::clone(&slots).acquire_owned() => match slot {
+                Ok(slot) => slot,
+                Err(_) => break,
+            },
+        };
+        match gather(&worker.consumer, &stop).await {
+            Ok(Some(batch)) => {
+                pace(&worker.consumer, batch.len(), &stop).await;
+                let worker = Arc::clone(&worker);
+                tasks.spawn(async move {
+                    worker.work(batch).await;
+                    drop(slot);
+                });
+            }
+            Ok(None) => break,
+            Err(QueueError::Busy { retry_after, reason, .. }) => {
+                tracing::warn!(queue = worker.consumer.queue.name(), %reason, "busy");
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = tokio::time::sleep(retry_after) => {}
+                }
+            }
+            Err(stopped) => {
+                tracing::error!(error = %stopped, handler = worker.consumer.name, "delivery stopped");
+                break;
+            }
+        }
+    }
+}
+
+/// Waits for a batch: the first message starts the window; a full batch or the
+/// window's end closes it. `None`: stopped.
+async fn gather(
+    consumer: &Consumer,
+    stop: &CancellationToken,
+) -> Result<Option<Vec<Received>>, QueueError> {
+    let limits = &consumer.options.batch;
+    let mut batch: Vec<Received> = Vec::new();
+    let mut bytes = 0;
+    let mut window_end = None;
+    loop {
+        let room = Want {
+            messages: limits.size.saturating_sub(batch.len()),
+            bytes: limits.bytes.saturating_sub(bytes),
+            // A message waits for the window, too.
+            visibility: consumer.visibility + limits.window,
+        };
+        let more = consumer.queue.receive(room).await?;
+        bytes += more.iter().map(|m| m.event.text().len()).sum::<usize>();
+        batch.extend(more);
+        let full = batch.len() >= limits.size || bytes >= limits.bytes;
+        if full || (!batch.is_empty() && limits.window.is_zero()) {
+            return Ok(Some(batch));
+        }
+        if !batch.is_empty() && window_end.is_none() {
+            window_end = Some(tokio::time::Instant::now() + limits.window);
+        }
+        let closed = async {
+            match window_end {
+                Some(end) => tokio::time::sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = consumer.queue.ready() => {}
+            () = closed => return Ok(Some(batch)),
+            () = stop.cancelled() => return Ok((!batch.is_empty()).then_some(batch)),
+        }
+    }
+}
+
+/// Keeps to the rate by waiting as long as the batch is worth.
+async fn pace(consumer: &Consumer, messages: usize, stop: &CancellationToken) {
+    let Some(rate) = consumer.options.rate.filter(|rate| *rate > 0.0) else {
+        return;
+    };
+    #[allow(clippy::cast_precision_loss)] // A batch has far fewer than 2^52 messages.
+    let wait = Duration::try_from_secs_f64(messages as f64 / rate).unwrap_or(Duration::MAX);
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(wait) => {}
+    }
+}

@@ -1,0 +1,274 @@
+//! One commit: the rows and the receipts of the publications they came in.
+
+use super::incoming::Incoming;
+use super::options::{LoadEnv, Mode};
+use super::source::{self, ORDER, Outputs, Rows};
+use super::{RECEIPTS_KEPT, columns, open};
+use crate::handlers::query::engine;
+use crate::handlers::{Context, Failure};
+use arrow::datatypes::Schema;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::common::{Column, DataFusionError};
+use datafusion::functions_window::expr_fn::row_number;
+use datafusion::logical_expr::{Expr, ExprFunctionExt, lit};
+use datafusion::prelude::{DataFrame, SessionContext};
+use deltalake::kernel::Transaction;
+use deltalake::kernel::transaction::{CommitProperties, TransactionError};
+use deltalake::operations::write::SchemaMode;
+use deltalake::protocol::SaveMode;
+use deltalake::{DeltaTable, DeltaTableError};
+use serde_json::json;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How often a load that lost a race is tried again at once.
+const RACES: usize = 5;
+/// Version of a receipt's application transaction; there is only one.
+const RECEIPT: i64 = 1;
+
+/// The table of a load.
+pub(super) struct Target<'a> {
+    pub(super) folder: &'a Path,
+    pub(super) table: &'a str,
+    pub(super) mode: &'a Mode,
+    pub(super) env: &'a LoadEnv,
+}
+
+/// What one try came to.
+enum Try {
+    Loaded(Option<u64>, Vec<String>),
+    /// Another writer was faster.
+    Lost(Failure),
+}
+
+impl Target<'_> {
+    /// Loads what is not in the table yet, in one commit; tells the table's
+    /// version and what was loaded now.
+    pub(super) async fn load(&self, incoming: &[&Incoming], cx: &Context) -> Result<(Option<u64>, Vec<String>), Failure> {
+        let mut lost = Failure::transient("CommitConflict", "other writers kept changing the table");
+        for _ in 0..RACES {
+            match self.once(incoming, cx).await? {
+                Try::Loaded(version, fresh) => return Ok((version, fresh)),
+                Try::Lost(failure) => lost = failure,
+            }
+        }
+        Err(lost)
+    }
+
+    async fn once(&self, incoming: &[&Incoming], cx: &Context) -> Result<Try, Failure> {
+        let table = open(self.folder).await?;
+        let mut fresh: Vec<&Incoming> = Vec::new();
+        for one in incoming {
+            let twice = fresh.iter().any(|f| f.id == one.id);
+            if !one.files.is_empty() && !twice && !has(&table, &one.id).await? {
+                fresh.push(one);
+            }
+        }
+        let version = table.version().map(Into::into);
+        if fresh.is_empty() {
+            return Ok(Try::Loaded(version, Vec::new()));
+        }
+        let there = self.schema(&table)?;
+        let outputs = columns::union(&source::schemas(&fresh)?)?;
+        let fitted = columns::fit(&outputs, there.as_ref())?;
+        let mut written = self.write(&table, &fresh, &fitted, true, cx).await;
+        if let Err(Refused::Memory(_)) = written {
+            // A hash join does not spill; a merge join does, and is slower.
+            written = self.write(&table, &fresh, &fitted, false, cx).await;
+        }
+        match written {
+            Ok(version) => Ok(Try::Loaded(version, fresh.iter().map(|f| f.id.clone()).collect())),
+            Err(Refused::Race(failure)) => Ok(Try::Lost(failure)),
+            Err(Refused::Memory(failure) | Refused::Other(failure)) => Err(failure),
+        }
+    }
+
+    /// The table's columns, if it exists.
+    fn schema(&self, table: &DeltaTable) -> Result<Option<Schema>, Failure> {
+        use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
+        if table.version().is_none() {
+            return Ok(None);
+        }
+        let failed = |e: &dyn std::error::Error| {
+            Failure::transient("WarehouseFailed", format!("the columns of table `{}` cannot be read", self.table)).caused_by(e)
+        };
+        let snapshot = table.snapshot().map_err(|e| failed(&e))?;
+        let schema: Schema = snapshot.schema().as_ref().try_into_arrow().map_err(|e| failed(&e))?;
+        Ok(Some(schema))
+    }
+
+    async fn write(&self, table: &DeltaTable, fresh: &[&Incoming], schema: &Schema, hash_join: bool, cx: &Context) -> Result<Option<u64>, Refused> {
+        let key: &[String] = match self.mode {
+            Mode::Append => &[],
+            Mode::Upsert { key } => key,
+        };
+        if let Some(missing) = key.iter().find(|k| schema.field_with_name(k).is_err()) {
+            let message = format!("the key column `{missing}` is not in the outputs");
+            return Err(Refused::Other(Failure::permanent("SchemaConflict", message)));
+        }
+        let outputs = Outputs::new(fresh, schema, key, cx.cancel.clone());
+        let context = self.session(hash_join).map_err(|e| self.refused(&e.into(), &outputs))?;
+        let rows = dataframe(&context, &outputs, schema, key).map_err(|e| self.refused(&e.into(), &outputs))?;
+        let existing = table.version().is_some();
+        let receipts = receipts(fresh);
+        let work = async {
+            match key.is_empty() || !existing {
+                true => append(table, &context, rows, receipts).await,
+                false => merge(table, &context, rows, schema, key, receipts).await,
+            }
+        };
+        let done = tokio::select! {
+            biased;
+            () = cx.cancel.cancelled() => return Err(Refused::Other(crate::handlers::transform::cancelled())),
+            done = work => done,
+        };
+        done.map(|table| table.version().map(Into::into)).map_err(|e| self.refused(&e, &outputs))
+    }
+
+    fn session(&self, hash_join: bool) -> Result<SessionContext, DataFusionError> {
+        let context = engine::session(self.env.memory_bytes, &self.env.scratch, engine::cores())?;
+        {
+            let state = context.state_ref();
+            let mut state = state.write();
+            let options = state.config_mut().options_mut();
+            options.optimizer.prefer_hash_join = hash_join;
+            // Column names are taken as they are written.
+            options.sql_parser.enable_ident_normalization = false;
+        }
+        Ok(context)
+    }
+
+    /// Why a write failed: what the reader of the outputs says comes first.
+    fn refused(&self, error: &DeltaTableError, outputs: &Outputs) -> Refused {
+        if let Some(failure) = outputs.failure() {
+            return Refused::Other(failure);
+        }
+        let what = format!("table `{}` could not be written", self.table);
+        match error {
+            DeltaTableError::Transaction {
+                source: TransactionError::CommitConflict(_) | TransactionError::VersionAlreadyExists(_) | TransactionError::MaxCommitAttempts(_),
+            }
+            | DeltaTableError::VersionAlreadyExists(_) => {
+                Refused::Race(Failure::transient("CommitConflict", what).caused_by(error))
+            }
+            other if other.to_string().contains("Resources exhausted") => {
+                Refused::Memory(Failure::transient("OutOfMemory", what).caused_by(error))
+            }
+            _ => Refused::Other(Failure::transient("WarehouseFailed", what).caused_by(error)),
+        }
+    }
+}
+
+enum Refused {
+    Race(Failure),
+    Memory(Failure),
+    Other(Failure),
+}
+
+/// Whether a publication is in the table.
+async fn has(table: &DeltaTable, id: &str) -> Result<bool, Failure> {
+    if table.version().is_none() {
+        return Ok(false);
+    }
+    let failed = |e: &DeltaTableError| {
+        Failure::transient("WarehouseFailed", "the table's receipts cannot be read").caused_by(e)
+    };
+    let snapshot = table.snapshot().map_err(|e| failed(&e))?;
+    let found = snapshot.transaction_version(table.log_store().as_ref(), app_id(id)).await;
+    Ok(found.map_err(|e| failed(&e))?.is_some_and(|v| v >= RECEIPT))
+}
+
+fn app_id(id: &str) -> String {
+    format!("pointsman:{id}")
+}
+
+/// The receipts that are committed with the rows.
+fn receipts(fresh: &[&Incoming]) -> CommitProperties {
+    // The age of a receipt counts from here; a clock before 1970 makes it old.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let transactions = fresh
+        .iter()
+        .map(|one| Transaction::new_with_last_update(app_id(&one.id), RECEIPT, Some(now)))
+        .collect();
+    let causes: Vec<_> = fresh
+        .iter()
+        .map(|one| json!({"publication": one.id, "cause": one.cause, "rows": one.rows}))
+        .collect();
+    CommitProperties::default()
+        .with_metadata([("pointsman".to_owned(), json!({ "loaded": causes }))])
+        .with_application_transactions(transactions)
+        // A conflict is looked at here: the other writer may have loaded the same.
+        .with_max_retries(0)
+}
+
+/// The rows; for an upsert only the last one of each key.
+fn dataframe(context: &SessionContext, outputs: &Arc<Outputs>, schema: &Schema, key: &[String]) -> Result<DataFrame, DataFusionError> {
+    let rows = Rows(Arc::clone(outputs));
+    let all = Arc::clone(datafusion::physical_plan::streaming::PartitionStream::schema(&rows));
+    let table = StreamingTable::try_new(all, vec![Arc::new(rows)])?;
+    let frame = context.read_table(Arc::new(table))?;
+    if key.is_empty() {
+        return Ok(frame);
+    }
+    let rank = row_number()
+        .partition_by(key.iter().map(plain).collect())
+        .order_by(vec![plain(ORDER).sort(false, false)])
+        .build()?
+        .alias("__pointsman_rank");
+    let mut kept: Vec<Expr> = schema.fields().iter().map(|f| plain(f.name())).collect();
+    kept.push(rank);
+    frame
+        .select(kept)?
+        .filter(plain("__pointsman_rank").eq(lit(1_u64)))?
+        .select(schema.fields().iter().map(|f| plain(f.name())).collect::<Vec<_>>())
+}
+
+/// A column by its name, as it is written.
+fn plain(name: impl AsRef<str>) -> Expr {
+    Expr::Column(Column::new_unqualified(name.as_ref()))
+}
+
+fn of(side: &str, name: &str) -> Expr {
+    Expr::Column(Column::new(Some(side), name))
+}
+
+async fn append(table: &DeltaTable, context: &SessionContext, rows: DataFrame, receipts: CommitProperties) -> Result<DeltaTable, DeltaTableError> {
+    let configuration = [
+        ("delta.setTransactionRetentionDuration", RECEIPTS_KEPT),
+        ("delta.checkpointInterval", "20"),
+    ];
+    table
+        .clone()
+        .write(Vec::new())
+        .with_input_plan(rows.into_unoptimized_plan())
+        .with_session_state(Arc::new(context.state()))
+        .with_save_mode(SaveMode::Append)
+        .with_schema_mode(SchemaMode::Merge)
+        .with_configuration(configuration.map(|(k, v)| (k, Some(v))))
+        .with_commit_properties(receipts)
+        .await
+}
+
+async fn merge(table: &DeltaTable, context: &SessionContext, rows: DataFrame, schema: &Schema, key: &[String], receipts: CommitProperties) -> Result<DeltaTable, DeltaTableError> {
+    let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+    let same = key.iter().map(|k| of("target", k).eq(of("source", k))).reduce(Expr::and);
+    let Some(same) = same else {
+        return Err(DeltaTableError::Generic("an upsert needs a key".to_owned()));
+    };
+    let set = |name: &&str| (Column::new_unqualified(*name), of("source", name));
+    let (merged, metrics) = table
+        .clone()
+        .merge(rows, same)
+        .with_source_alias("source")
+        .with_target_alias("target")
+        .with_merge_schema(true)
+        .with_session_state(Arc::new(context.state()))
+        .with_commit_properties(receipts)
+        .when_matched_update(|update| names.iter().map(set).fold(update, |u, (c, e)| u.update(c, e)))?
+        .when_not_matched_insert(|insert| names.iter().map(set).fold(insert, |i, (c, e)| i.set(c, e)))?
+        .await?;
+    tracing::debug!(?metrics, "merged");
+    Ok(merged)
+}

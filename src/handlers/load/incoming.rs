@@ -1,0 +1,128 @@
+//! What an `Analytics Ready` event says.
+
+use crate::event::Event;
+use crate::handlers::Failure;
+use crate::handlers::transform::manifest::{ColumnInfo, Output, inside, named_type};
+use arrow::datatypes::DataType;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// A publication that is to be loaded.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// What it is known by in the table: the publication's id.
+    pub id: String,
+    /// The causing event's id.
+    pub cause: String,
+    /// Its files.
+    pub files: Vec<DataFile>,
+    /// Names and types of the partition columns.
+    pub partition: Vec<(String, DataType)>,
+    /// Rows in all files.
+    pub rows: u64,
+}
+
+/// A file of a publication.
+#[derive(Clone, Debug)]
+pub struct DataFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Values of the partition columns, in their order.
+    pub values: Vec<Option<String>>,
+}
+
+#[derive(Deserialize)]
+struct Detail {
+    #[serde(default)]
+    publication: Option<String>,
+    #[serde(default)]
+    cause: Option<String>,
+    #[serde(default)]
+    format: Option<String>,
+    outputs: Vec<Output>,
+    #[serde(default)]
+    schema: Vec<ColumnInfo>,
+    #[serde(default)]
+    partition_by: Vec<String>,
+}
+
+impl Incoming {
+    /// Reads an event.
+    ///
+    /// # Errors
+    /// Permanent failures: another kind of event, another format than Parquet,
+    /// or a path that leads out of the lake.
+    pub fn of(event: &Event, lake: &Path) -> Result<Self, Failure> {
+        let detail: Detail = serde_json::from_str(event.detail_text()).map_err(|e| {
+            Failure::permanent(
+                "NotAnalyticsReady",
+                format!("event `{}` of type `{}` names no outputs to load", event.id(), event.detail_type()),
+            )
+            .caused_by(&e)
+        })?;
+        if let Some(format) = detail.format.as_deref().filter(|f| *f != "parquet") {
+            return Err(Failure::permanent(
+                "WrongFormat",
+                format!("a load reads Parquet, the outputs are {format}; set `write.format: parquet`"),
+            ));
+        }
+        let partition: Vec<(String, DataType)> = detail
+            .partition_by
+            .iter()
+            .map(|name| {
+                let kind = detail.schema.iter().find(|c| c.name == *name);
+                (name.clone(), kind.map_or(DataType::Utf8, |c| named_type(&c.kind)))
+            })
+            .collect();
+        let mut files = Vec::with_capacity(detail.outputs.len());
+        for output in &detail.outputs {
+            let path = inside(lake, &output.path).ok_or_else(|| {
+                Failure::permanent("BadPath", format!("`{}` leads out of the lake", output.path))
+            })?;
+            let values = partition.iter().map(|(name, _)| output.partition.get(name).cloned().flatten());
+            files.push(DataFile { path, values: values.collect() });
+        }
+        Ok(Self {
+            // An announcement that names no publication is its own: its id is
+            // computed from its cause, too.
+            id: detail.publication.unwrap_or_else(|| event.id().to_owned()),
+            cause: detail.cause.unwrap_or_else(|| event.id().to_owned()),
+            rows: detail.outputs.iter().map(|o| o.rows).sum(),
+            files,
+            partition,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use serde_json::{Value, json};
+
+    fn read(detail: &Value) -> Result<Incoming, Failure> {
+        let text = json!({"source": "s", "detail-type": "Analytics Ready", "id": "e1", "detail": detail});
+        let event = Event::complete(Bytes::from(text.to_string()), &crate::event::Defaults::default(), 0).unwrap();
+        Incoming::of(&event, Path::new("/lake"))
+    }
+
+    #[test]
+    fn outputs_stay_inside_the_lake() {
+        let output = |path: &str| json!({"path": path, "rows": 3, "bytes": 1, "partition": {"m": "1"}});
+        let good = read(&json!({
+            "outputs": [output("t/m=1/a.parquet")], "partition_by": ["m"],
+            "schema": [{"name": "m", "type": "bigint"}], "publication": "p"
+        }))
+        .unwrap();
+        assert_eq!(good.files[0].path, Path::new("/lake/t/m=1/a.parquet"));
+        assert_eq!(good.partition, [("m".to_owned(), DataType::Int64)]);
+        assert_eq!((good.id.as_str(), good.rows), ("p", 3));
+        for bad in ["../x.parquet", "/etc/passwd", "t/../../x"] {
+            let failure = read(&json!({"outputs": [output(bad)]})).unwrap_err();
+            assert_eq!((failure.code.as_str(), failure.class), ("BadPath", Class::Permanent), "{bad}");
+        }
+        assert_eq!(read(&json!({"x": 1})).unwrap_err().code, "NotAnalyticsReady");
+    }
+
+    use crate::handlers::Class;
+}

@@ -1,0 +1,3 @@
+//! SQL over the lake and the warehouse.
+
+pub mod engine;

@@ -1,0 +1,183 @@
+//! Which events of `input: events` are published already, and in which
+//! publication. A retry may bring an event in another batch; its id is looked
+//! up by the hour in which the bus accepted it, which no retry changes. So only
+//! the hours that are being worked on are in memory, whatever the table's size.
+
+use super::disk;
+use super::manifest::{FOLDER, Manifest};
+use crate::handlers::Failure;
+use serde::{Deserialize, Serialize};
+#[cfg(test)]
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Hours whose ids are kept in memory.
+const HOURS_KEPT: usize = 48;
+
+/// The ids of one handler's published events.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Publications by the first and last hour of their events; `None`: not read yet.
+    publications: Option<Vec<Listed>>,
+    hours: HashMap<i64, Hour>,
+    turn: u64,
+}
+
+#[derive(Debug)]
+struct Listed {
+    publication: Arc<str>,
+    hours: (i64, i64),
+}
+
+#[derive(Debug, Default)]
+struct Hour {
+    used: u64,
+    ids: HashMap<String, Arc<str>>,
+}
+
+/// A line of a file of ids.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    hour: i64,
+    id: String,
+}
+
+/// The hour of a time in Unix milliseconds.
+#[must_use]
+pub fn hour(ms: i64) -> i64 {
+    ms.div_euclid(3_600_000)
+}
+
+impl Ledger {
+    /// The publication of an event, if there is one.
+    ///
+    /// # Errors
+    /// When the table's manifests or ids cannot be read.
+    pub fn find(
+        &mut self,
+        lake: &Path,
+        table: &str,
+        handler: &str,
+        id: &str,
+        accepted_ms: i64,
+    ) -> Result<Option<Arc<str>>, Failure> {
+        let hour = hour(accepted_ms);
+        self.turn += 1;
+        if !self.hours.contains_key(&hour) {
+            let loaded = self.read_hour(lake, table, handler, hour)?;
+            self.hours.insert(hour, loaded);
+            self.forget();
+        }
+        Ok(self.hours.get_mut(&hour).and_then(|known| {
+            known.used = self.turn;
+            known.ids.get(id).cloned()
+        }))
+    }
+
+    /// Notes a publication that was just made.
+    pub fn add(&mut self, publication: &str, events: &[(i64, String)]) {
+        let publication: Arc<str> = publication.into();
+        let (Some(first), Some(last)) = (
+            events.iter().map(|(hour, _)| *hour).min(),
+            events.iter().map(|(hour, _)| *hour).max(),
+        ) else {
+            return;
+        };
+        if let Some(listed) = &mut self.publications {
+            listed.push(Listed {
+                publication: Arc::clone(&publication),
+                hours: (first, last),
+            });
+        }
+        for (hour, id) in events {
+            if let Some(known) = self.hours.get_mut(hour) {
+                known.ids.insert(id.clone(), Arc::clone(&publication));
+            }
+        }
+    }
+
+    fn read_hour(&mut self, lake: &Path, table: &str, handler: &str, hour: i64) -> Result<Hour, Failure> {
+        let listed = match &mut self.publications {
+            Some(listed) => listed,
+            none => none.insert(list(lake, table, handler)?),
+        };
+        let mut ids = HashMap::new();
+        let covering = listed.iter().filter(|p| (p.hours.0..=p.hours.1).contains(&hour));
+        for publication in covering {
+            for line in read_ids(lake, table, &publication.publication)? {
+                if line.hour == hour {
+                    ids.insert(line.id, Arc::clone(&publication.publication));
+                }
+            }
+        }
+        Ok(Hour { used: self.turn, ids })
+    }
+
+    fn forget(&mut self) {
+        while self.hours.len() > HOURS_KEPT {
+            let oldest = self.hours.iter().min_by_key(|(_, h)| h.used).map(|(hour, _)| *hour);
+            match oldest {
+                Some(hour) => self.hours.remove(&hour),
+                None => return,
+            };
+        }
+    }
+}
+
+fn list(lake: &Path, table: &str, handler: &str) -> Result<Vec<Listed>, Failure> {
+    let listed = Manifest::all(lake, table)?.into_iter().filter_map(|m| {
+        let events = m.events.filter(|_| m.handler == handler)?;
+        Some(Listed {
+            publication: m.publication.as_str().into(),
+            hours: events.hours,
+        })
+    });
+    Ok(listed.collect())
+}
+
+/// The name of the file of ids, in the folder of manifests.
+#[must_use]
+pub fn ids_file(publication: &str) -> String {
+    format!("{publication}.ids")
+}
+
+/// Writes the ids of a publication; they count only once its manifest is there.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn write_ids(lake: &Path, table: &str, publication: &str, events: &[(i64, String)]) -> Result<(), Failure> {
+    let folder = lake.join(table).join(FOLDER);
+    let mut text = Vec::new();
+    let mut write = || -> std::io::Result<()> {
+        for (hour, id) in events {
+            serde_json::to_writer(&mut text, &Line { hour: *hour, id: id.clone() })?;
+            text.push(b'\n');
+        }
+        std::fs::create_dir_all(&folder)?;
+        disk::write_atomic(&folder.join(ids_file(publication)), &text)
+    };
+    write().map_err(|e| {
+        Failure::transient("WriteFailed", "the ids of the events could not be written").caused_by(&e)
+    })
+}
+
+fn read_ids(lake: &Path, table: &str, publication: &str) -> Result<Vec<Line>, Failure> {
+    let path = lake.join(table).join(FOLDER).join(ids_file(publication));
+    let parse = || -> std::io::Result<Vec<Line>> {
+        let text = std::fs::read_to_string(&path)?;
+        text.lines().map(|l| Ok(serde_json::from_str(l)?)).collect()
+    };
+    parse().map_err(|e| {
+        Failure::transient("ManifestUnreadable", format!("{} cannot be read", path.display())).caused_by(&e)
+    })
+}
+
+/// Per hour, how many ids are in memory (for tests).
+#[cfg(test)]
+impl Ledger {
+    pub fn sizes(&self) -> BTreeMap<i64, usize> {
+        self.hours.iter().map(|(hour, h)| (*hour, h.ids.len())).collect()
+    }
+}

@@ -1,0 +1,128 @@
+//! The transform handler: objects (or events) in, checked, computed by SQL,
+//! written as partitioned files of a lake table, announced by `Analytics Ready`.
+//!
+//! The way of an object: [`read`] opens it and makes records, [`schema`],
+//! [`cell`] and [`check`] type and check them, [`batch`] makes columns of the
+//! good ones, [`rejects`] keeps the bad ones, [`stream`] hands the batches to
+//! the [`sql`], [`sink`] writes the result, and [`publish`] makes it visible at
+//! once through a [`manifest`]. One publication per cause: a retry finds the
+//! manifest and answers from it.
+
+mod batch;
+pub mod cell;
+mod check;
+mod disk;
+mod events;
+mod inferred;
+mod ledger;
+pub(crate) mod locks;
+pub mod manifest;
+mod object;
+pub mod options;
+pub mod publish;
+pub mod read;
+mod reference;
+pub mod rejects;
+mod run;
+pub mod schema;
+mod schema_order;
+mod sink;
+mod sql;
+mod stream;
+
+pub use sql::check_sql;
+pub use stream::cancelled;
+
+use super::objects::Places;
+use super::{Context, Done, Emit, Failure, Handler, Message, Outcome};
+use futures::future::BoxFuture;
+use manifest::Manifest;
+use options::{Input, TransformEnv, TransformOptions};
+use schema::RecordSchema;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// `detail-type` of the event that announces a publication.
+pub const READY: &str = "Analytics Ready";
+/// Leftovers of attempts that nobody retries are removed after this time.
+const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// A transform, ready to run.
+pub struct TransformHandler {
+    inner: Arc<Inner>,
+}
+
+/// What all runs of a transform share.
+struct Inner {
+    name: String,
+    options: TransformOptions,
+    env: TransformEnv,
+    places: Places,
+    declared: Option<Arc<RecordSchema>>,
+    references: reference::Cache,
+    ledger: tokio::sync::Mutex<ledger::Ledger>,
+}
+
+impl TransformHandler {
+    /// A transform named `name`, which is part of its publications' identity.
+    ///
+    /// # Errors
+    /// When the declared schema is not one.
+    pub fn new(
+        name: &str,
+        options: TransformOptions,
+        env: TransformEnv,
+        places: Places,
+    ) -> Result<Self, Failure> {
+        let declared = sql::declared(&options)
+            .map_err(|e| Failure::permanent("BadSchema", e))?
+            .map(Arc::new);
+        publish::sweep(&env.lake, LEFTOVER_AGE).map_err(|e| {
+            Failure::transient("WriteFailed", "leftovers in the lake could not be removed")
+                .caused_by(&e)
+        })?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                name: name.to_owned(),
+                options,
+                env,
+                places,
+                declared,
+                references: reference::Cache::default(),
+                ledger: tokio::sync::Mutex::default(),
+            }),
+        })
+    }
+}
+
+impl Handler for TransformHandler {
+    fn handle<'a>(&'a self, batch: &'a [Message], cx: &'a Context) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            let results = match self.inner.options.read.input {
+                Input::Events => events::handle(&self.inner, batch, cx).await,
+                Input::Object => {
+                    let mut results = Vec::with_capacity(batch.len());
+                    for message in batch {
+                        results.push(object::handle(&self.inner, message, cx).await);
+                    }
+                    results
+                }
+            };
+            Outcome::each(results)
+        })
+    }
+}
+
+/// The answer for a publication.
+fn done(manifest: &Manifest) -> Done {
+    let detail = manifest.detail();
+    Done {
+        emits: vec![Emit {
+            detail_type: READY.to_owned(),
+            detail: detail.clone(),
+            resources: Vec::new(),
+        }],
+        summary: detail,
+        ..Done::default()
+    }
+}

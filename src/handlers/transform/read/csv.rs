@@ -1,0 +1,335 @@
+//! CSV: a header, then records, each checked and typed on its way into columns.
+
+use super::lines::{Found, Lines, Span};
+use super::open::{Opened, looks_binary};
+use super::split::{Field, Splitter, Step};
+use super::{Reader, Started, map_columns, refuse_twice};
+use crate::handlers::Failure;
+use crate::handlers::transform::batch::{Broken, Feed, Place, absent, recycle};
+use crate::handlers::transform::cell::{self, Cell, NotDecimal};
+use crate::handlers::transform::check::{Violation, shorten};
+use crate::handlers::transform::options::ReadOptions;
+use crate::handlers::transform::schema::{Column, Extra, Kind, RecordSchema};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// The longest record that goes over several lines.
+const MAX_QUOTED: usize = 16 << 20;
+
+struct CsvReader {
+    lines: Lines,
+    splitter: Splitter,
+    schema: Arc<RecordSchema>,
+    null: Vec<String>,
+    /// Per field of the file, the column that takes it.
+    to: Vec<Option<usize>>,
+    cells: Vec<Cell<'static>>,
+}
+
+/// Starts to read CSV.
+///
+/// # Errors
+/// `NotCsv` for what is no text, `SchemaMismatch` for a header that does not fit.
+pub fn start(
+    opened: Opened,
+    options: &ReadOptions,
+    declared: Option<&Arc<RecordSchema>>,
+) -> Result<Started, Failure> {
+    let mut lines = Lines::new(opened.unpacked()?)?;
+    refuse_binary(&mut lines)?;
+    let mut splitter = Splitter::new(options.delimiter, options.quote);
+    let header = match options.header {
+        true => header(&mut lines, &mut splitter)?,
+        false => None,
+    };
+    let (schema, to, ignored) = match (header, declared) {
+        (Some(names), Some(schema)) => {
+            let what = format!("`{}`", lines.key());
+            let mapping = map_columns(&names, schema, &what)?;
+            (Arc::clone(schema), mapping.to, mapping.ignored)
+        }
+        (Some(names), None) => {
+            refuse_twice(&names, &format!("`{}`", lines.key()))?;
+            (texts(&names), (0..names.len()).map(Some).collect(), Vec::new())
+        }
+        (None, Some(schema)) => {
+            let to = (0..schema.columns.len()).map(Some).collect();
+            (Arc::clone(schema), to, Vec::new())
+        }
+        (None, None) => {
+            let names = numbered(&mut lines, &mut splitter)?;
+            (texts(&names), (0..names.len()).map(Some).collect(), Vec::new())
+        }
+    };
+    let reader = CsvReader {
+        lines,
+        splitter,
+        schema: Arc::clone(&schema),
+        null: options.null.clone(),
+        to,
+        cells: Vec::new(),
+    };
+    Ok(Started {
+        reader: Box::new(reader),
+        arrow: Arc::clone(schema.arrow()),
+        schema,
+        ignored,
+    })
+}
+
+/// Columns of text, for files without a declared schema.
+fn texts(names: &[String]) -> Arc<RecordSchema> {
+    let columns = names.iter().map(|name| Column::text(name)).collect();
+    Arc::new(RecordSchema::from_columns(columns, Extra::Refused))
+}
+
+/// Something that is no text at all is refused whole, before its bytes make rejects.
+fn refuse_binary(lines: &mut Lines) -> Result<(), Failure> {
+    let head = lines.peek(64 << 10)?;
+    let head = &head[..head.len().min(64 << 10)];
+    let what = match head {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is encoded in UTF-16; UTF-8 is needed",
+        head if looks_binary(head) => "is no CSV: it has bytes that are no text",
+        _ => return Ok(()),
+    };
+    Err(Failure::permanent("NotCsv", format!("`{}` {what}", lines.key())))
+}
+
+/// The column names; none for an empty file.
+fn header(lines: &mut Lines, splitter: &mut Splitter) -> Result<Option<Vec<String>>, Failure> {
+    let Some((span, count)) = record(lines, splitter, None)? else {
+        // Without a header, without a record: no columns are missed in an empty file.
+        return match lines.find(0)? {
+            Found::End => Ok(None),
+            _ => Err(Failure::permanent(
+                "NotCsv",
+                format!("`{}` does not start with a header: a quote in its first line is never closed", lines.key()),
+            )),
+        };
+    };
+    let bytes = lines.text(span.end);
+    let text = std::str::from_utf8(bytes)
+        .ok()
+        .filter(|text| !text.contains('\0'))
+        .ok_or_else(|| {
+            Failure::permanent(
+                "NotCsv",
+                format!("`{}` is no CSV: its first line is no text", lines.key()),
+            )
+        })?;
+    let names = splitter.fields.iter().map(|f| splitter.value(text, *f).into_owned());
+    let names: Vec<String> = names.collect();
+    lines.consume(span.next, count);
+    Ok(Some(names))
+}
+
+/// Names for the fields of the first record of a file that has no header.
+fn numbered(lines: &mut Lines, splitter: &mut Splitter) -> Result<Vec<String>, Failure> {
+    let fields = match record(lines, splitter, None)? {
+        None => 0,
+        Some(_) => splitter.fields.len(),
+    };
+    Ok((1..=fields).map(|n| format!("column_{n}")).collect())
+}
+
+/// Splits the record at the window's start (after blank lines) and tells its
+/// span and how many lines it has; `None` at the end, or if it is broken.
+fn record(
+    lines: &mut Lines,
+    splitter: &mut Splitter,
+    expected: Option<usize>,
+) -> Result<Option<(Span, u64)>, Failure> {
+    loop {
+        let Found::Line(span) = lines.find(0)? else {
+            return Ok(None);
+        };
+        if lines.text(span.end).is_empty() {
+            lines.consume(span.next, 1);
+            continue;
+        }
+        return Ok(match splitter.split(lines.text(span.end)) {
+            Step::Done => Some((span, 1)),
+            Step::Open => extend(lines, splitter, span, expected)?,
+            Step::TextAfterQuote => None,
+        });
+    }
+}
+
+/// Lets an open quoted field go on over further lines, if that makes a
+/// flawless record.
+fn extend(
+    lines: &mut Lines,
+    splitter: &mut Splitter,
+    first: Span,
+    expected: Option<usize>,
+) -> Result<Option<(Span, u64)>, Failure> {
+    let (mut span, mut count) = (first, 1);
+    while span.end < MAX_QUOTED && !splitter.stray_quote {
+        let searched = lines.text(span.end).len();
+        span = match lines.find(span.next)? {
+            Found::Line(next) => next,
+            Found::TooLong | Found::End => return Ok(None),
+        };
+        count += 1;
+        match splitter.resume(lines.text(span.end), searched) {
+            Step::Open => {}
+            Step::TextAfterQuote => return Ok(None),
+            Step::Done => {
+                let fits = expected.is_none_or(|n| n == splitter.fields.len());
+                return Ok((fits && !splitter.stray_quote).then_some((span, count)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+impl Reader for CsvReader {
+    fn fill(&mut self, feed: &mut Feed<'_>) -> Result<bool, Failure> {
+        while !feed.full() {
+            if !self.one(feed)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl CsvReader {
+    /// Reads one record (or blank line); `false` at the end.
+    fn one(&mut self, feed: &mut Feed<'_>) -> Result<bool, Failure> {
+        let place = Place {
+            line: self.lines.line,
+            offset: self.lines.offset,
+        };
+        let first = match self.lines.find(0)? {
+            Found::End => return Ok(false),
+            Found::Line(span) => span,
+            Found::TooLong => return self.too_long(feed, place).map(|()| true),
+        };
+        let text = self.lines.text(first.end);
+        if text.is_empty() {
+            self.lines.consume(first.next, 1);
+            return Ok(true);
+        }
+        let (span, count, fault) = match self.splitter.split(text) {
+            Step::Done => (first, 1, None),
+            Step::TextAfterQuote => (first, 1, Some(Broken::record(
+                "TextAfterQuote",
+                "text follows a closing quote; a quote inside a field must be doubled",
+            ))),
+            Step::Open => {
+                let expected = Some(self.to.len());
+                match extend(&mut self.lines, &mut self.splitter, first, expected)? {
+                    Some((span, count)) => (span, count, None),
+                    None => (first, 1, Some(Broken::record(
+                        "OpenQuote",
+                        "a quote is opened and never closed in a way that makes a record",
+                    ))),
+                }
+            }
+        };
+        let raw = self.lines.text(span.end);
+        let mut cells = recycle(std::mem::take(&mut self.cells));
+        let result = match fault {
+            Some(broken) => Err(broken),
+            None => self.cells_of(raw, &mut cells),
+        };
+        feed.record(result.map(|()| cells.as_slice()), place, raw)?;
+        self.cells = recycle(cells);
+        self.lines.consume(span.next, count);
+        Ok(true)
+    }
+
+    fn too_long(&mut self, feed: &mut Feed<'_>, place: Place) -> Result<(), Failure> {
+        let broken = Broken::record("RecordTooLong", "the line is longer than 32 MiB");
+        feed.record(Err(broken), place, self.lines.window())?;
+        self.lines.skip_line()
+    }
+
+    /// Parses and checks the fields.
+    fn cells_of<'a>(&self, raw: &'a [u8], cells: &mut Vec<Cell<'a>>) -> Result<(), Broken> {
+        let (found, expected) = (self.splitter.fields.len(), self.to.len());
+        if found != expected {
+            let code = if found < expected { "TooFewFields" } else { "TooManyFields" };
+            return Err(Broken::record(code, format!("{found} fields, {expected} are expected")));
+        }
+        let text = std::str::from_utf8(raw).map_err(|e| {
+            let at = e.valid_up_to();
+            Broken::record("InvalidUtf8", format!("byte {at} of the record is not UTF-8"))
+        })?;
+        cells.resize(self.schema.columns.len(), Cell::Null);
+        for (field, to) in self.splitter.fields.iter().zip(&self.to) {
+            let Some(to) = *to else { continue };
+            let column = &self.schema.columns[to];
+            let value = self.splitter.value(text, *field);
+            cells[to] = self
+                .cell(column, value, *field)
+                .map_err(|violation| Broken::column(column, violation))?;
+        }
+        Ok(())
+    }
+
+    /// A field's value: empty and the null markers are null, except that quoted
+    /// text is always text.
+    #[inline]
+    fn cell<'a>(&self, column: &Column, text: Cow<'a, str>, field: Field) -> Result<Cell<'a>, Violation> {
+        let is_text = column.kind == Kind::Text;
+        let null = text.is_empty() || self.null.iter().any(|n| **n == *text);
+        if null && !(field.quoted && is_text) {
+            return match is_text && !column.nullable() && text.is_empty() {
+                true => typed(column, Cow::Borrowed("")),
+                false => absent(column),
+            };
+        }
+        typed(column, text)
+    }
+}
+
+/// A text as a value of the column's type, checked.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn typed<'a>(column: &Column, text: Cow<'a, str>) -> Result<Cell<'a>, Violation> {
+    let parsed = match column.kind {
+        Kind::Text => Some(Cell::Text(text.clone())),
+        Kind::Int => cell::int(&text).map(Cell::Int),
+        Kind::Float => cell::float(&text).map(Cell::Float),
+        Kind::Bool => cell::boolean(&text).map(Cell::Bool),
+        Kind::Timestamp => cell::timestamp(&text).map(Cell::Int),
+        Kind::Date => cell::date(&text).map(Cell::Int),
+        Kind::Decimal { precision, scale } => {
+            Some(Cell::Decimal(exact(&text, precision, scale)?))
+        }
+        Kind::Json => serde_json::from_str::<serde::de::IgnoredAny>(&text)
+            .ok()
+            .map(|_| Cell::Text(text.clone())),
+    };
+    let Some(cell) = parsed else {
+        return Err(Violation::new(
+            "WrongType",
+            format!("`{}` is not {}", shorten(&text), column.kind.expected()),
+        ));
+    };
+    column.check.test(&cell, column.kind)?;
+    Ok(cell)
+}
+
+/// A decimal that fits as it is.
+///
+/// # Errors
+/// When rounding would change it, or it is no number.
+pub fn exact(text: &str, precision: u8, scale: i8) -> Result<i128, Violation> {
+    cell::decimal(text, precision, scale).map_err(|e| match e {
+        NotDecimal::NotANumber => {
+            Violation::new("WrongType", format!("`{}` is not a decimal number", shorten(text)))
+        }
+        NotDecimal::TooPrecise => Violation::new(
+            "WouldRound",
+            format!("`{}` has more than {scale} digits after the point", shorten(text)),
+        ),
+        NotDecimal::TooLarge => Violation::new(
+            "OutOfRange",
+            format!("`{}` has more than {precision} digits", shorten(text)),
+        ),
+    })
+}

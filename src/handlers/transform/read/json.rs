@@ -1,0 +1,407 @@
+//! JSON records: one object a line (NDJSON), or one array of objects, read
+//! element by element. Numbers keep their spelling until they are typed, so
+//! that decimals stay exact.
+
+use super::csv::typed;
+use super::lines::{Found, Lines, MAX_RECORD};
+use super::open::{Opened, looks_binary};
+use super::{Reader, Started};
+use crate::handlers::Failure;
+use crate::handlers::transform::batch::{Broken, Feed, Place, recycle};
+use crate::handlers::transform::cell::{self, Cell};
+use crate::handlers::transform::check::{Violation, shorten};
+use crate::handlers::transform::inferred;
+use crate::handlers::transform::options::Format;
+use crate::handlers::transform::schema::{Column, Extra, Kind, RecordSchema, infer};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// How much is looked at to find the columns.
+const SAMPLE: usize = 1 << 20;
+
+/// Starts to read JSON records. An array is told by its first character.
+///
+/// # Errors
+/// `NotJson` for what is no text.
+pub fn start(
+    opened: Opened,
+    format: Format,
+    declared: Option<&Arc<RecordSchema>>,
+) -> Result<Started, Failure> {
+    let mut lines = Lines::new(opened.unpacked()?)?;
+    let head = lines.peek(64 << 10)?;
+    if looks_binary(&head[..head.len().min(64 << 10)]) {
+        return Err(Failure::permanent(
+            "NotJson",
+            format!("`{}` is no JSON: it has bytes that are no text", lines.key()),
+        ));
+    }
+    let array = head.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
+    if format == Format::JsonArray && !array && !head.iter().all(u8::is_ascii_whitespace) {
+        return Err(Failure::permanent(
+            "NotJson",
+            format!("`{}` is no JSON array: it does not start with `[`", lines.key()),
+        ));
+    }
+    let schema = match declared {
+        Some(schema) => Arc::clone(schema),
+        None => Arc::new(infer(&sample(lines.peek(SAMPLE)?, array))),
+    };
+    let records = Records {
+        schema: Arc::clone(&schema),
+        cells: Vec::new(),
+    };
+    let reader: Box<dyn Reader> = match array {
+        true => Box::new(ArrayReader { lines, records, open: false, done: false }),
+        false => Box::new(NdjsonReader { lines, records }),
+    };
+    Ok(Started {
+        reader,
+        arrow: Arc::clone(schema.arrow()),
+        schema,
+        ignored: Vec::new(),
+    })
+}
+
+/// The first records that can be read.
+fn sample(head: &[u8], array: bool) -> Vec<Map<String, Value>> {
+    let parse = |bytes: &[u8]| serde_json::from_slice::<Map<String, Value>>(bytes).ok();
+    if !array {
+        let lines = head.split(|b| *b == b'\n').take(inferred::RECORDS);
+        return lines.filter_map(parse).collect();
+    }
+    let mut found = Vec::new();
+    let mut at = head.iter().position(|b| *b == b'[').map_or(0, |p| p + 1);
+    while found.len() < inferred::RECORDS {
+        at += head[at..].iter().take_while(|b| b.is_ascii_whitespace() || **b == b',').count();
+        let mut scan = Scan::default();
+        let Some(len) = scan.end(&head[at..]) else { break };
+        if len == 0 {
+            break;
+        }
+        found.extend(parse(&head[at..at + len]));
+        at += len;
+    }
+    found
+}
+
+struct Records {
+    schema: Arc<RecordSchema>,
+    cells: Vec<Cell<'static>>,
+}
+
+impl Records {
+    /// Takes one record's text into the feed.
+    fn take(&mut self, raw: &[u8], place: Place, feed: &mut Feed<'_>) -> Result<(), Failure> {
+        let mut cells = recycle(std::mem::take(&mut self.cells));
+        let result = std::str::from_utf8(raw)
+            .map_err(|e| Broken::record("InvalidUtf8", format!("byte {} of the record is not UTF-8", e.valid_up_to())))
+            .and_then(|text| object_cells(&self.schema, text, &mut cells, &mut feed.ignored));
+        feed.record(result.map(|()| cells.as_slice()), place, raw)?;
+        self.cells = recycle(cells);
+        Ok(())
+    }
+}
+
+/// Parses a JSON object into cells.
+///
+/// # Errors
+/// Says what breaks the record.
+pub fn object_cells<'a>(
+    schema: &RecordSchema,
+    text: &'a str,
+    cells: &mut Vec<Cell<'a>>,
+    ignored: &mut BTreeMap<String, u64>,
+) -> Result<(), Broken> {
+    let members: Members<'_> = serde_json::from_str(text).map_err(|e| {
+        let code = if e.is_data() { "NotAnObject" } else { "NotJson" };
+        Broken::record(code, shorten(&e.to_string()))
+    })?;
+    cells.clear();
+    cells.resize(schema.columns.len(), Cell::Null);
+    let mut present = 0_usize;
+    for (key, raw) in members.0 {
+        let Some(at) = schema.position(&key.0) else {
+            if schema.extra == Extra::Refused {
+                let message = format!("`{}` is not among the columns", shorten(&key.0));
+                return Err(Broken::record("UnexpectedField", message));
+            }
+            // A record can name its members as it likes: only so many are listed.
+            let room = ignored.len() < 1_000;
+            match ignored.get_mut(&*key.0) {
+                Some(count) => *count += 1,
+                None if room => drop(ignored.insert(key.0.into_owned(), 1)),
+                None => {}
+            }
+            continue;
+        };
+        let column = &schema.columns[at];
+        cells[at] = value(column, raw.get()).map_err(|v| Broken::column(column, v))?;
+        present += 1;
+    }
+    match present < schema.columns.len() {
+        true => required(schema, text),
+        false => Ok(()),
+    }
+}
+
+/// Looks for the required members of a record that does not have all.
+fn required(schema: &RecordSchema, text: &str) -> Result<(), Broken> {
+    if !schema.columns.iter().any(|c| c.required) {
+        return Ok(());
+    }
+    // The second parse is for records that leave something out.
+    let members: Members<'_> = serde_json::from_str(text)
+        .map_err(|e| Broken::record("NotJson", shorten(&e.to_string())))?;
+    let missing = schema
+        .columns
+        .iter()
+        .find(|c| c.required && !members.0.iter().any(|(key, _)| *key.0 == *c.name));
+    match missing {
+        None => Ok(()),
+        Some(column) => Err(Broken::column(
+            column,
+            Violation::new("Missing", "the record does not have this member"),
+        )),
+    }
+}
+
+/// A member's value, typed and checked.
+fn value<'a>(column: &Column, raw: &'a str) -> Result<Cell<'a>, Violation> {
+    let first = raw.as_bytes().first().copied().unwrap_or_default();
+    if first == b'n' {
+        return match column.null_allowed {
+            true => Ok(Cell::Null),
+            false => Err(Violation::new("WrongType", format!("null is not {}", column.kind.expected()))),
+        };
+    }
+    let fits = match column.kind {
+        Kind::Text | Kind::Timestamp | Kind::Date => first == b'"',
+        Kind::Int | Kind::Float | Kind::Decimal { .. } => first == b'-' || first.is_ascii_digit(),
+        Kind::Bool => matches!(first, b't' | b'f'),
+        Kind::Json => {
+            let cell = Cell::Text(Cow::Borrowed(raw));
+            column.check.test(&cell, column.kind)?;
+            return Ok(cell);
+        }
+    };
+    if !fits {
+        return Err(Violation::new(
+            "WrongType",
+            format!("`{}` is not {}", shorten(raw), column.kind.expected()),
+        ));
+    }
+    if first == b'"' {
+        return typed(column, unquoted(raw)?);
+    }
+    if column.kind == Kind::Int && raw.contains(['e', 'E']) {
+        // `1e3` is an integer in JSON Schema.
+        let whole = cell::decimal(raw, 19, 0).ok().and_then(|n| i64::try_from(n).ok());
+        if let Some(n) = whole {
+            let cell = Cell::Int(n);
+            column.check.test(&cell, column.kind)?;
+            return Ok(cell);
+        }
+    }
+    typed(column, Cow::Borrowed(raw))
+}
+
+/// The text of a JSON string.
+fn unquoted(raw: &str) -> Result<Cow<'_, str>, Violation> {
+    if let Some(plain) = raw.get(1..raw.len() - 1)
+        && memchr::memchr(b'\\', plain.as_bytes()).is_none()
+    {
+        return Ok(Cow::Borrowed(plain));
+    }
+    serde_json::from_str(raw)
+        .map(Cow::Owned)
+        .map_err(|e| Violation::new("NotJson", shorten(&e.to_string())))
+}
+
+/// The members of an object, values unparsed.
+struct Members<'a>(Vec<(Key<'a>, &'a RawValue)>);
+
+#[derive(serde::Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::with_capacity(map.size_hint().unwrap_or(16));
+                while let Some(entry) = map.next_entry()? {
+                    members.push(entry);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Visit)
+    }
+}
+
+struct NdjsonReader {
+    lines: Lines,
+    records: Records,
+}
+
+impl Reader for NdjsonReader {
+    fn fill(&mut self, feed: &mut Feed<'_>) -> Result<bool, Failure> {
+        while !feed.full() {
+            let place = Place {
+                line: self.lines.line,
+                offset: self.lines.offset,
+            };
+            match self.lines.find(0)? {
+                Found::End => return Ok(false),
+                Found::TooLong => {
+                    let broken = Broken::record("RecordTooLong", "the line is longer than 32 MiB");
+                    feed.record(Err(broken), place, self.lines.window())?;
+                    self.lines.skip_line()?;
+                }
+                Found::Line(span) => {
+                    let raw = self.lines.text(span.end);
+                    if !raw.trim_ascii().is_empty() {
+                        self.records.take(raw, place, feed)?;
+                    }
+                    self.lines.consume(span.next, 1);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+struct ArrayReader {
+    lines: Lines,
+    records: Records,
+    /// The array's bracket was seen.
+    open: bool,
+    /// Its end was seen.
+    done: bool,
+}
+
+impl ArrayReader {
+    /// Leaves out bytes as long as they are of the given ones.
+    fn skip(&mut self, which: impl Fn(u8) -> bool) -> Result<Option<u8>, Failure> {
+        loop {
+            let window = self.lines.peek(1)?;
+            let len = window.iter().take_while(|b| which(**b)).count();
+            let next = window.get(len).copied();
+            self.step(len);
+            if next.is_some() || len == 0 {
+                return Ok(next);
+            }
+        }
+    }
+
+    fn step(&mut self, len: usize) {
+        let newlines = memchr::memchr_iter(b'\n', &self.lines.window()[..len]).count();
+        self.lines.consume(len, newlines as u64);
+    }
+
+    fn corrupt(&self, what: &str) -> Failure {
+        Failure::permanent(
+            "CorruptInput",
+            format!("`{}` {what} (line {}, byte {})", self.lines.key(), self.lines.line, self.lines.offset),
+        )
+    }
+
+    /// The length of the element at the window's start.
+    fn element(&mut self) -> Result<usize, Failure> {
+        let mut scan = Scan::default();
+        let mut wanted = 1;
+        loop {
+            let window = self.lines.peek(wanted)?;
+            if let Some(len) = scan.end(window) {
+                return Ok(len);
+            }
+            let have = window.len();
+            if have < wanted || have > MAX_RECORD {
+                return Err(self.corrupt("is cut short or broken: the element that starts here has no end"));
+            }
+            wanted = have + 1;
+        }
+    }
+}
+
+impl Reader for ArrayReader {
+    fn fill(&mut self, feed: &mut Feed<'_>) -> Result<bool, Failure> {
+        if !self.open {
+            self.skip(|b| b.is_ascii_whitespace())?;
+            self.step(1);
+            self.open = true;
+        }
+        while !feed.full() {
+            if self.done {
+                return Ok(false);
+            }
+            match self.skip(|b| b.is_ascii_whitespace() || b == b',')? {
+                None => return Err(self.corrupt("is cut short: the array has no end")),
+                Some(b']') => {
+                    self.step(1);
+                    self.done = true;
+                    if self.skip(|b| b.is_ascii_whitespace())?.is_some() {
+                        return Err(self.corrupt("goes on after its array"));
+                    }
+                }
+                Some(_) => {
+                    let place = Place {
+                        line: self.lines.line,
+                        offset: self.lines.offset,
+                    };
+                    let len = self.element()?;
+                    self.records.take(self.lines.window()[..len].trim_ascii_end(), place, feed)?;
+                    self.step(len);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Finds the end of an array's element by its brackets and strings.
+#[derive(Default)]
+struct Scan {
+    at: usize,
+    depth: u32,
+    string: bool,
+    escaped: bool,
+}
+
+impl Scan {
+    /// The element's length, if its end is in the window. The window may grow
+    /// between calls.
+    fn end(&mut self, window: &[u8]) -> Option<usize> {
+        while let Some(&b) = window.get(self.at) {
+            if self.string {
+                match b {
+                    _ if self.escaped => self.escaped = false,
+                    b'\\' => self.escaped = true,
+                    b'"' => self.string = false,
+                    _ => {}
+                }
+            } else {
+                match b {
+                    b'"' => self.string = true,
+                    b'{' | b'[' => self.depth += 1,
+                    b',' if self.depth == 0 => return Some(self.at),
+                    b'}' | b']' if self.depth == 0 => return Some(self.at),
+                    b'}' | b']' => self.depth -= 1,
+                    _ => {}
+                }
+            }
+            self.at += 1;
+        }
+        None
+    }
+}

@@ -1,0 +1,212 @@
+//! Splits one CSV record into fields, by RFC 4180.
+//!
+//! The rule for quotes: a record starts at a line's start. While a quoted
+//! field is open at a line's end, the record may go on over further lines, but
+//! it is taken only if it is then flawless: every quote closed right before a
+//! delimiter or the end, no quote inside an unquoted field, and as many fields
+//! as there are columns. Otherwise the first line alone is the broken record,
+//! and reading goes on at the next line. So an open quote costs one record;
+//! a broken record of several lines costs as many rejects as it has lines, and
+//! a neighbour is never swallowed.
+
+use memchr::{memchr, memchr2};
+use std::borrow::Cow;
+
+/// Where a field lies in its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    start: usize,
+    end: usize,
+    /// It was in quotes.
+    pub quoted: bool,
+    /// It has doubled quotes inside.
+    doubled: bool,
+}
+
+/// How far a record was split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It ends with the text given.
+    Done,
+    /// A quoted field is still open at the end of the text.
+    Open,
+    /// There is text between a closing quote and the next delimiter.
+    TextAfterQuote,
+}
+
+/// Splits records into fields.
+#[derive(Debug)]
+pub struct Splitter {
+    delimiter: u8,
+    quote: u8,
+    /// The fields of the record.
+    pub fields: Vec<Field>,
+    /// A quote was seen inside an unquoted field.
+    pub stray_quote: bool,
+    /// Start of the open quoted field, and whether it has doubled quotes.
+    open: (usize, bool),
+}
+
+impl Splitter {
+    /// A splitter for a delimiter and a quote.
+    #[must_use]
+    pub fn new(delimiter: u8, quote: u8) -> Self {
+        Self {
+            delimiter,
+            quote,
+            fields: Vec::new(),
+            stray_quote: false,
+            open: (0, false),
+        }
+    }
+
+    /// Splits a line.
+    #[inline]
+    pub fn split(&mut self, line: &[u8]) -> Step {
+        self.fields.clear();
+        self.stray_quote = false;
+        if memchr(self.quote, line).is_some() {
+            return self.field(line, 0);
+        }
+        let mut start = 0;
+        for end in memchr::memchr_iter(self.delimiter, line) {
+            self.plain(start, end);
+            start = end + 1;
+        }
+        self.plain(start, line.len());
+        Step::Done
+    }
+
+    /// Goes on after [`Step::Open`], with a text that begins as the last one
+    /// did (up to `searched`) and has one more line.
+    pub fn resume(&mut self, text: &[u8], searched: usize) -> Step {
+        let (start, doubled) = self.open;
+        self.quoted(text, start, searched, doubled)
+    }
+
+    #[inline]
+    fn plain(&mut self, start: usize, end: usize) {
+        self.fields.push(Field {
+            start,
+            end,
+            quoted: false,
+            doubled: false,
+        });
+    }
+
+    /// Splits from a field's start on.
+    fn field(&mut self, text: &[u8], mut start: usize) -> Step {
+        loop {
+            if text.get(start) == Some(&self.quote) {
+                return self.quoted(text, start, start + 1, false);
+            }
+            let mut from = start;
+            let end = loop {
+                match memchr2(self.delimiter, self.quote, &text[from..]) {
+                    None => break text.len(),
+                    Some(at) if text[from + at] == self.delimiter => break from + at,
+                    Some(at) => {
+                        self.stray_quote = true;
+                        from += at + 1;
+                    }
+                }
+            };
+            self.plain(start, end);
+            if end == text.len() {
+                return Step::Done;
+            }
+            start = end + 1;
+        }
+    }
+
+    /// Looks for the end of the quoted field that starts at `start`.
+    fn quoted(&mut self, text: &[u8], start: usize, mut from: usize, mut doubled: bool) -> Step {
+        loop {
+            let Some(at) = memchr(self.quote, text.get(from..).unwrap_or_default()) else {
+                self.open = (start, doubled);
+                return Step::Open;
+            };
+            let close = from + at;
+            match text.get(close + 1) {
+                Some(next) if *next == self.quote => {
+                    doubled = true;
+                    from = close + 2;
+                }
+                after => {
+                    self.fields.push(Field {
+                        start: start + 1,
+                        end: close,
+                        quoted: true,
+                        doubled,
+                    });
+                    return match after {
+                        None => Step::Done,
+                        Some(next) if *next == self.delimiter => self.field(text, close + 2),
+                        Some(_) => Step::TextAfterQuote,
+                    };
+                }
+            }
+        }
+    }
+
+    /// The text of a field.
+    #[must_use]
+    #[inline]
+    pub fn value<'a>(&self, text: &'a str, field: Field) -> Cow<'a, str> {
+        let raw = text.get(field.start..field.end).unwrap_or_default();
+        match field.doubled {
+            false => Cow::Borrowed(raw),
+            true => {
+                let quote = char::from(self.quote);
+                let (twice, once) = (format!("{quote}{quote}"), quote.to_string());
+                Cow::Owned(raw.replace(&twice, &once))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(text: &str) -> (Step, Vec<String>) {
+        let mut splitter = Splitter::new(b',', b'"');
+        let step = splitter.split(text.as_bytes());
+        let fields = splitter.fields.clone();
+        let values = fields.iter().map(|f| splitter.value(text, *f).into_owned());
+        (step, values.collect())
+    }
+
+    #[test]
+    fn fields_are_split_by_rfc_4180() {
+        let done = |text: &str, fields: &[&str]| {
+            let fields: Vec<String> = fields.iter().map(|f| (*f).to_owned()).collect();
+            assert_eq!(split(text), (Step::Done, fields), "{text}");
+        };
+        done("a,b,c", &["a", "b", "c"]);
+        done("a,,", &["a", "", ""]);
+        done("", &[""]);
+        done("\"a,b\",\"c\"\"d\",\"\"", &["a,b", "c\"d", ""]);
+        done(r#"a"b,c"#, &[r#"a"b"#, "c"]);
+        done("\"\",x", &["", "x"]);
+    }
+
+    #[test]
+    fn faults_of_quotes_are_told() {
+        assert_eq!(split(r#"a,"b"#).0, Step::Open);
+        assert_eq!(split(r#"a,"b""#).0, Step::Done);
+        assert_eq!(split(r#"a,"b""c"#).0, Step::Open);
+        assert_eq!(split(r#"a,"b"c,d"#).0, Step::TextAfterQuote);
+    }
+
+    #[test]
+    fn an_open_field_goes_on() {
+        let mut splitter = Splitter::new(b',', b'"');
+        assert_eq!(splitter.split(b"a,\"b"), Step::Open);
+        assert_eq!(splitter.resume(b"a,\"b\nx", 4), Step::Open);
+        assert_eq!(splitter.resume(b"a,\"b\nx\nc\",d", 6), Step::Done);
+        let text = "a,\"b\nx\nc\",d";
+        let values: Vec<_> = splitter.fields.iter().map(|f| splitter.value(text, *f)).collect();
+        assert_eq!(values, ["a", "b\nx\nc", "d"]);
+    }
+}

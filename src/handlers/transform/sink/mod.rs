@@ -1,0 +1,307 @@
+//! The sink: batches in, files per partition out, in bounded memory.
+//!
+//! Rows are gathered in chunks, a chunk is split by partition, and a
+//! partition's rows wait until they make a good row group or memory is needed.
+//! Only then are they encoded, in one go: the encoder's buffers and the
+//! compressor's tables, which cost far more than the rows, exist for as many
+//! partitions as there are threads, not for as many as there are partitions.
+//! A file takes row groups until it has its size, and is not held open between
+//! them, so thousands of partitions need neither memory nor file handles.
+
+mod file;
+mod split;
+
+pub use file::Finished;
+
+use super::options::WriteOptions;
+use crate::handlers::Failure;
+use arrow::array::{Array, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::SchemaRef;
+use file::{Encoder, TableFile};
+use split::Splitter;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::task::JoinHandle;
+
+/// Sizes of the sink's buffers.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Rows are split when they have this many bytes.
+    pub chunk: usize,
+    /// A partition's rows are encoded when they have this many bytes.
+    pub row_group: usize,
+    /// The largest partitions are encoded when all waiting rows have this many bytes.
+    pub waiting: usize,
+    /// Threads that encode.
+    pub threads: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            chunk: 24 << 20,
+            row_group: 32 << 20,
+            waiting: 80 << 20,
+            threads: crate::handlers::query::engine::cores(),
+        }
+    }
+}
+
+/// Writes batches into files under a staging folder.
+pub struct Sink {
+    chunk: Vec<RecordBatch>,
+    chunk_bytes: usize,
+    limits: Limits,
+    schema: SchemaRef,
+    state: Option<State>,
+    running: Option<JoinHandle<Result<State, Failure>>>,
+    /// Rows taken.
+    pub rows: u64,
+}
+
+/// What works on one chunk at a time, on a thread of its own.
+struct State {
+    splitter: Splitter,
+    encoder: Encoder,
+    parts: Vec<Part>,
+    waiting: usize,
+    limits: Limits,
+    most_files: usize,
+    turn: u64,
+    done: Vec<Finished>,
+}
+
+/// A partition: its rows that wait, and its file that is not full.
+#[derive(Default)]
+struct Part {
+    rows: Vec<RecordBatch>,
+    bytes: usize,
+    file: Option<TableFile>,
+    used: u64,
+}
+
+/// Rows of a partition on their way into its file.
+struct Job {
+    part: usize,
+    file: TableFile,
+    rows: Vec<RecordBatch>,
+    bytes: usize,
+}
+
+impl Sink {
+    /// A sink for rows of `schema` (as [`super::sql::written`] makes it) that
+    /// names its files `part-<id>-<n>`, in folders under `staging`.
+    ///
+    /// # Errors
+    /// When the format cannot hold the columns.
+    pub fn new(
+        schema: SchemaRef,
+        options: &WriteOptions,
+        staging: PathBuf,
+        id: &str,
+        limits: Limits,
+    ) -> Result<Self, Failure> {
+        let splitter = Splitter::new(&schema, &options.partition_by)?;
+        let encoder = Encoder::new(splitter.file_schema(), options, staging, id)?;
+        Ok(Self {
+            chunk: Vec::new(),
+            chunk_bytes: 0,
+            limits,
+            schema,
+            state: Some(State {
+                splitter,
+                encoder,
+                parts: Vec::new(),
+                waiting: 0,
+                limits,
+                most_files: options.max_open_writers.max(1),
+                turn: 0,
+                done: Vec::new(),
+            }),
+            running: None,
+            rows: 0,
+        })
+    }
+
+    /// Takes a batch.
+    ///
+    /// # Errors
+    /// When earlier rows could not be written.
+    pub async fn push(&mut self, batch: &RecordBatch) -> Result<(), Failure> {
+        let batch = self.plain(batch)?;
+        self.rows += batch.num_rows() as u64;
+        self.chunk_bytes += bytes_of(&batch);
+        self.chunk.push(batch);
+        if self.chunk_bytes >= self.limits.chunk {
+            self.absorb(false).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes all that waits and tells the files.
+    ///
+    /// # Errors
+    /// When rows could not be written.
+    pub async fn finish(mut self) -> Result<Vec<Finished>, Failure> {
+        self.absorb(true).await?;
+        let mut done = self.join().await?.done;
+        done.sort_by(|a, b| (&a.folder, a.number).cmp(&(&b.folder, b.number)));
+        Ok(done)
+    }
+
+    /// The batch with the columns' written types.
+    fn plain(&self, batch: &RecordBatch) -> Result<RecordBatch, Failure> {
+        let columns = batch.columns().iter().zip(self.schema.fields());
+        let columns: Result<Vec<_>, _> = columns
+            .map(|(array, field)| match array.data_type() == field.data_type() {
+                true => Ok(array.clone()),
+                false => cast(array, field.data_type()),
+            })
+            .collect();
+        columns
+            .and_then(|columns| RecordBatch::try_new(self.schema.clone(), columns))
+            .map_err(|e| {
+                Failure::permanent("WriteFailed", "the result does not fit its columns").caused_by(&e)
+            })
+    }
+
+    /// Hands the chunk to the thread that writes, once it is done with the last.
+    async fn absorb(&mut self, last: bool) -> Result<(), Failure> {
+        let mut state = self.join().await?;
+        let chunk = std::mem::take(&mut self.chunk);
+        self.chunk_bytes = 0;
+        self.running = Some(tokio::task::spawn_blocking(move || {
+            state.absorb(chunk, last)?;
+            Ok(state)
+        }));
+        Ok(())
+    }
+
+    async fn join(&mut self) -> Result<State, Failure> {
+        if let Some(running) = self.running.take() {
+            return running.await.map_err(|e| {
+                Failure::transient("Internal", "writing stopped unexpectedly").caused_by(&e)
+            })?;
+        }
+        self.state
+            .take()
+            .ok_or_else(|| Failure::transient("WriteFailed", "an earlier write failed"))
+    }
+}
+
+fn bytes_of(batch: &RecordBatch) -> usize {
+    // Slices share their buffers, so only what the rows themselves take counts.
+    let size = |array: &dyn Array| {
+        array
+            .to_data()
+            .get_slice_memory_size()
+            .unwrap_or_else(|_| array.get_array_memory_size())
+    };
+    batch.columns().iter().map(|c| size(c.as_ref())).sum()
+}
+
+impl State {
+    fn absorb(&mut self, chunk: Vec<RecordBatch>, last: bool) -> Result<(), Failure> {
+        self.turn += 1;
+        for (part, rows) in self.splitter.split(chunk)? {
+            if part >= self.parts.len() {
+                self.parts.resize_with(part + 1, Part::default);
+            }
+            let bytes = bytes_of(&rows);
+            let part = &mut self.parts[part];
+            part.bytes += bytes;
+            part.used = self.turn;
+            part.rows.push(rows);
+            self.waiting += bytes;
+        }
+        let jobs = self.due(last);
+        for (part, file) in self.run(jobs)? {
+            self.parts[part].file = Some(file);
+        }
+        self.close(last)
+    }
+
+    /// The partitions whose rows are to be encoded now, largest first.
+    fn due(&mut self, last: bool) -> Vec<Job> {
+        let mut order: Vec<usize> = (0..self.parts.len()).filter(|i| self.parts[*i].bytes > 0).collect();
+        order.sort_by_key(|i| std::cmp::Reverse(self.parts[*i].bytes));
+        let mut jobs = Vec::new();
+        for index in order {
+            // Half of the room is made at once, so that the next chunk finds some.
+            let full = self.waiting > self.limits.waiting / 2 && (!jobs.is_empty() || self.waiting > self.limits.waiting);
+            let part = &mut self.parts[index];
+            if !(last || full || part.bytes >= self.limits.row_group) {
+                break;
+            }
+            self.waiting -= part.bytes;
+            let file = part
+                .file
+                .take()
+                .unwrap_or_else(|| self.encoder.file(self.splitter.partition(index)));
+            jobs.push(Job {
+                part: index,
+                file,
+                rows: std::mem::take(&mut part.rows),
+                bytes: std::mem::take(&mut part.bytes),
+            });
+        }
+        jobs
+    }
+
+    /// Encodes on all threads; returns the files that take more rows.
+    fn run(&mut self, jobs: Vec<Job>) -> Result<Vec<(usize, TableFile)>, Failure> {
+        let threads = self.limits.threads.max(1);
+        // One large partition is spread by column, many partitions by partition.
+        let inner = if jobs.len() < threads { threads } else { 1 };
+        let outer = threads.min(jobs.len());
+        let slots: Vec<Mutex<Option<Job>>> = jobs.into_iter().map(|j| Mutex::new(Some(j))).collect();
+        let next = AtomicUsize::new(0);
+        let written = Mutex::new(Vec::with_capacity(slots.len()));
+        let work = || {
+            loop {
+                let slot = slots.get(next.fetch_add(1, Ordering::Relaxed));
+                let Some(job) = slot.and_then(|s| s.lock().unwrap_or_else(PoisonError::into_inner).take()) else {
+                    return Ok(());
+                };
+                let Job { part, mut file, rows, bytes } = job;
+                let inner = if bytes > 4 << 20 { inner } else { 1 };
+                self.encoder.write(&mut file, &rows, inner)?;
+                written.lock().unwrap_or_else(PoisonError::into_inner).push((part, file));
+            }
+        };
+        match outer {
+            0 | 1 => work()?,
+            _ => std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..outer).map(|_| scope.spawn(work)).collect();
+                threads.into_iter().try_for_each(|t| {
+                    t.join().unwrap_or_else(|_| Err(Failure::transient("Internal", "an encoder stopped unexpectedly")))
+                })
+            })?,
+        }
+        Ok(written.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Closes files that are full, all at the end, and the least used ones
+    /// above the allowed number.
+    fn close(&mut self, last: bool) -> Result<(), Failure> {
+        let mut open = BTreeMap::new();
+        for (index, part) in self.parts.iter_mut().enumerate() {
+            let Some(file) = &part.file else { continue };
+            if last || self.encoder.is_full(file) {
+                self.done.extend(part.file.take().map(|f| self.encoder.finish(f)).transpose()?);
+            } else {
+                open.insert((part.used, index), ());
+            }
+        }
+        let surplus = open.len().saturating_sub(self.most_files);
+        for (_, index) in open.into_keys().take(surplus) {
+            let file = self.parts[index].file.take();
+            self.done.extend(file.map(|f| self.encoder.finish(f)).transpose()?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! The SQL of a transform: planned when the rules are loaded, run per cause.
+
+use super::events::event_columns;
+use super::options::{Input, TransformOptions};
+use super::reference;
+use super::schema::RecordSchema;
+use crate::handlers::query::engine::{self, SqlProblem};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::SessionContext;
+use std::sync::Arc;
+
+/// The name of the records in the SQL.
+pub const INPUT: &str = "input";
+
+/// Plans a transform's SQL against the declared schema and tells the columns
+/// of its result. Without a declared schema only the syntax can be checked and
+/// the result has no columns.
+///
+/// # Errors
+/// Says what is wrong, and where in the SQL if the engine knows.
+pub fn check_sql(options: &TransformOptions) -> Result<Schema, SqlProblem> {
+    let sql = options.sql.as_deref().unwrap_or("select * from input");
+    let declared = declared(options).map_err(SqlProblem::new)?;
+    let Some(declared) = declared else {
+        let dialect = datafusion::sql::sqlparser::dialect::GenericDialect {};
+        return datafusion::sql::parser::DFParser::parse_sql_with_dialect(sql, &dialect)
+            .map(|_| Schema::empty())
+            .map_err(|e| SqlProblem::of(&e));
+    };
+    let context = engine::planner();
+    let columns = match options.read.input {
+        Input::Object => Arc::clone(declared.arrow()),
+        Input::Events => event_columns(declared.arrow()),
+    };
+    let output = futures::executor::block_on(async {
+        for (name, path) in &options.tables {
+            let table = reference::load(path)
+                .map_err(|e| SqlProblem::new(format!("table `{name}`: {}", e.message)))?;
+            register(&context, name, table)?;
+        }
+        let plan = planned(&context, sql, Arc::new(EmptyTable::new(columns))).await?;
+        let optimized = context.state().optimize(&plan).map_err(|e| SqlProblem::of(&e))?;
+        Ok(optimized.schema().as_arrow().clone())
+    })?;
+    check_partitions(&output, &options.write.partition_by)?;
+    Ok(output)
+}
+
+/// The compiled schema of the records, if one is declared.
+///
+/// # Errors
+/// Says what is wrong with the schema.
+pub fn declared(options: &TransformOptions) -> Result<Option<RecordSchema>, String> {
+    let Some((schema, path)) = &options.read.schema else {
+        return Ok(None);
+    };
+    let mut compiled = RecordSchema::compile(schema)
+        .map_err(|e| format!("{}: {e}", path.display()))?;
+    if let Some(order) = super::schema_order::of_file(path) {
+        compiled.reorder(&order);
+    }
+    Ok(Some(compiled))
+}
+
+/// Plans the SQL over `input`, which it must read.
+///
+/// # Errors
+/// Says what is wrong with it, and where.
+pub async fn planned(
+    context: &SessionContext,
+    sql: &str,
+    input: Arc<dyn TableProvider>,
+) -> Result<LogicalPlan, SqlProblem> {
+    register(context, INPUT, input)?;
+    let plan = engine::plan(context, sql).await?;
+    let mut reads = false;
+    let visited = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            reads |= scan.table_name.table() == INPUT;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    visited.map_err(|e| SqlProblem::of(&e))?;
+    match reads {
+        true => Ok(plan),
+        false => Err(SqlProblem::new(
+            "the query does not read `input`, the records of the object",
+        )),
+    }
+}
+
+/// Makes a table known by its name.
+///
+/// # Errors
+/// When the name cannot be used.
+pub fn register(
+    context: &SessionContext,
+    name: &str,
+    table: Arc<dyn TableProvider>,
+) -> Result<(), SqlProblem> {
+    let bare = datafusion::common::TableReference::bare(name);
+    context
+        .register_table(bare, table)
+        .map(|_| ())
+        .map_err(|e| SqlProblem::of(&e))
+}
+
+/// Whether the plan sorts or groups, so that several threads are worth it.
+/// Other plans keep the order of the records, on one thread.
+#[must_use]
+pub fn is_heavy(plan: &LogicalPlan) -> bool {
+    let heavy = |node: &LogicalPlan| {
+        matches!(
+            node,
+            LogicalPlan::Aggregate(_) | LogicalPlan::Sort(_) | LogicalPlan::Window(_) | LogicalPlan::Distinct(_)
+        )
+    };
+    plan.exists(|node| Ok(heavy(node))).unwrap_or(true)
+}
+
+/// # Errors
+/// When a partition column is not in the result, or nothing else is.
+pub fn check_partitions(output: &Schema, partition_by: &[String]) -> Result<(), SqlProblem> {
+    let names: Vec<&str> = output.fields().iter().map(|f| f.name().as_str()).collect();
+    if let Some(missing) = partition_by.iter().find(|c| !names.contains(&c.as_str())) {
+        return Err(SqlProblem::new(format!(
+            "partition column `{missing}` is not in the result; it has: {}",
+            names.join(", ")
+        )));
+    }
+    let twice = names.iter().enumerate().find(|(i, n)| names[..*i].contains(n));
+    if let Some((_, name)) = twice {
+        return Err(SqlProblem::new(format!(
+            "the result has two columns named `{name}`; rename one with `as`"
+        )));
+    }
+    match names.len() > partition_by.len() {
+        true => Ok(()),
+        false => Err(SqlProblem::new("the result has no columns besides the partition columns")),
+    }
+}
+
+/// The result's columns with the types that files are written with: plain
+/// text for views and dictionaries.
+#[must_use]
+pub fn written(output: &Schema) -> SchemaRef {
+    use arrow::datatypes::DataType;
+    let plain = |kind: &DataType| match kind {
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::BinaryView | DataType::LargeBinary => DataType::Binary,
+        DataType::Dictionary(_, values) => match values.as_ref() {
+            DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+            other => other.clone(),
+        },
+        // A column of nulls has to be of some type in a file.
+        DataType::Null => DataType::Utf8,
+        other => other.clone(),
+    };
+    let fields: Vec<Field> = output
+        .fields()
+        .iter()
+        .map(|f| Field::new(f.name(), plain(f.data_type()), f.is_nullable() || f.data_type().is_null()))
+        .collect();
+    Arc::new(Schema::new(fields))
+}

@@ -1,0 +1,178 @@
+//! Logs and metrics. Every metric's name is in this file.
+
+mod logs;
+
+pub use logs::{LogFormat, init_logs};
+
+use crate::bus::{Ledger, RouteLedger};
+use crate::delivery::Watch;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use std::fmt::Error;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct HandlerLabel {
+    handler: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BusLabel {
+    bus: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RouteLabel {
+    route: String,
+    what: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RefusedLabel {
+    reason: &'static str,
+}
+
+/// The program's own measurements. The ledger's are read when they are asked for.
+pub struct Metrics {
+    registry: Registry,
+    handler_seconds: Family<HandlerLabel, Histogram, fn() -> Histogram>,
+    handled: Family<HandlerLabel, Counter>,
+    failed: Family<HandlerLabel, Counter>,
+    refused: Family<RefusedLabel, Counter>,
+}
+
+impl Metrics {
+    /// All at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("pointsman");
+        let handler_seconds: Family<HandlerLabel, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 4.0, 10)));
+        let (handled, failed, refused) = (Family::default(), Family::default(), Family::default());
+        registry.register(
+            "handler_duration_seconds",
+            "Time that a batch took from receipt to settlement",
+            handler_seconds.clone(),
+        );
+        registry.register("handler_messages", "Messages that were handled", handled.clone());
+        registry.register(
+            "handler_failures",
+            "Messages whose handling failed, retries included",
+            failed.clone(),
+        );
+        registry.register("events_refused", "Events refused at intake", refused.clone());
+        Self {
+            registry,
+            handler_seconds,
+            handled,
+            failed,
+            refused,
+        }
+    }
+
+    /// Counts events that were refused at intake.
+    pub fn refused(&self, reason: &'static str, count: u64) {
+        self.refused
+            .get_or_create(&RefusedLabel { reason })
+            .inc_by(count);
+    }
+
+    /// Everything in Prometheus' text format (OpenMetrics 1.0).
+    ///
+    /// # Errors
+    /// When a value cannot be written as text.
+    pub fn render(&self, ledger: &Ledger, disk_bytes: u64) -> Result<String, Error> {
+        let mut text = String::new();
+        encode(&mut text, &ledger_registry(ledger, disk_bytes))?;
+        // Each part ends with the end mark of the format; one is enough.
+        let end = text.trim_end().trim_end_matches("# EOF").len();
+        text.truncate(end);
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Watch for Metrics {
+    fn handled(&self, handler: &str, messages: usize, failed: usize, seconds: f64) {
+        let label = HandlerLabel {
+            handler: handler.to_owned(),
+        };
+        self.handler_seconds.get_or_create(&label).observe(seconds);
+        self.handled.get_or_create(&label).inc_by(messages as u64);
+        self.failed.get_or_create(&label).inc_by(failed as u64);
+    }
+}
+
+/// The ledger as metrics: counters of events per bus and of deliveries per route.
+fn ledger_registry(ledger: &Ledger, disk_bytes: u64) -> Registry {
+    let mut registry = Registry::with_prefix("pointsman");
+    let accepted = Family::<BusLabel, Counter>::default();
+    let duplicates = Family::<BusLabel, Counter>::default();
+    let unmatched = Family::<BusLabel, Counter>::default();
+    for (bus, counts) in &ledger.buses {
+        let label = BusLabel {
+            bus: bus.clone(),
+        };
+        accepted.get_or_create(&label).inc_by(counts.accepted);
+        duplicates.get_or_create(&label).inc_by(counts.duplicates);
+        unmatched.get_or_create(&label).inc_by(counts.unmatched);
+    }
+    let total = Family::<RouteLabel, Counter>::default();
+    let now = Family::<RouteLabel, Gauge>::default();
+    for route in &ledger.routes {
+        let label = |what| RouteLabel {
+            route: route.name.clone(),
+            what,
+        };
+        for (what, count) in totals(route) {
+            total.get_or_create(&label(what)).inc_by(count);
+        }
+        for (what, count) in levels(route) {
+            now.get_or_create(&label(what))
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+    let disk = Gauge::<i64>::default();
+    disk.set(i64::try_from(disk_bytes).unwrap_or(i64::MAX));
+    registry.register("events_accepted", "Events that are durable", accepted);
+    registry.register("events_duplicate", "Events that the bus had already", duplicates);
+    registry.register("events_unmatched", "Events that no rule matched", unmatched);
+    registry.register("deliveries", "Deliveries by what became of them", total);
+    registry.register("deliveries_now", "Deliveries by where they are now", now);
+    registry.register("log_bytes", "Size of the log on disk in bytes", disk);
+    registry
+}
+
+fn totals(route: &RouteLedger) -> [(&'static str, u64); 10] {
+    [
+        ("enqueued", route.enqueued),
+        ("replayed", route.replayed),
+        ("redriven", route.redriven),
+        ("delivered", route.delivered),
+        ("retried", route.retried),
+        ("dead_lettered", route.dead_lettered),
+        ("purged", route.purged),
+        ("expired", route.expired),
+        ("moved_in", route.moved_in),
+        ("moved_out", route.moved_out),
+    ]
+}
+
+fn levels(route: &RouteLedger) -> [(&'static str, u64); 4] {
+    [
+        ("ready", route.ready),
+        ("leased", route.leased),
+        ("delayed", route.delayed),
+        ("dead", route.dead),
+    ]
+}

@@ -1,0 +1,206 @@
+//! The built-in queue: the log's own. It is the set of routes that lead to it.
+
+use super::{Fate, Outgoing, Queue, QueueError, Receipt, Received, Want};
+use crate::bus::{
+    AttemptError, Bus, BusError, Durability, Leased, NewEvent, Outcome, Receive, RouteId,
+    Settlement,
+};
+use crate::clock::SharedClock;
+use crate::event::Event;
+use crate::handlers::Failure;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Decides the deliveries of events that go onto a bus; the router's part in
+/// settling, given to the queue so that both are one commit.
+pub type Plan = Arc<dyn Fn(Outgoing) -> NewEvent + Send + Sync>;
+
+/// A queue in the log.
+pub struct LogQueue {
+    name: String,
+    bus: Bus,
+    routes: Vec<RouteId>,
+    names: HashMap<RouteId, String>,
+    plan: Plan,
+    clock: SharedClock,
+    handler: String,
+}
+
+impl LogQueue {
+    /// The queue `name`, fed by `routes`, read by `handler`.
+    #[must_use]
+    pub fn new(
+        name: String,
+        handler: String,
+        bus: Bus,
+        routes: Vec<(RouteId, String)>,
+        plan: Plan,
+        clock: SharedClock,
+    ) -> Self {
+        Self {
+            name,
+            bus,
+            routes: routes.iter().map(|(id, _)| *id).collect(),
+            names: routes.into_iter().collect(),
+            plan,
+            clock,
+            handler,
+        }
+    }
+
+    fn lend(&self, leased: Leased) -> Result<Received, Box<(Receipt, Failure)>> {
+        let receipt = Receipt {
+            route: leased.route.0,
+            seq: leased.seq,
+            token: leased.receipt,
+        };
+        let event = Event::parse(leased.event.payload.clone()).map_err(|e| {
+            let failure = Failure::permanent("BadEvent", "the event in the log cannot be read");
+            Box::new((receipt, failure.caused_by(&e)))
+        })?;
+        Ok(Received {
+            event: Arc::new(event),
+            receipt,
+            route: self.names.get(&leased.route).cloned().unwrap_or_default(),
+            bus: leased.event.bus.to_string(),
+            attempt: leased.attempts,
+            accepted_ms: leased.event.accepted_ms,
+            root: leased.event.root().to_owned(),
+            hops: leased.event.hops,
+        })
+    }
+
+    fn error(&self, failure: &Failure) -> AttemptError {
+        AttemptError {
+            class: failure.class.to_string(),
+            message: format!("{}: {}", failure.code, failure.message),
+            chain: failure.chain.clone(),
+            at_ms: self.clock.now_ms(),
+            handler: self.handler.clone(),
+        }
+    }
+
+    fn outcome(&self, fate: Fate) -> Outcome {
+        match fate {
+            Fate::Delivered => Outcome::Delivered,
+            Fate::Release => Outcome::Release,
+            Fate::Retry { at_ms, failure } => Outcome::Retry {
+                not_before_ms: at_ms,
+                error: self.error(&failure),
+            },
+            Fate::Dead { failure, context } => Outcome::Dead {
+                error: self.error(&failure),
+                context: Bytes::from(context.to_string()),
+            },
+        }
+    }
+
+    async fn settle_in_log(
+        &self,
+        fates: Vec<(Receipt, Fate)>,
+        events: Vec<Outgoing>,
+    ) -> Result<(), QueueError> {
+        // An outcome that brings nothing new may ride with the next commit: if it
+        // is lost in a crash, the message comes once more and changes nothing.
+        let durability = if events.is_empty() {
+            Durability::Relaxed
+        } else {
+            Durability::Synced
+        };
+        let settlements = fates
+            .into_iter()
+            .map(|(receipt, fate)| Settlement {
+                route: RouteId(receipt.route),
+                seq: receipt.seq,
+                receipt: receipt.token,
+                outcome: self.outcome(fate),
+            })
+            .collect();
+        let events = events.into_iter().map(|event| (self.plan)(event)).collect();
+        self.bus
+            .settle(settlements, events, durability)
+            .await
+            .map(|_| ())
+            .map_err(|e| self.stopped(&e))
+    }
+
+    fn stopped(&self, error: &BusError) -> QueueError {
+        match error {
+            BusError::Refused { reason, retry_after } => QueueError::Busy {
+                queue: self.name.clone(),
+                reason: reason.clone(),
+                retry_after: *retry_after,
+            },
+            other if other.is_temporary() => QueueError::Busy {
+                queue: self.name.clone(),
+                reason: other.to_string(),
+                retry_after: Duration::from_secs(1),
+            },
+            other => QueueError::Stopped {
+                queue: self.name.clone(),
+                reason: other.to_string(),
+            },
+        }
+    }
+}
+
+impl Queue for LogQueue {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn ready(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.bus.ready(&self.routes))
+    }
+
+    fn receive(&self, want: Want) -> BoxFuture<'_, Result<Vec<Received>, QueueError>> {
+        Box::pin(async move {
+            let leased = self
+                .bus
+                .receive(
+                    &self.routes,
+                    Receive {
+                        max: want.messages,
+                        max_bytes: want.bytes,
+                        visibility: want.visibility,
+                    },
+                )
+                .map_err(|e| self.stopped(&e))?;
+            let mut received = Vec::with_capacity(leased.len());
+            for lease in leased {
+                match self.lend(lease) {
+                    Ok(message) => received.push(message),
+                    Err(bad) => {
+                        let (receipt, failure) = *bad;
+                        let context = serde_json::json!({ "handler": self.handler });
+                        let fate = Fate::Dead { failure, context };
+                        self.settle_in_log(vec![(receipt, fate)], Vec::new()).await?;
+                    }
+                }
+            }
+            Ok(received)
+        })
+    }
+
+    fn extend(&self, receipts: &[Receipt], visibility: Duration) {
+        for receipt in receipts {
+            // A loan that is over cannot be prolonged; its settlement will be stale.
+            let route = RouteId(receipt.route);
+            let prolonged = self
+                .bus
+                .extend(route, receipt.seq, receipt.token, visibility);
+            tracing::trace!(seq = receipt.seq, prolonged, "extend");
+        }
+    }
+
+    fn settle(
+        &self,
+        fates: Vec<(Receipt, Fate)>,
+        events: Vec<Outgoing>,
+    ) -> BoxFuture<'_, Result<(), QueueError>> {
+        Box::pin(self.settle_in_log(fates, events))
+    }
+}

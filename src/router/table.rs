@@ -1,0 +1,221 @@
+//! The rules of every bus, compiled: from an event's bytes to its deliveries.
+
+use super::schema::{Breach, TypeSchema};
+use crate::bus::{NewDelivery, RouteId};
+use crate::clock::SharedClock;
+use crate::event::Event;
+use crate::rules::{EventError, Mode, Pattern, RuleId, RuleSet, Scratch, Snapshot};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A rule's end: one route.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Where it leads.
+    pub route: RouteId,
+    /// The route's name.
+    pub name: String,
+    /// Dotted path of the ordering key in the event.
+    pub order_by: Option<String>,
+    /// How long a new message waits.
+    pub delay: Duration,
+}
+
+/// Why the rules cannot be compiled.
+#[derive(Debug, thiserror::Error)]
+#[error("rule `{rule}`: {reason}")]
+pub struct TableError {
+    /// The rule.
+    pub rule: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// The rules of every bus, compiled. Immutable.
+pub struct Table {
+    buses: HashMap<String, BusRules>,
+    schemas: Vec<TypeSchema>,
+    version: u32,
+    clock: SharedClock,
+}
+
+/// The rules of one bus.
+struct BusRules {
+    set: RuleSet,
+    /// What `set` compiles to; made anew when a rule is added.
+    snapshot: Snapshot,
+    rules: Vec<Compiled>,
+    /// Scratch space of matches that are done, for those to come.
+    spare: Mutex<Vec<Scratch>>,
+}
+
+struct Compiled {
+    name: String,
+    pattern: Arc<Pattern>,
+    entries: Vec<Entry>,
+}
+
+impl Table {
+    /// No rules.
+    #[must_use]
+    pub fn new(version: u32, clock: SharedClock) -> Self {
+        Self {
+            buses: HashMap::new(),
+            schemas: Vec::new(),
+            version,
+            clock,
+        }
+    }
+
+    /// Version of the rules.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Adds a rule of `bus`.
+    ///
+    /// # Errors
+    /// When the matcher cannot take the pattern.
+    pub fn add(
+        &mut self,
+        bus: &str,
+        name: &str,
+        pattern: Arc<Pattern>,
+        entries: Vec<Entry>,
+    ) -> Result<(), TableError> {
+        let rules = self
+            .buses
+            .entry(bus.to_owned())
+            .or_insert_with(BusRules::new);
+        let error = |reason: String| TableError {
+            rule: name.to_owned(),
+            reason,
+        };
+        let id = u32::try_from(rules.rules.len()).map_err(|e| error(e.to_string()))?;
+        rules.set.add(RuleId(id), &pattern);
+        rules.snapshot = rules.set.snapshot();
+        rules.rules.push(Compiled {
+            name: name.to_owned(),
+            pattern,
+            entries,
+        });
+        Ok(())
+    }
+
+    /// Adds an event type that is checked when it arrives.
+    pub fn add_schema(&mut self, schema: TypeSchema) {
+        self.schemas.push(schema);
+    }
+
+    /// How an event breaks the schema of its type, if it does.
+    #[must_use]
+    pub fn breach(&self, event: &Event) -> Option<Breach> {
+        self.schemas.iter().find_map(|schema| schema.breach(event))
+    }
+
+    /// The deliveries of an event, one per target of each rule that matches.
+    ///
+    /// # Errors
+    /// When the event is not well-formed JSON.
+    pub fn deliveries(&self, bus: &str, event: &Event) -> Result<Vec<NewDelivery>, EventError> {
+        let mut deliveries = Vec::new();
+        self.matching(bus, event.text(), |rule| {
+            for entry in &rule.entries {
+                deliveries.push(self.delivery(entry, event));
+            }
+        })?;
+        Ok(deliveries)
+    }
+
+    /// Names of the routes that an event would take.
+    ///
+    /// # Errors
+    /// When the event is not well-formed JSON.
+    pub fn routes(&self, bus: &str, event: &[u8]) -> Result<Vec<String>, EventError> {
+        let mut names = Vec::new();
+        self.matching(bus, event, |rule| {
+            names.extend(rule.entries.iter().map(|entry| entry.name.clone()));
+        })?;
+        Ok(names)
+    }
+
+    /// Names and patterns of a bus's rules.
+    pub fn patterns(&self, bus: &str) -> impl Iterator<Item = (&str, &Arc<Pattern>)> {
+        self.buses
+            .get(bus)
+            .into_iter()
+            .flat_map(|rules| &rules.rules)
+            .map(|rule| (rule.name.as_str(), &rule.pattern))
+    }
+
+    fn matching(
+        &self,
+        bus: &str,
+        event: &[u8],
+        mut each: impl FnMut(&Compiled),
+    ) -> Result<(), EventError> {
+        let Some(rules) = self.buses.get(bus) else {
+            return Ok(());
+        };
+        let mut scratch = rules.scratch();
+        let matched = rules
+            .snapshot
+            .matches_in(Mode::Validating, event, &mut scratch);
+        let result = matched.map(|ids| {
+            for id in ids {
+                if let Some(rule) = rules.rules.get(id.0 as usize) {
+                    each(rule);
+                }
+            }
+        });
+        rules.give_back(scratch);
+        result
+    }
+
+    fn delivery(&self, entry: &Entry, event: &Event) -> NewDelivery {
+        let delay = i64::try_from(entry.delay.as_millis()).unwrap_or(i64::MAX);
+        NewDelivery {
+            route: entry.route,
+            key: entry
+                .order_by
+                .as_ref()
+                .and_then(|path| ordering_key(event, path)),
+            not_before_ms: (delay > 0).then(|| self.clock.now_ms().saturating_add(delay)),
+        }
+    }
+}
+
+impl BusRules {
+    fn new() -> Self {
+        Self {
+            set: RuleSet::default(),
+            snapshot: Snapshot::default(),
+            rules: Vec::new(),
+            spare: Mutex::new(Vec::new()),
+        }
+    }
+
+    fn scratch(&self) -> Scratch {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, scratch: Scratch) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.push(scratch);
+    }
+}
+
+/// The value at a dotted path, as text; a missing value keeps no order.
+fn ordering_key(event: &Event, path: &str) -> Option<String> {
+    let value = event.value();
+    let found = path
+        .split('.')
+        .try_fold(&value, |value, name| value.get(name))?;
+    Some(match found.as_str() {
+        Some(text) => text.to_owned(),
+        None => found.to_string(),
+    })
+}

@@ -1,0 +1,60 @@
+//! Event patterns: EventBridge's language, whole and exact.
+
+mod arrays;
+mod ast;
+mod blocks;
+mod complexity;
+mod cow;
+mod error;
+mod eval;
+mod explain;
+mod fold;
+mod index;
+mod ip;
+mod judge;
+mod keys;
+mod lint;
+mod matcher;
+mod number;
+mod parse;
+mod parse_clause;
+mod paths;
+mod ranges;
+mod reader;
+mod scan;
+mod snapshot;
+mod text;
+mod validate;
+mod wildcard;
+
+pub use ast::{AnythingBut, Branch, Clause, Field, Literal, Range};
+pub use error::{EventError, EventFault, PatternError};
+pub use explain::{BranchReport, ClauseReport, Explanation, FieldReport, explain};
+pub use fold::Folded;
+pub use ip::{Cidr, Ip};
+pub use lint::{Finding, FindingKind, canonical, case_slips, lint};
+pub use matcher::{Matcher, RuleSet};
+pub use parse::{MAX_BRANCHES, MAX_COMPLEXITY, MAX_FIELDS, Pattern};
+pub use snapshot::{Mode, Scratch, Snapshot};
+pub use text::Text;
+pub use wildcard::Wildcard;
+
+/// How many steps the matcher spends on the array consistency of one rule.
+pub const MAX_STEPS: u64 = 10_000_000;
+
+/// The caller's number for a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleId(pub u32);
+
+/// Whether one pattern matches one event. For many events, or many patterns,
+/// use a [`Matcher`].
+///
+/// # Errors
+///
+/// As [`Snapshot::matches`].
+pub fn matches(pattern: &Pattern, event: &[u8]) -> Result<bool, EventError> {
+    let mut rules = RuleSet::default();
+    rules.add(RuleId(0), pattern);
+    let mut scratch = Scratch::new();
+    rules.snapshot().matches(event, &mut scratch).map(|found| !found.is_empty())
+}

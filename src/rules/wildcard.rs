@@ -1,0 +1,129 @@
+//! `wildcard` patterns: `*` stands for any run of characters, `\*` and `\\`
+//! for the characters themselves.
+
+use super::text::Text;
+
+/// A parsed wildcard pattern.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Wildcard {
+    text: Text,
+    /// The literals between the stars; one more than there are stars. Only the
+    /// first and the last may be empty.
+    pieces: Box<[Box<[u8]>]>,
+}
+
+impl Wildcard {
+    /// Reads a pattern. The error is EventBridge's reason; its position counts
+    /// bytes and the opening quote.
+    pub(crate) fn parse(text: Text) -> Result<Self, String> {
+        let bytes = text.as_bytes();
+        let mut pieces = Vec::new();
+        let mut piece = Vec::new();
+        let mut at = 0;
+        while at < bytes.len() {
+            match (bytes[at], bytes.get(at + 1)) {
+                (b'*', Some(b'*')) => {
+                    return Err(format!("Consecutive wildcard characters at pos {}", at + 1));
+                }
+                (b'*', _) => pieces.push(std::mem::take(&mut piece).into_boxed_slice()),
+                (b'\\', Some(escaped @ (b'*' | b'\\'))) => {
+                    piece.push(*escaped);
+                    at += 1;
+                }
+                (b'\\', _) => return Err(format!("Invalid escape character at pos {}", at + 1)),
+                (byte, _) => piece.push(byte),
+            }
+            at += 1;
+        }
+        pieces.push(piece.into_boxed_slice());
+        Ok(Wildcard { text, pieces: pieces.into_boxed_slice() })
+    }
+
+    /// The pattern as it was written.
+    pub fn text(&self) -> &Text {
+        &self.text
+    }
+
+    /// The literals between the stars, escapes resolved; a pattern without a
+    /// star has one.
+    pub(crate) fn pieces(&self) -> &[Box<[u8]>] {
+        &self.pieces
+    }
+
+    /// Whether the pattern matches the whole of `value`: the ends are fixed,
+    /// and every piece between is taken at its first occurrence, which is
+    /// always safe. Linear in the length of the value.
+    pub(crate) fn matches(&self, value: &[u8]) -> bool {
+        let [first, middle @ .., last] = &self.pieces[..] else {
+            return value == &self.pieces[0][..];
+        };
+        let Some(rest) = value.strip_prefix(&first[..]) else {
+            return false;
+        };
+        let Some(mut rest) = rest.strip_suffix(&last[..]) else {
+            return false;
+        };
+        for piece in middle {
+            match find(rest, piece) {
+                Some(at) => rest = &rest[at + piece.len()..],
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+/// The first occurrence of `needle`. Short haystacks do not pay for the setup
+/// that makes long ones linear.
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    if haystack.len() > 128 {
+        return memchr::memmem::find(haystack, needle);
+    }
+    let (first, tail) = needle.split_first()?;
+    let last = haystack.len().checked_sub(needle.len())?;
+    let mut from = 0;
+    while let Some(at) = memchr::memchr(*first, &haystack[from..=last]) {
+        from += at + 1;
+        if haystack[from..].starts_with(tail) {
+            return Some(from - 1);
+        }
+        if from > last {
+            break;
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, value: &str) -> bool {
+        Wildcard::parse(Text::from(pattern)).unwrap().matches(value.as_bytes())
+    }
+
+    #[test]
+    fn stars_and_escapes() {
+        assert!(matches("", "") && !matches("", "a"));
+        assert!(matches("*", "") && matches("*", "abc"));
+        assert!(matches("a*b", "ab") && matches("a*b", "axxb") && !matches("a*b", "abx"));
+        assert!(!matches("ab*ba", "aba") && matches("ab*ba", "abba"));
+        assert!(matches("*a*a*", "xaxax") && !matches("*a*a*", "xax"));
+        assert!(matches(r"\*\\*", r"*\x") && !matches(r"\*", "x"));
+        assert!(matches("raw/*/7/*.csv", "raw/a/7/b.csv") && !matches("raw/*/7/*.csv", "raw/a/7.csv"));
+    }
+
+    #[test]
+    fn long_values() {
+        let value = format!("{}needle{}", "n".repeat(400), "e".repeat(400));
+        assert!(matches("*needle*", &value) && !matches("*needles*", &value));
+    }
+
+    #[test]
+    fn bad_patterns() {
+        let error = |pattern: &str| Wildcard::parse(Text::from(pattern)).unwrap_err();
+        assert_eq!(error("abc**def"), "Consecutive wildcard characters at pos 4");
+        assert_eq!(error(r"a\b"), "Invalid escape character at pos 2");
+        assert_eq!(error("a\\"), "Invalid escape character at pos 2");
+    }
+}

@@ -1,0 +1,12 @@
+//! The durable core, from outside: a model that it must agree with whatever breaks, and
+//! a real process that is killed.
+
+mod crash;
+mod load;
+mod model;
+mod world;
+
+/// A number from the environment, or the default.
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}

@@ -1,0 +1,14 @@
+//! The one integration binary: it drives the real program end to end. One
+//! binary, because linking is most of a test build's time.
+
+mod support;
+
+mod bus;
+mod cli;
+mod crash;
+mod diagnostics;
+mod examples;
+mod handlers;
+mod rules;
+mod sources;
+mod tidy;

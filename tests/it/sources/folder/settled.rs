@@ -1,0 +1,131 @@
+//! What happens to a file once its deliveries are settled.
+
+use super::*;
+use pointsman::sources::folder::Done;
+
+fn id(nest: &Nest, n: usize) -> String {
+    nest.bus.events()[n]["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_kept_and_known_to_be_done() {
+    let nest = Nest::new();
+    let handle = nest.started().await;
+    nest.write("a", "x");
+    nest.expect(&handle, &["a"]).await;
+    assert_eq!(handle.open_events(None, 10).await.unwrap(), [id(&nest, 0)]);
+    assert_eq!(handle.mark_done(&id(&nest, 0)).await.unwrap(), Done::Kept);
+    assert_eq!(handle.mark_done(&id(&nest, 0)).await.unwrap(), Done::Unknown);
+    assert_eq!(handle.mark_done("no id").await.unwrap(), Done::Unknown);
+    assert!(handle.open_events(None, 10).await.unwrap().is_empty());
+    assert_eq!(status(&handle).await.files.done, 1);
+    nest.expect(&handle, &["a"]).await;
+    handle.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn moved_files_keep_their_folders_and_never_replace_another() {
+    let mut nest = Nest::new();
+    // Below the root, where it must not be taken as new.
+    nest.options.after = After::Move(nest.path("done"));
+    nest.options.deletes = true;
+    let handle = nest.started().await;
+    fs::create_dir(nest.path("sub")).unwrap();
+    for (n, content) in ["one", "two", "three"].iter().enumerate() {
+        nest.drop_in("sub/a.csv", content);
+        nest.wait_for(&handle, n + 1).await;
+        let moved = loop {
+            // The ledger's row becomes `accepted` just after the bus has taken it.
+            match handle.mark_done(&id(&nest, n)).await.unwrap() {
+                Done::Unknown => tokio::time::sleep(Duration::from_millis(5)).await,
+                done => break done,
+            }
+        };
+        let name = ["a.csv", "a-1.csv", "a-2.csv"][n];
+        let path = nest.options.root.canonicalize().unwrap().join("done/sub").join(name);
+        assert_eq!(moved, Done::Moved(path.clone()));
+        assert_eq!(fs::read_to_string(path).unwrap(), *content);
+    }
+    pass(4).await;
+    handle.rescan().await.unwrap();
+    handle.wait_idle().await.unwrap();
+    assert_eq!(nest.bus.len(), 3, "neither news nor deletes");
+    assert!(fs::read_dir(nest.path("sub")).unwrap().next().is_none());
+    handle.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_version_of_the_event_is_deleted() {
+    let nest = Nest::with(|o| o.after = After::Delete);
+    let handle = nest.started().await;
+    nest.write("a", "x");
+    nest.write("b", "x");
+    nest.write("c", "x");
+    nest.expect(&handle, &["a", "b", "c"]).await;
+    let events = nest.bus.events();
+    let id = |name: &str| {
+        let event = events.iter().find(|e| key(e) == name).unwrap();
+        event["id"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(handle.mark_done(&id("a")).await.unwrap(), Done::Deleted);
+    assert!(!nest.path("a").exists());
+    fs::remove_file(nest.path("b")).unwrap();
+    assert_eq!(handle.mark_done(&id("b")).await.unwrap(), Done::Vanished);
+    // A newer one has come that nobody has handled.
+    nest.drop_in("c", "newer");
+    let done = handle.mark_done(&id("c")).await.unwrap();
+    assert!([Done::Superseded, Done::Unknown].contains(&done), "{done:?}");
+    assert_eq!(fs::read_to_string(nest.path("c")).unwrap(), "newer");
+    nest.expect(&handle, &["a", "b", "c", "c"]).await;
+    handle.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_to_another_device_is_a_whole_copy() {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(other) = tempfile::tempdir_in("/dev/shm") else {
+        eprintln!("no second file system here");
+        return;
+    };
+    let mut nest = Nest::new();
+    let device = |path: &Path| fs::metadata(path).unwrap().dev();
+    if device(other.path()) == device(&nest.options.root) {
+        eprintln!("no second file system here");
+        return;
+    }
+    nest.options.after = After::Move(other.path().join("done"));
+    let handle = nest.started().await;
+    let content = "0123456789".repeat(100_000);
+    nest.write("a.csv", &content);
+    nest.expect(&handle, &["a.csv"]).await;
+    let modified = fs::metadata(nest.path("a.csv")).unwrap().modified().unwrap();
+    let path = other.path().join("done/a.csv");
+    assert_eq!(
+        handle.mark_done(&id(&nest, 0)).await.unwrap(),
+        Done::Moved(path.clone())
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), content);
+    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), modified);
+    assert!(!nest.path("a.csv").exists());
+    assert_eq!(fs::read_dir(other.path().join("done")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(&nest.options.root).unwrap().count(), 0);
+    handle.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_after_action_is_finished_when_it_is_repeated() {
+    let nest = Nest::with(|o| o.after = After::Delete);
+    let handle = nest.started().await;
+    nest.write("a", "x");
+    nest.expect(&handle, &["a"]).await;
+    // As a kill leaves it between taking the file aside and deleting it.
+    let id = id(&nest, 0);
+    let held = nest.path(&format!(".pointsman-{}", id.replace('-', "")));
+    fs::rename(nest.path("a"), &held).unwrap();
+    handle.stop().await;
+    let handle = nest.started().await;
+    assert_eq!(handle.open_events(None, 10).await.unwrap(), [id.clone()]);
+    assert_eq!(handle.mark_done(&id).await.unwrap(), Done::Deleted);
+    assert!(!held.exists());
+    handle.stop().await;
+}

@@ -1,0 +1,3 @@
+//! Sources on the real things that they watch.
+
+mod folder;

@@ -37,6 +37,8 @@ pub mod topics;
 
 pub mod dlq;
 
+pub mod infer;
+
 // Assembly.
 pub mod app;
 pub mod config;

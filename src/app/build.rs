@@ -1,19 +1,19 @@
 //! Opening a node: ground first, then right to left, sources last.
 
 use super::wiring::{self, Wiring};
-use super::{Node, schedules};
+use super::{Node, after, schedules};
 use crate::bus::{Bus, BusError, BusOptions};
 use crate::clock::SharedClock;
 use crate::config::{Config, Source};
 use crate::delivery::Delivery;
 use crate::emit::Emitter;
 use crate::handlers::objects::Places;
-use crate::handlers::query::Query;
+use crate::handlers::query::{Query, QueryEnv};
 use crate::handlers::{Failure, Progress};
 use crate::observe::Metrics;
 use crate::router::{Router, TableError};
 use crate::sources::Intake;
-use crate::sources::folder::{FolderSource, SourceError};
+use crate::sources::folder::{After, FolderSource, SourceError};
 use crate::state::{State, StateError};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -92,12 +92,13 @@ impl Node {
             Arc::new(move |p: Progress| drop(tell.send(p))),
         );
         let mut node = Self {
-            query: Query::new(
-                data.join("lake"),
-                data.join("warehouse"),
-                data.join("rejects"),
-                config.node.query_memory_bytes,
-            ),
+            query: Query::new(QueryEnv {
+                lake: data.join("lake"),
+                warehouse: data.join("warehouse"),
+                rejects: data.join("rejects"),
+                scratch: data.join("scratch"),
+                memory_bytes: config.node.query_memory_bytes,
+            }),
             config: Arc::clone(&config),
             bus,
             router,
@@ -144,6 +145,15 @@ impl Node {
                 name: name.clone(),
                 error,
             })?;
+            let handle = Arc::new(handle);
+            if options.after != After::Keep {
+                self.tasks.spawn(after::run(
+                    name.clone(),
+                    Arc::clone(&handle),
+                    self.bus.clone(),
+                    self.stop_sources.child_token(),
+                ));
+            }
             self.folders.insert(name.clone(), handle);
         }
         for (name, schedule) in &self.config.schedules {

@@ -1,6 +1,7 @@
 //! The composition root: builds the parts right to left, shuts them down left
 //! to right. The edges (API, command line) hold a [`Node`] and nothing else.
 
+mod after;
 mod build;
 mod load;
 mod schedules;
@@ -47,7 +48,7 @@ pub struct Node {
     delivery: Delivery,
     /// Routes that have a consumer.
     worked: BTreeSet<String>,
-    folders: BTreeMap<String, FolderHandle>,
+    folders: BTreeMap<String, Arc<FolderHandle>>,
     stop_sources: CancellationToken,
     tasks: Tasks,
 }
@@ -55,7 +56,7 @@ pub struct Node {
 impl Node {
     /// The folder sources by name; empty while offline.
     #[must_use]
-    pub fn folders(&self) -> &BTreeMap<String, FolderHandle> {
+    pub fn folders(&self) -> &BTreeMap<String, Arc<FolderHandle>> {
         &self.folders
     }
 

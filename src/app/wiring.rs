@@ -236,11 +236,9 @@ impl Wiring<'_> {
                 transform_env(self.config),
                 self.places.clone(),
             )?),
-            HandlerKind::Load(options) => Arc::new(LoadHandler::new(
-                name,
-                options.clone(),
-                load_env(self.config),
-            )?),
+            HandlerKind::Load(options) => {
+                Arc::new(LoadHandler::new(options.clone(), load_env(self.config))?)
+            }
             HandlerKind::Exec(exec) => Arc::new(ExecHandler::new(exec.options())),
             HandlerKind::Http(webhook) => self.webhook(webhook)?,
         };

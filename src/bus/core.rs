@@ -63,6 +63,41 @@ pub(crate) struct Queue {
     pub closing: bool,
 }
 
+/// The wall clock without its jumps, for ages: what is to be forgotten or dropped must
+/// not go because somebody set the clock wrong for a moment.
+#[derive(Debug)]
+pub(crate) struct Steady {
+    /// Wall clock minus monotonic clock, in milliseconds.
+    offset: i64,
+    /// When a jump forward was first seen (monotonic), while it is not believed yet.
+    doubted: Option<u64>,
+}
+
+/// A jump forward is believed when it has stood for this long, in milliseconds: by then
+/// a suspended machine is told from a clock that somebody will set right.
+const BELIEVED_AFTER: u64 = 3_600_000;
+/// Clocks drift and are slewed by this much between two looks, in milliseconds.
+const SLEW: i64 = 2_000;
+
+impl Steady {
+    pub(crate) fn new(now: Now) -> Self {
+        Self { offset: now.wall.saturating_sub(now.mono as i64), doubted: None }
+    }
+
+    /// The time to measure ages by; never later than the wall clock by more than drift.
+    pub(crate) fn look(&mut self, now: Now) -> i64 {
+        let seen = now.wall.saturating_sub(now.mono as i64);
+        let forward = seen.saturating_sub(self.offset) > SLEW;
+        let since = *self.doubted.get_or_insert(now.mono);
+        if !forward || now.mono.saturating_sub(since) >= BELIEVED_AFTER {
+            // Backward is believed at once: it only makes things younger.
+            self.offset = seen;
+            self.doubted = None;
+        }
+        self.offset.saturating_add(now.mono as i64)
+    }
+}
+
 /// How the bus ended, if it did.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Life {
@@ -92,6 +127,7 @@ pub(crate) struct Core {
     pub free: AtomicU64,
     /// Size of all segments, kept up by the writer.
     pub log_bytes: AtomicU64,
+    pub steady: Mutex<Steady>,
     pub maintenance: Mutex<()>,
     pub maintenance_signal: Condvar,
     /// Held by one round of maintenance at a time.
@@ -102,6 +138,12 @@ impl Core {
     pub(crate) fn now(&self) -> Now {
         let mono = u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
         Now { wall: self.clock.now_ms(), mono }
+    }
+
+    /// The wall clock to measure ages by.
+    pub(crate) fn steady_ms(&self) -> i64 {
+        let now = self.now();
+        lock(&self.steady).look(now)
     }
 
     /// Fails when the bus takes no more work.

@@ -138,7 +138,7 @@ impl Core {
 
     pub(crate) fn expiring(&self, within: Duration) -> Vec<Expiring> {
         let keep = super::settle::millis(self.options.dead_letter_retention) as i64;
-        let horizon = self.clock.now_ms().saturating_add(super::settle::millis(within) as i64);
+        let horizon = self.steady_ms().saturating_add(super::settle::millis(within) as i64);
         let state = lock(&self.state);
         let mut expiring = Vec::new();
         for route in &state.routes {

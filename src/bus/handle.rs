@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use tokio::sync::broadcast;
 
 use super::cache::Cache;
-use super::core::{Core, Life, Queue, lock};
+use super::core::{Core, Life, Queue, Steady, lock};
 use super::error::BusError;
 use super::options::BusOptions;
 use super::recover::{self, RecoveryReport};
@@ -72,6 +72,7 @@ impl Handle {
             life: Mutex::new(Life::Open),
             damage: Mutex::new(report.damage.clone()),
             free: AtomicU64::new(free),
+            steady: Mutex::new(Steady::new(now)),
             maintenance: Mutex::new(()),
             maintenance_signal: Condvar::new(),
             maintaining: Mutex::new(()),

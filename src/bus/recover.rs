@@ -145,11 +145,10 @@ pub(crate) fn open(
         let path = segment::path(dir, sizes.keys().copied().next().unwrap_or(0));
         return Err(BusError::Corrupt { path, offset: 0, what: "no segment has a readable header".into() });
     }
-    for (&id, header) in &headers {
-        if header.is_none_or(|h| h.id != id) {
-            let damage = Damage::new(DamageKind::Header, id, 0, segment::HEADER as u64, "the segment's header is damaged");
-            recovery.report.damage.push(damage);
-        }
+    let bad = headers.iter().filter(|(id, header)| header.is_none_or(|h| h.id != **id));
+    let bad: Vec<u32> = bad.map(|(&id, _)| id).collect();
+    for id in bad {
+        recovery.note_header(id, sizes.keys().next_back() == Some(&id), now)?;
     }
     recovery.run(&sizes, now)
 }
@@ -308,24 +307,71 @@ impl Recovery<'_> {
             (Some((first, _)), Some((last, _))) => (first, last),
             _ => return Err(BusError::NoEvent(0)),
         };
+        // Whether a later segment holds something that was made durable, and with it
+        // everything before.
+        let mut proven = false;
         for &id in sizes.keys().rev() {
             let head = self.first_record(id)?;
-            match head {
-                Some(body) => match checkpoint::link(&body) {
-                    Ok(link) if !link.full => {}
-                    _ => match checkpoint::decode(&body, self.key) {
-                        Ok(state) => return Ok((id, state)),
-                        Err(e) => self.note_checkpoint(id, &format!("the checkpoint does not decode: expected {e}")),
-                    },
+            match head.as_ref().map(|body| (checkpoint::link(body), body)) {
+                Some((Ok(link), _)) if !link.full => {}
+                Some((_, body)) => match checkpoint::decode(body, self.key) {
+                    Ok(state) => return Ok((id, state)),
+                    Err(e) => self.note_checkpoint(id, &format!("the checkpoint does not decode: expected {e}")),
                 },
-                None if id == last => {}
-                None => self.note_checkpoint(id, "the checkpoint is damaged"),
+                // A crash came before the checkpoint, and the segment was gone on with; or
+                // an earlier start has met and accounted for it.
+                None if self.begins_with_commit(id)? || self.is_known_gap(id) => {}
+                None => {
+                    proven |= self.proof(id)? > 0;
+                    if proven {
+                        self.note_checkpoint(id, "the checkpoint is damaged");
+                    } else if id != last {
+                        let note = "a crash interrupted the segment's first write";
+                        let at = segment::HEADER as u64;
+                        let _ = add_holes(&**self.fs, self.dir, id, &[(at, at)]);
+                        self.report.damage.push(Damage::new(DamageKind::Gap, id, segment::HEADER as u64, 0, note));
+                    }
+                }
             }
+            proven = proven || self.proof(id)? > 0;
         }
         if first > 1 {
             self.note_checkpoint(first, "no checkpoint is readable; the queues are counted from the oldest segment");
         }
         Ok((first, State::new(self.key)))
+    }
+
+    fn begins_with_commit(&self, id: u32) -> Result<bool, BusError> {
+        let data = self.load(id)?;
+        let first = record::at(&data, segment::salt(self.key, id), segment::HEADER);
+        Ok(first.is_some_and(|f| f.kind == Kind::Commit))
+    }
+
+    fn is_known_gap(&self, id: u32) -> bool {
+        let holes = read_holes(&**self.fs, self.dir, id);
+        holes.iter().any(|h| h.0 == segment::HEADER as u64)
+    }
+
+    /// How much of a segment is known to have been durable.
+    fn proof(&self, id: u32) -> Result<u64, BusError> {
+        let data = self.load(id)?;
+        Ok(record::walk(&data, segment::salt(self.key, id), segment::HEADER).proof)
+    }
+
+    /// Reports a damaged header. That of the last segment is written again: everything
+    /// in it is known, and a crash may have kept it from the disk.
+    fn note_header(&mut self, id: u32, last: bool, now: Now) -> Result<(), BusError> {
+        let proven = !last || self.proof(id)? > 0;
+        let kind = if proven { DamageKind::Header } else { DamageKind::Gap };
+        let damage = Damage::new(kind, id, 0, segment::HEADER as u64, "the segment's header is damaged");
+        self.report.damage.push(damage);
+        if last {
+            let path = segment::path(self.dir, id);
+            let header = Header { id, key: self.key, created_ms: now.wall };
+            let file = self.fs.open(&path, Mode::Write).map_err(|e| BusError::io("open", path.clone(), &e))?;
+            file.write_at(0, &header.encode()).map_err(|e| BusError::io("write", path, &e))?;
+        }
+        Ok(())
     }
 
     fn note_checkpoint(&mut self, id: u32, note: &str) {
@@ -629,8 +675,14 @@ pub(crate) fn recount(core: &Core, id: u32, len: u64) -> Result<(Ledger, u32, u6
     let sizes = segment_sizes(&*core.fs, dir)?;
     let report = RecoveryReport::default();
     let mut recovery = Recovery { options: &core.options, fs: &core.fs, dir, key: core.table.key, report };
+    // From the last segment back to where one was dropped: what that one held is counted
+    // in the checkpoint after it, and no longer in the log.
+    let mut whole = id;
+    while whole > 1 && sizes.contains_key(&(whole - 1)) {
+        whole -= 1;
+    }
     let mut found = None;
-    for &candidate in sizes.keys().filter(|&&c| c <= id) {
+    for &candidate in sizes.keys().filter(|c| (whole..=id).contains(c)) {
         if let Some(body) = recovery.first_record(candidate)?
             && let Ok(state) = checkpoint::decode(&body, core.table.key)
         {

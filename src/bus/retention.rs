@@ -123,7 +123,7 @@ impl Core {
     }
 
     fn forget_ids(&self) {
-        let horizon = self.clock.now_ms().saturating_sub(recover::longest_window(&self.options));
+        let horizon = self.steady_ms().saturating_sub(recover::longest_window(&self.options));
         let floor = {
             let segments = self.table.read();
             let over = segments.closed.values().take_while(|c| c.meta.newest_ms < horizon);
@@ -134,7 +134,7 @@ impl Core {
 
     fn expire_dead(&self) -> Result<u64, BusError> {
         let keep = millis(self.options.dead_letter_retention);
-        let horizon = self.clock.now_ms().saturating_sub(i64::try_from(keep).unwrap_or(i64::MAX));
+        let horizon = self.steady_ms().saturating_sub(i64::try_from(keep).unwrap_or(i64::MAX));
         let mut over: BTreeMap<RouteId, Vec<u64>> = BTreeMap::new();
         for route in &lock(&self.state).routes {
             let seqs = route.dead.iter().filter(|(_, d)| d.dead_at_ms <= horizon).map(|(&seq, _)| seq);
@@ -173,7 +173,7 @@ impl Core {
 
     /// Drops segments that are past their time, copying forward what is still needed.
     fn retain(&self, done: &mut Maintained) -> Result<(), BusError> {
-        let now = self.clock.now_ms();
+        let now = self.steady_ms();
         let checkpoints = self.last_two_checkpoints()?;
         let mut excess = self.options.retention_bytes.map_or(0, |most| self.disk_bytes().saturating_sub(most));
         for closed in self.table.closed() {
@@ -338,7 +338,7 @@ impl Core {
     fn needed_now(&self, closed: &Closed) -> Result<Vec<u64>, BusError> {
         let found = self.table.read().closed.get(&closed.meta.id).cloned();
         match found {
-            Some(closed) => self.needed(&closed, self.clock.now_ms(), self.options.retention_bytes.is_some()),
+            Some(closed) => self.needed(&closed, self.steady_ms(), self.options.retention_bytes.is_some()),
             None => Ok(Vec::new()),
         }
     }

@@ -420,11 +420,13 @@ fn add_events(
         }
     }
     let mut accepted = Vec::with_capacity(events.len());
+    // Looked at for every commit, so that no jump of the clock goes by unseen.
+    let steady = core.steady_ms();
     let mut dedupe = lock(&core.dedupe);
     for event in events {
         let hash = index::id_hash(core.table.key, &event.bus, &event.id);
         if let Some(seq) = dedupe.get(hash)
-            && is_duplicate(core, batch, seq, &event, now)
+            && is_duplicate(core, batch, seq, &event, steady)
         {
             *batch.duplicates.entry(event.bus.clone()).or_default() += 1;
             accepted.push(Accepted { seq, duplicate: true });
@@ -440,7 +442,7 @@ fn add_events(
 }
 
 /// Whether the event `seq`, whose id has the same hash, makes `event` a duplicate.
-fn is_duplicate(core: &Core, batch: &Batch, seq: u64, event: &NewEvent, now: Now) -> bool {
+fn is_duplicate(core: &Core, batch: &Batch, seq: u64, event: &NewEvent, steady: i64) -> bool {
     let here = batch.events.first().map(|first| first.seq).filter(|&first| seq >= first);
     let first = match here {
         Some(first) => batch.events.get((seq - first) as usize).cloned(),
@@ -454,7 +456,7 @@ fn is_duplicate(core: &Core, batch: &Batch, seq: u64, event: &NewEvent, now: Now
     let Some(first) = first else { return true };
     let window = core.options.dedupe_by_bus.get(&*event.bus).unwrap_or(&core.options.dedupe_window);
     let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
-    first.bus == event.bus && first.id == event.id && now.wall.saturating_sub(first.accepted_ms) < window
+    first.bus == event.bus && first.id == event.id && steady.saturating_sub(first.accepted_ms) < window
 }
 
 fn stored(event: NewEvent, seq: u64, accepted_ms: i64) -> StoredEvent {

@@ -36,17 +36,32 @@ pub(super) fn lints(config: &Config) -> Vec<Diagnostic> {
 }
 
 /// Members of every event.
-const ENVELOPE: [&str; 9] =
-    ["version", "id", "source", "detail-type", "account", "time", "region", "resources", "replay-name"];
+const ENVELOPE: [&str; 9] = [
+    "version",
+    "id",
+    "source",
+    "detail-type",
+    "account",
+    "time",
+    "region",
+    "resources",
+    "replay-name",
+];
 
 fn patterns(config: &Config) -> Vec<Diagnostic> {
-    let schemas: Vec<(&EventSchema, Vec<String>)> =
-        config.event_schemas.iter().map(|schema| (schema, paths_of(&schema.document, "detail"))).collect();
+    let schemas: Vec<(&EventSchema, Vec<String>)> = config
+        .event_schemas
+        .iter()
+        .map(|schema| (schema, paths_of(&schema.document, "detail")))
+        .collect();
     let mut found = Vec::new();
     for (name, rule) in &config.rules {
         let mut known: Vec<&str> = Vec::new();
         for (schema, paths) in &schemas {
-            let event = [("source", schema.source.as_str()), ("detail-type", schema.detail_type.as_str())];
+            let event = [
+                ("source", schema.source.as_str()),
+                ("detail-type", schema.detail_type.as_str()),
+            ];
             if pattern::overlap(&rule.pattern, &event) > Overlap::Never {
                 known.extend(paths.iter().map(String::as_str));
             }
@@ -68,7 +83,12 @@ fn patterns(config: &Config) -> Vec<Diagnostic> {
 /// Dotted paths of the properties of a schema.
 fn paths_of(schema: &serde_json::Value, prefix: &str) -> Vec<String> {
     let mut paths = Vec::new();
-    for (name, property) in schema.get("properties").and_then(|p| p.as_object()).into_iter().flatten() {
+    for (name, property) in schema
+        .get("properties")
+        .and_then(|p| p.as_object())
+        .into_iter()
+        .flatten()
+    {
         let path = format!("{prefix}.{name}");
         paths.extend(paths_of(property, &path));
         paths.push(path);
@@ -90,7 +110,9 @@ fn twins(config: &Config) -> Vec<Diagnostic> {
                 To::Bus(to) => format!("the bus `{to}`"),
                 To::Webhook(_) => continue,
             };
-            let message = |first: &str| format!("the rules `{first}` and `{name}` both send the same events to {to}");
+            let message = |first: &str| {
+                format!("the rules `{first}` and `{name}` both send the same events to {to}")
+            };
             match seen.entry((&rule.bus, pattern.clone(), to.clone())) {
                 Entry::Vacant(entry) => {
                     entry.insert(name);
@@ -99,7 +121,11 @@ fn twins(config: &Config) -> Vec<Diagnostic> {
                     let first = *entry.get();
                     let place = |rule: &str| config.place(&format!("rules.{rule}"));
                     let diagnostic = Diagnostic::warning(&codes::REDUNDANT_PATTERN, message(first));
-                    found.push(diagnostic.at(place(name)).related(place(first), "the first is here"));
+                    found.push(
+                        diagnostic
+                            .at(place(name))
+                            .related(place(first), "the first is here"),
+                    );
                 }
                 Entry::Occupied(_) => {}
             }
@@ -132,38 +158,57 @@ fn plain(path: &Path) -> PathBuf {
 fn folders(config: &Config) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let data = plain(&config.node.data);
-    let all: Vec<_> = folder_sources(config).map(|(name, folder)| (name, folder, plain(&folder.root))).collect();
+    let all: Vec<_> = folder_sources(config)
+        .map(|(name, folder)| (name, folder, plain(&folder.root)))
+        .collect();
     for (index, (name, folder, root)) in all.iter().enumerate() {
         let place = config.place(&format!("sources.{name}.folder.path"));
-        if root.starts_with(&data) || (folder.recursive && data.starts_with(root)) {
+        if root.starts_with(&data) || taken_inside(folder, root, &data).is_some() {
             let message = format!("the source `{name}` watches the node's own `data` folder");
             let diagnostic = Diagnostic::error(&codes::SOURCE_OVERLAP, message).at(place.clone());
-            found.push(diagnostic.hint("watch a folder beside it, or set `node.data` to another place"));
+            found.push(
+                diagnostic
+                    .hint("watch a folder beside it, exclude it, or set `node.data` elsewhere"),
+            );
         }
         if let After::Move(to) = &folder.after
-            && let Some(inside) = moved_inside(folder, root, &plain(to))
+            && let Some(inside) = taken_inside(folder, root, &plain(to))
         {
-            let message = format!("files of `{name}` are moved to a folder where they are found again");
+            let message =
+                format!("files of `{name}` are moved to a folder where they are found again");
             let place = config.place(&format!("sources.{name}.folder.after.move"));
             let diagnostic = Diagnostic::error(&codes::SOURCE_OVERLAP, message).at(place);
-            found.push(diagnostic.hint(format!("exclude it: `exclude: [\"{}/**\"]`", inside.display())));
+            found.push(diagnostic.hint(match inside.as_os_str().is_empty() {
+                true => "move them to another folder".to_owned(),
+                false => format!("exclude it: `exclude: [\"{}/**\"]`", inside.display()),
+            }));
         }
         for (other_name, other, other_root) in &all[..index] {
             let within = (other.recursive && root.starts_with(other_root))
                 || (folder.recursive && other_root.starts_with(root));
-            if (root == other_root || within) && folder.include == other.include && folder.exclude == other.exclude {
-                let message = format!("the sources `{other_name}` and `{name}` take the same files, each on its own");
-                let diagnostic = Diagnostic::warning(&codes::SOURCE_OVERLAP, message).at(place.clone());
+            if (root == other_root || within)
+                && folder.include == other.include
+                && folder.exclude == other.exclude
+            {
+                let message = format!(
+                    "the sources `{other_name}` and `{name}` take the same files, each on its own"
+                );
+                let diagnostic =
+                    Diagnostic::warning(&codes::SOURCE_OVERLAP, message).at(place.clone());
                 let first = config.place(&format!("sources.{other_name}.folder.path"));
-                found.push(diagnostic.related(first, "and here").hint("watch separate folders, or separate `include` globs"));
+                found.push(
+                    diagnostic
+                        .related(first, "and here")
+                        .hint("watch separate folders, or separate `include` globs"),
+                );
             }
         }
     }
     found
 }
 
-/// The folder below the source that files are moved to, if they would be taken there.
-fn moved_inside(folder: &FolderOptions, root: &Path, to: &Path) -> Option<PathBuf> {
+/// The part of `to` below the source, if files there would be taken.
+fn taken_inside(folder: &FolderOptions, root: &Path, to: &Path) -> Option<PathBuf> {
     let inside = to.strip_prefix(root).ok()?;
     let sample = inside.join("x");
     let excluded = folder
@@ -171,23 +216,35 @@ fn moved_inside(folder: &FolderOptions, root: &Path, to: &Path) -> Option<PathBu
         .iter()
         .filter_map(|glob| globset::Glob::new(glob).ok())
         .any(|glob| glob.compile_matcher().is_match(&sample));
-    let hidden = !folder.hidden && inside.components().any(|c| c.as_os_str().to_string_lossy().starts_with('.'));
+    let hidden = !folder.hidden
+        && inside
+            .components()
+            .any(|c| c.as_os_str().to_string_lossy().starts_with('.'));
     let found = (folder.recursive || inside.as_os_str().is_empty()) && !excluded && !hidden;
     found.then(|| inside.to_path_buf())
 }
 
-fn targets<'a>(config: &'a Config) -> impl Iterator<Item = &'a To> {
-    config.rules.values().flat_map(|rule| rule.targets.iter().map(|target| &target.to))
+fn targets(config: &Config) -> impl Iterator<Item = &To> {
+    config
+        .rules
+        .values()
+        .flat_map(|rule| rule.targets.iter().map(|target| &target.to))
 }
 
 fn queues(config: &Config) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for name in config.queues.keys() {
         let place = config.place(&format!("queues.{name}"));
-        let read = config.handlers.values().any(|handler| handler.from.contains(name));
+        let read = config
+            .handlers
+            .values()
+            .any(|handler| handler.from.contains(name));
         let written = targets(config).any(|to| matches!(to, To::Queue(queue) if queue == name));
         if !read {
-            let diagnostic = Diagnostic::warning(&codes::UNREAD_QUEUE, format!("nobody reads the queue `{name}`"));
+            let diagnostic = Diagnostic::warning(
+                &codes::UNREAD_QUEUE,
+                format!("nobody reads the queue `{name}`"),
+            );
             let hint = format!("add `from: {name}` to a handler, or remove the queue");
             found.push(diagnostic.at(place.clone()).hint(hint));
         }
@@ -204,9 +261,16 @@ fn idle_handlers(config: &Config) -> Vec<Diagnostic> {
     for (name, handler) in &config.handlers {
         let named = targets(config).any(|to| matches!(to, To::Handler(handler) if handler == name));
         if handler.from.is_empty() && !named {
-            let diagnostic = Diagnostic::warning(&codes::IDLE_HANDLER, format!("the handler `{name}` gets nothing"));
+            let diagnostic = Diagnostic::warning(
+                &codes::IDLE_HANDLER,
+                format!("the handler `{name}` gets nothing"),
+            );
             let hint = "add `from: QUEUE`, or make it a target of a rule";
-            found.push(diagnostic.at(config.place(&format!("handlers.{name}"))).hint(hint));
+            found.push(
+                diagnostic
+                    .at(config.place(&format!("handlers.{name}")))
+                    .hint(hint),
+            );
         }
     }
     found
@@ -216,7 +280,10 @@ fn topics(config: &Config) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for name in config.topics.keys() {
         let notified = config.handlers.values().any(|handler| {
-            [&handler.notify.success, &handler.notify.failure].into_iter().flatten().any(|topic| topic == name)
+            [&handler.notify.success, &handler.notify.failure]
+                .into_iter()
+                .flatten()
+                .any(|topic| topic == name)
         });
         let targeted = targets(config).any(|to| matches!(to, To::Topic(topic) if topic == name));
         if !notified && !targeted {
@@ -229,10 +296,25 @@ fn topics(config: &Config) -> Vec<Diagnostic> {
 }
 
 fn buses(config: &Config) -> Vec<Diagnostic> {
-    let heard: Vec<&str> = config.rules.values().map(|rule| rule.bus.as_str()).chain([DEFAULT_BUS]).collect();
+    let heard: Vec<&str> = config
+        .rules
+        .values()
+        .map(|rule| rule.bus.as_str())
+        .chain([DEFAULT_BUS])
+        .collect();
     let mut senders: Vec<(String, &str)> = Vec::new();
-    senders.extend(config.sources.iter().map(|(name, s)| (format!("sources.{name}.bus"), s.bus())));
-    senders.extend(config.schedules.iter().map(|(name, s)| (format!("schedules.{name}.bus"), s.bus.as_str())));
+    senders.extend(
+        config
+            .sources
+            .iter()
+            .map(|(name, s)| (format!("sources.{name}.bus"), s.bus())),
+    );
+    senders.extend(
+        config
+            .schedules
+            .iter()
+            .map(|(name, s)| (format!("schedules.{name}.bus"), s.bus.as_str())),
+    );
     for (name, rule) in &config.rules {
         for (index, target) in rule.targets.iter().enumerate() {
             if let To::Bus(bus) = &target.to {
@@ -244,14 +326,19 @@ fn buses(config: &Config) -> Vec<Diagnostic> {
     for (path, bus) in &senders {
         if !heard.contains(bus) {
             let message = format!("no rule listens on the bus `{bus}`");
-            let diagnostic = Diagnostic::warning(&codes::UNHEARD_BUS, message).at(config.place(path));
+            let diagnostic =
+                Diagnostic::warning(&codes::UNHEARD_BUS, message).at(config.place(path));
             found.push(diagnostic.suggest(bus, heard.iter().copied()));
         }
     }
     // Events can be sent to any bus over HTTP, so a rule on a bus without a
     // sender is only odd when its name looks like a slip.
     for (name, rule) in &config.rules {
-        let others: Vec<&str> = senders.iter().map(|(_, bus)| *bus).chain([DEFAULT_BUS]).collect();
+        let others: Vec<&str> = senders
+            .iter()
+            .map(|(_, bus)| *bus)
+            .chain([DEFAULT_BUS])
+            .collect();
         if !others.contains(&rule.bus.as_str())
             && let Some(near) = nearest(&rule.bus, &others)
         {

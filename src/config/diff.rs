@@ -38,7 +38,15 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Diff> {
     let (before, after) = (plan::plan(old), plan::plan(new));
     let mut found = Vec::new();
     let empty = serde_json::Map::new();
-    for section in ["node", "sources", "queues", "rules", "handlers", "topics", "schedules"] {
+    for section in [
+        "node",
+        "sources",
+        "queues",
+        "rules",
+        "handlers",
+        "topics",
+        "schedules",
+    ] {
         let side = |value: &Value| value[section].as_object().unwrap_or(&empty).clone();
         let (was, is) = (side(&before), side(&after));
         let mut names: Vec<&String> = was.keys().chain(is.keys()).collect();
@@ -58,8 +66,16 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Diff> {
                 }
             };
             if change != Change::Changed || !fields.is_empty() {
-                let fields = fields.into_iter().filter(|field| !field.is_empty()).collect();
-                found.push(Diff { change, section: section.to_owned(), name: name.clone(), fields });
+                let fields = fields
+                    .into_iter()
+                    .filter(|field| !field.is_empty())
+                    .collect();
+                found.push(Diff {
+                    change,
+                    section: section.to_owned(),
+                    name: name.clone(),
+                    fields,
+                });
             }
         }
     }
@@ -70,10 +86,21 @@ fn compare(was: &Value, is: &Value, path: &str, fields: &mut Vec<String>) {
     match (was.as_object(), is.as_object()) {
         (Some(old), Some(new)) => {
             let nothing = Value::Null;
-            let keys = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
+            let keys = old
+                .keys()
+                .chain(new.keys().filter(|key| !old.contains_key(*key)));
             for key in keys {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                compare(old.get(key).unwrap_or(&nothing), new.get(key).unwrap_or(&nothing), &path, fields);
+                let path = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
+                compare(
+                    old.get(key).unwrap_or(&nothing),
+                    new.get(key).unwrap_or(&nothing),
+                    &path,
+                    fields,
+                );
             }
         }
         _ if was != is => fields.push(path.to_owned()),
@@ -85,11 +112,19 @@ fn compare(was: &Value, is: &Value, path: &str, fields: &mut Vec<String>) {
 fn secrets(old: &Config, new: &Config, path: &str) -> Vec<String> {
     let below = |field: &str| {
         let rest = field.strip_prefix(path)?;
-        if rest.is_empty() { Some(String::new()) } else { rest.strip_prefix('.').map(str::to_owned) }
+        if rest.is_empty() {
+            Some(String::new())
+        } else {
+            rest.strip_prefix('.').map(str::to_owned)
+        }
     };
     new.shown
         .iter()
-        .filter(|(field, text)| old.shown.get(*field).is_some_and(|was| was.reveal() != text.reveal()))
+        .filter(|(field, text)| {
+            old.shown
+                .get(*field)
+                .is_some_and(|was| was.reveal() != text.reveal())
+        })
         .filter_map(|(field, _)| below(field))
         .collect()
 }

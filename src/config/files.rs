@@ -39,7 +39,11 @@ pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
     // Opening a named pipe would wait for its other end.
     let kind = std::fs::metadata(path)?;
     if !kind.is_file() {
-        return Err(ReadError::NotAFile(if kind.is_dir() { "folder" } else { "device or pipe" }));
+        return Err(ReadError::NotAFile(if kind.is_dir() {
+            "folder"
+        } else {
+            "device or pipe"
+        }));
     }
     let file = std::fs::File::open(path)?;
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
@@ -63,7 +67,10 @@ pub(super) fn list(folder: &Path, keep: impl Fn(&str) -> bool) -> std::io::Resul
     let mut found = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         // Editors leave hidden files beside the ones that they edit.
         if !name.starts_with('.') && keep(name) && !path.is_dir() {
             found.push(path);

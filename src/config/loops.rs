@@ -26,14 +26,18 @@ pub(super) fn check(config: &Config) -> Vec<Diagnostic> {
     let mut graph: Graph<'_> = Graph::new();
     let mut fed = Fed::new();
     for route in config.routes() {
-        let Some(rule) = config.rules.get(route.rule).filter(|rule| rule.enabled) else { continue };
+        let Some(rule) = config.rules.get(route.rule).filter(|rule| rule.enabled) else {
+            continue;
+        };
         let found = edges(config, &route, rule, &mut fed);
         graph.entry(route.rule).or_default().extend(found);
     }
     let mut seen = BTreeSet::new();
     let mut diagnostics = Vec::new();
     for start in graph.keys() {
-        let Some(way) = shortest_loop(&graph, start) else { continue };
+        let Some(way) = shortest_loop(&graph, start) else {
+            continue;
+        };
         let members: BTreeSet<&str> = way.iter().map(|edge| edge.to).collect();
         if seen.insert(members) {
             diagnostics.push(describe(config, start, &way));
@@ -43,7 +47,11 @@ pub(super) fn check(config: &Config) -> Vec<Diagnostic> {
 }
 
 fn enabled(config: &Config) -> impl Iterator<Item = (&str, &Rule)> {
-    config.rules.iter().filter(|(_, rule)| rule.enabled).map(|(name, rule)| (name.as_str(), rule))
+    config
+        .rules
+        .iter()
+        .filter(|(_, rule)| rule.enabled)
+        .map(|(name, rule)| (name.as_str(), rule))
 }
 
 /// Bus and table -> the rules that match what a transform emits, and whether always.
@@ -51,7 +59,11 @@ type Fed<'a> = BTreeMap<(&'a str, &'a str), Vec<(&'a str, bool)>>;
 
 /// Rules on `bus` that match what a transform into `table` emits.
 fn fed_by<'a>(config: &'a Config, bus: &'a str, table: &'a str) -> Vec<(&'a str, bool)> {
-    let emitted = [("source", emit::SOURCE), ("detail-type", READY), ("detail.table", table)];
+    let emitted = [
+        ("source", emit::SOURCE),
+        ("detail-type", READY),
+        ("detail.table", table),
+    ];
     enabled(config)
         .filter(|(_, rule)| rule.bus == bus)
         .map(|(name, rule)| (name, pattern::overlap(&rule.pattern, &emitted)))
@@ -60,18 +72,32 @@ fn fed_by<'a>(config: &'a Config, bus: &'a str, table: &'a str) -> Vec<(&'a str,
         .collect()
 }
 
-fn edges<'a>(config: &'a Config, route: &Route<'a>, rule: &'a Rule, fed: &mut Fed<'a>) -> Vec<Edge<'a>> {
+fn edges<'a>(
+    config: &'a Config,
+    route: &Route<'a>,
+    rule: &'a Rule,
+    fed: &mut Fed<'a>,
+) -> Vec<Edge<'a>> {
     let mut edges = Vec::new();
     for handler in &route.handlers {
-        let Some(HandlerKind::Transform(transform)) = config.handlers.get(*handler).map(|h| &h.kind) else {
+        let Some(HandlerKind::Transform(transform)) =
+            config.handlers.get(*handler).map(|h| &h.kind)
+        else {
             continue;
         };
         let table = transform.write.table.as_str();
         // What a handler emits goes onto the bus that its cause came by.
         let bus = rule.bus.as_str();
-        for (to, always) in fed.entry((bus, table)).or_insert_with(|| fed_by(config, bus, table)) {
+        for (to, always) in fed
+            .entry((bus, table))
+            .or_insert_with(|| fed_by(config, bus, table))
+        {
             let through = format!("handler `{handler}` emits `{READY}` of table `{table}`");
-            edges.push(Edge { to, through, always: *always });
+            edges.push(Edge {
+                to,
+                through,
+                always: *always,
+            });
         }
     }
     if let To::Bus(bus) = &route.target.to {
@@ -79,7 +105,11 @@ fn edges<'a>(config: &'a Config, route: &Route<'a>, rule: &'a Rule, fed: &mut Fe
             if !pattern::disjoint(&rule.pattern, &target.pattern) {
                 let through = format!("the event goes to bus `{bus}`");
                 let always = rule.pattern_text == target.pattern_text;
-                edges.push(Edge { to: other, through, always });
+                edges.push(Edge {
+                    to: other,
+                    through,
+                    always,
+                });
             }
         }
     }
@@ -88,7 +118,8 @@ fn edges<'a>(config: &'a Config, route: &Route<'a>, rule: &'a Rule, fed: &mut Fe
 
 /// The shortest way from `start` back to it.
 fn shortest_loop<'a, 'g>(graph: &'g Graph<'a>, start: &str) -> Option<Vec<&'g Edge<'a>>> {
-    let mut queue: VecDeque<Vec<&Edge<'a>>> = graph.get(start)?.iter().map(|edge| vec![edge]).collect();
+    let mut queue: VecDeque<Vec<&Edge<'a>>> =
+        graph.get(start)?.iter().map(|edge| vec![edge]).collect();
     let mut visited = BTreeSet::new();
     while let Some(way) = queue.pop_front() {
         let last = way.last()?.to;
@@ -120,5 +151,7 @@ fn describe(config: &Config, start: &str, way: &[&Edge<'_>]) -> Diagnostic {
     for edge in way {
         chain.push_str(&format!(" -> {} -> rule `{}`", edge.through, edge.to));
     }
-    diagnostic.note(chain).hint("make the pattern narrower, for example by `source` or by `table` in `detail`")
+    diagnostic
+        .note(chain)
+        .hint("make the pattern narrower, for example by `source` or by `table` in `detail`")
 }

@@ -1,6 +1,6 @@
 //! Spanned YAML -> as written -> as used.
 //!
-//! `yaml` makes a tree in which every value knows its place; `decode*` read it
+//! `yaml` makes a tree in which every value knows its place; `decode` reads it
 //! by the tables of `fields` into `raw`, where each value is sound in itself;
 //! `resolve` looks up names and makes the [`Config`] that the rest of the
 //! program uses; `checks` look at the whole. No step stops at a mistake: all of
@@ -8,12 +8,9 @@
 
 mod checks;
 mod decode;
-mod decode_handlers;
-mod decode_rules;
 mod diff;
 mod fields;
 mod files;
-mod folder;
 mod loops;
 mod model;
 mod pattern;
@@ -34,8 +31,9 @@ mod yaml;
 pub use checks::Checker;
 pub use diff::{Change, Diff, diff};
 pub use model::{
-    Config, DEFAULT_BUS, DiskQuota, EventSchema, Exec, Handler, HandlerKind, Node, Queue, Route, Rule, Schedule,
-    SchemaPolicy, Source, Subscription, SubscriptionProtocol, Target, TargetInput, To, Topic, Webhook, When,
+    Config, DEFAULT_BUS, DiskQuota, EventSchema, Exec, Handler, HandlerKind, Node, Queue, Route,
+    Rule, Schedule, SchemaPolicy, Source, Subscription, SubscriptionProtocol, Target, TargetInput,
+    To, Topic, Webhook, When,
 };
 pub use rule_tests::{RuleTest, run_tests};
 pub use schema::{json_schema, reference};
@@ -82,7 +80,11 @@ impl Loaded {
             self.diagnostics.extend(checker.check(config));
         }
         tidy(&mut self.diagnostics);
-        if self.diagnostics.iter().any(|d| d.severity == Severity::Error) {
+        if self
+            .diagnostics
+            .iter()
+            .any(|d| d.severity == Severity::Error)
+        {
             self.config = None;
         }
     }
@@ -138,7 +140,12 @@ struct Found {
 
 impl Found {
     fn below(cx: &Cx<'_>) -> Self {
-        let mut found = Self { yaml: Vec::new(), tests: Vec::new(), schemas: Vec::new(), diagnostics: Vec::new() };
+        let mut found = Self {
+            yaml: Vec::new(),
+            tests: Vec::new(),
+            schemas: Vec::new(),
+            diagnostics: Vec::new(),
+        };
         let is_yaml = |name: &str| name.ends_with(".yaml") || name.ends_with(".yml");
         let is_test = |name: &str| name.ends_with(".test.yaml") || name.ends_with(".test.yml");
         let main = cx.root.join("pointsman.yaml");
@@ -146,7 +153,9 @@ impl Found {
             found.yaml.push(main);
         }
         let mut rules = found.list(cx, "rules", is_yaml);
-        found.tests = rules.extract_if(.., |path| is_test(&path.to_string_lossy())).collect();
+        found.tests = rules
+            .extract_if(.., |path| is_test(&path.to_string_lossy()))
+            .collect();
         found.yaml.append(&mut rules);
         found.schemas = found.list(cx, "schemas", |name| name.ends_with(".json"));
         if found.yaml.is_empty() && found.diagnostics.is_empty() {
@@ -159,8 +168,12 @@ impl Found {
 
     fn list(&mut self, cx: &Cx<'_>, folder: &str, keep: impl Fn(&str) -> bool) -> Vec<PathBuf> {
         files::list(&cx.root.join(folder), keep).unwrap_or_else(|error| {
-            let message = format!("the folder `{folder}` cannot be read: {}", files::reason(&error));
-            self.diagnostics.push(Diagnostic::error(&codes::FILE_UNREADABLE, message).at(Place::file(folder)));
+            let message = format!(
+                "the folder `{folder}` cannot be read: {}",
+                files::reason(&error)
+            );
+            self.diagnostics
+                .push(Diagnostic::error(&codes::FILE_UNREADABLE, message).at(Place::file(folder)));
             Vec::new()
         })
     }
@@ -180,7 +193,11 @@ impl Opened {
         let name = self.shown.display().to_string();
         Field {
             cx,
-            file: File { path: &self.shown, text: &self.text, lines: &self.lines },
+            file: File {
+                path: &self.shown,
+                text: &self.text,
+                lines: &self.lines,
+            },
             item: &self.item,
             name,
             key_span: 0..0,
@@ -207,7 +224,12 @@ fn open(cx: &Cx<'_>, path: &Path) -> Result<Option<Opened>, ()> {
     cx.diagnostics.borrow_mut().extend(diagnostics);
     match broken {
         true => Err(()),
-        false => Ok(item.map(|item| Opened { lines: Lines::of(&text), shown, text, item })),
+        false => Ok(item.map(|item| Opened {
+            lines: Lines::of(&text),
+            shown,
+            text,
+            item,
+        })),
     }
 }
 
@@ -219,7 +241,10 @@ fn read_all(cx: &Cx<'_>, found: &Found) -> Option<Config> {
     for file in &files {
         decode::file(&file.top(cx), &mut raw);
     }
-    let node = raw.node.take().map_or_else(|| default_node(cx.root), |node| node.value);
+    let node = raw
+        .node
+        .take()
+        .map_or_else(|| default_node(cx.root), |node| node.value);
     let sections = resolve::resolve(raw, cx, whole);
     let mut config = Config {
         root: cx.root.to_path_buf(),
@@ -237,7 +262,12 @@ fn read_all(cx: &Cx<'_>, found: &Found) -> Option<Config> {
         texts: cx.sources.borrow().clone(),
     };
     config.rules_version = plan::rules_version(&config);
-    let broken = |cx: &Cx<'_>| cx.diagnostics.borrow().iter().any(|d| d.severity == Severity::Error);
+    let broken = |cx: &Cx<'_>| {
+        cx.diagnostics
+            .borrow()
+            .iter()
+            .any(|d| d.severity == Severity::Error)
+    };
     cx.diagnostics.borrow_mut().extend(checks::errors(&config));
     if !broken(cx) {
         cx.diagnostics.borrow_mut().extend(checks::lints(&config));
@@ -263,4 +293,3 @@ fn default_node(root: &Path) -> Node {
         region: event.region,
     }
 }
-

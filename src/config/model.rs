@@ -11,6 +11,7 @@ use crate::handlers::http::WebhookOptions;
 use crate::handlers::load::LoadOptions;
 use crate::handlers::transform::TransformOptions;
 use crate::rules::Pattern;
+use crate::rules::input::TargetInputSpec;
 use crate::sources::folder::FolderOptions;
 use crate::topics::{Protocol, SubscriptionOptions, TopicOptions};
 use chrono_tz::Tz;
@@ -211,6 +212,21 @@ pub enum TargetInput {
         /// The text, with `<name>` where a variable goes.
         template: String,
     },
+}
+
+impl TargetInput {
+    /// The input as the rules engine compiles it.
+    #[must_use]
+    pub fn spec(&self) -> TargetInputSpec<'_> {
+        match self {
+            Self::Event => TargetInputSpec::Event,
+            Self::Constant(text) => TargetInputSpec::Constant(text),
+            Self::Path(path) => TargetInputSpec::Path(path),
+            Self::Transformer { paths, template } => {
+                TargetInputSpec::Transformer { paths, template }
+            }
+        }
+    }
 }
 
 /// What is done with events.

@@ -31,7 +31,11 @@ pub(super) fn read(field: &Field<'_>) -> Option<(Pattern, String)> {
             }
         }
         Some(_) => {
-            let message = format!("`{}` must be a table, not {}", field.name, field.item.describe());
+            let message = format!(
+                "`{}` must be a table, not {}",
+                field.name,
+                field.item.describe()
+            );
             field.report(field.error(&codes::BAD_PATTERN, message).hint(
                 "a pattern has the event's shape: `{ source: [aws.s3], detail: { size: [{ exists: true }] } }`",
             ));
@@ -68,7 +72,9 @@ fn from_tree(field: &Field<'_>) -> Option<(Pattern, String)> {
 
 /// Remembers where the pattern's fields were written, by their path in the event.
 fn note_places(field: &Field<'_>, item: &Item, path: &str) {
-    let Node::Table(entries) = &item.node else { return };
+    let Node::Table(entries) = &item.node else {
+        return;
+    };
     for entry in entries.iter() {
         let path = format!("{path}.{}", entry.key);
         let place = field.file.place(entry.key_span.clone());
@@ -80,9 +86,13 @@ fn note_places(field: &Field<'_>, item: &Item, path: &str) {
 /// The pattern without the field that holds `span`; `None` when nothing is left
 /// or the mistake is not in a field.
 fn without(item: &Item, span: &Range<usize>) -> Option<Item> {
-    let Node::Table(entries) = &item.node else { return None };
+    let Node::Table(entries) = &item.node else {
+        return None;
+    };
     let holds = |range: &Range<usize>| range.start <= span.start && span.end <= range.end;
-    let index = entries.iter().position(|entry| holds(&entry.key_span) || holds(&entry.item.span))?;
+    let index = entries
+        .iter()
+        .position(|entry| holds(&entry.key_span) || holds(&entry.item.span))?;
     let mut entries = entries.as_ref().clone();
     match without(&entries[index].item, span) {
         Some(inner) => entries[index].item = inner,
@@ -92,13 +102,20 @@ fn without(item: &Item, span: &Range<usize>) -> Option<Item> {
     }
     let node = Node::Table(entries.into());
     let empty = matches!(&node, Node::Table(entries) if entries.is_empty());
-    (!empty).then(|| Item { node, span: item.span.clone() })
+    (!empty).then(|| Item {
+        node,
+        span: item.span.clone(),
+    })
 }
 
 fn diagnostic(error: &PatternError, field: &Field<'_>, span: Option<&Range<usize>>) -> Diagnostic {
     let subject = match error.field.is_empty() {
         true => format!("`{}` is not valid", field.name),
-        false => format!("`{}` at `{}` is not valid", field.name, shorten(&error.field)),
+        false => format!(
+            "`{}` at `{}` is not valid",
+            field.name,
+            shorten(&error.field)
+        ),
     };
     let reason = error.reason.trim_end_matches('.');
     let diagnostic = Diagnostic::error(&codes::BAD_PATTERN, format!("{subject}: {reason}"));
@@ -140,7 +157,8 @@ impl Json {
                     self.comma(index);
                     let key = self.text.len();
                     self.string(&entry.key);
-                    self.origins.push((key..self.text.len(), entry.key_span.clone()));
+                    self.origins
+                        .push((key..self.text.len(), entry.key_span.clone()));
                     self.text.push(':');
                     self.write(&entry.item, field);
                 }
@@ -148,7 +166,8 @@ impl Json {
             }
             Node::Scalar { .. } => self.scalar(item, field),
         }
-        self.origins.push((start..self.text.len(), item.span.clone()));
+        self.origins
+            .push((start..self.text.len(), item.span.clone()));
     }
 
     fn comma(&mut self, index: usize) {
@@ -166,7 +185,10 @@ impl Json {
             Some(Scalar::OddNumber(text)) => {
                 if let Some(field) = field {
                     let place = field.file.place(item.span.clone());
-                    field.report(odd_number(Diagnostic::error(&codes::AMBIGUOUS_SCALAR, "").at(place), text));
+                    field.report(odd_number(
+                        Diagnostic::error(&codes::AMBIGUOUS_SCALAR, "").at(place),
+                        text,
+                    ));
                 }
                 self.failed = true;
                 self.text.push_str("null");
@@ -175,7 +197,8 @@ impl Json {
     }
 
     fn string(&mut self, text: &str) {
-        self.text.push_str(&serde_json::Value::from(text).to_string());
+        self.text
+            .push_str(&serde_json::Value::from(text).to_string());
     }
 
     /// The YAML bytes of the smallest part that holds `offset..end`.
@@ -206,7 +229,10 @@ pub(super) fn lint(pattern: &Pattern, known: &[&str]) -> Vec<(&'static Code, Str
         FindingKind::RedundantBranch | FindingKind::RedundantClause => &codes::REDUNDANT_PATTERN,
         FindingKind::CaseSlip => &codes::UNKNOWN_PATH,
     };
-    findings.into_iter().map(|f| (code(f.kind), f.path, f.message)).collect()
+    findings
+        .into_iter()
+        .map(|f| (code(f.kind), f.path, f.message))
+        .collect()
 }
 
 /// A text that is equal for patterns that mean the same by their form.
@@ -246,19 +272,33 @@ pub(super) fn overlap(pattern: &Pattern, known: &[(&str, &str)]) -> Overlap {
             .min()
             .unwrap_or(Overlap::Always)
     };
-    pattern.branches().iter().map(branch).max().unwrap_or(Overlap::Never)
+    pattern
+        .branches()
+        .iter()
+        .map(branch)
+        .max()
+        .unwrap_or(Overlap::Never)
 }
 
 fn meets(clause: &Clause, value: &str) -> Overlap {
-    let sure = |answer: bool| if answer { Overlap::Always } else { Overlap::Never };
+    let sure = |answer: bool| {
+        if answer {
+            Overlap::Always
+        } else {
+            Overlap::Never
+        }
+    };
     match clause {
         Clause::Text(text) => sure(text.as_bytes() == value.as_bytes()),
         Clause::Prefix(text) => sure(value.as_bytes().starts_with(text.as_bytes())),
         Clause::Suffix(text) => sure(value.as_bytes().ends_with(text.as_bytes())),
         Clause::Exists(wanted) => sure(*wanted),
-        Clause::Null | Clause::Bool(_) | Clause::Number(_) | Clause::Range(_) | Clause::Cidr(_) | Clause::Ip(..) => {
-            Overlap::Never
-        }
+        Clause::Null
+        | Clause::Bool(_)
+        | Clause::Number(_)
+        | Clause::Range(_)
+        | Clause::Cidr(_)
+        | Clause::Ip(..) => Overlap::Never,
         _ => Overlap::Maybe,
     }
 }
@@ -279,7 +319,10 @@ fn apart(exact: &crate::rules::Branch, other: &crate::rules::Branch) -> bool {
         field.clauses().iter().all(|clause| match clause {
             Clause::Text(text) => {
                 let text = text.to_lossy();
-                theirs.clauses().iter().all(|clause| meets(clause, &text) == Overlap::Never)
+                theirs
+                    .clauses()
+                    .iter()
+                    .all(|clause| meets(clause, &text) == Overlap::Never)
             }
             _ => false,
         })

@@ -2,8 +2,8 @@
 //! every reference as it was written.
 
 use super::model::{
-    Config, Exec, Handler, HandlerKind, Node, Queue, Rule, Schedule, SchemaPolicy, Source, Subscription,
-    SubscriptionProtocol, Target, TargetInput, To, Webhook, When,
+    Config, Exec, Handler, HandlerKind, Node, Queue, Rule, Schedule, SchemaPolicy, Source,
+    Subscription, SubscriptionProtocol, Target, TargetInput, To, Webhook, When,
 };
 use super::units::{format_duration, format_size};
 use crate::delivery::RetryPolicy;
@@ -33,7 +33,10 @@ impl std::fmt::Debug for Config {
 pub(super) fn rules_version(config: &Config) -> u32 {
     let all = plan(config);
     let digest = Sha256::digest(format!("{}{}", all["rules"], all["handlers"]));
-    digest.iter().take(4).fold(0, |hash, byte| (hash << 8) | u32::from(*byte))
+    digest
+        .iter()
+        .take(4)
+        .fold(0, |hash, byte| (hash << 8) | u32::from(*byte))
 }
 
 /// The whole configuration as JSON.
@@ -68,7 +71,10 @@ pub(super) fn plan(config: &Config) -> Value {
 /// value went to another path, wherever the value stands.
 fn redact(config: &Config, value: &mut Value) {
     for (path, text) in &config.shown {
-        let pointer = format!("/{}", path.replace('~', "~0").replace('/', "~1").replace('.', "/"));
+        let pointer = format!(
+            "/{}",
+            path.replace('~', "~0").replace('/', "~1").replace('.', "/")
+        );
         if let Some(leaf) = value.pointer_mut(&pointer)
             && !leaf.is_object()
             && !leaf.is_array()
@@ -85,8 +91,12 @@ fn replace(value: &mut Value, secret: &str, shown: &str) {
         Value::String(text) if text == secret => shown.clone_into(text),
         // A short value inside a longer text would be found everywhere.
         Value::String(text) if secret.len() >= 8 => *text = text.replace(secret, shown),
-        Value::Array(items) => items.iter_mut().for_each(|item| replace(item, secret, shown)),
-        Value::Object(members) => members.values_mut().for_each(|item| replace(item, secret, shown)),
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| replace(item, secret, shown)),
+        Value::Object(members) => members
+            .values_mut()
+            .for_each(|item| replace(item, secret, shown)),
         _ => {}
     }
 }
@@ -106,7 +116,10 @@ impl Paths<'_> {
 }
 
 fn each<T>(all: &BTreeMap<String, T>, show: impl Fn(&T) -> Value) -> Value {
-    all.iter().map(|(name, one)| (name.clone(), show(one))).collect::<Map<_, _>>().into()
+    all.iter()
+        .map(|(name, one)| (name.clone(), show(one)))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn node(node: &Node, paths: &Paths<'_>) -> Value {
@@ -194,6 +207,7 @@ fn rule(rule: &Rule) -> Value {
         "bus": rule.bus,
         "enabled": rule.enabled,
         "pattern": parsed(&rule.pattern_text),
+        "wildcard_complexity": rule.pattern.complexity(),
         "targets": rule.targets.iter().map(target).collect::<Vec<_>>(),
     })
 }
@@ -289,7 +303,11 @@ fn format_name(format: Format) -> &'static str {
 }
 
 fn transform(options: &TransformOptions, paths: &Paths<'_>) -> Value {
-    let tables: BTreeMap<_, _> = options.tables.iter().map(|(name, path)| (name, paths.show(path))).collect();
+    let tables: BTreeMap<_, _> = options
+        .tables
+        .iter()
+        .map(|(name, path)| (name, paths.show(path)))
+        .collect();
     json!({
         "read": {
             "input": match options.read.input {

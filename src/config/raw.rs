@@ -73,7 +73,7 @@ impl RawRetry {
 
 pub(super) struct RawRule {
     pub description: Option<String>,
-    pub bus: At<String>,
+    pub bus: String,
     pub enabled: bool,
     pub pattern: Option<(Pattern, String)>,
     pub targets: Vec<RawTarget>,
@@ -91,7 +91,7 @@ pub(super) enum RawTo {
     Queue(At<String>),
     Handler(At<String>),
     Topic(At<String>),
-    Bus(At<String>),
+    Bus(String),
     Webhook(Webhook),
 }
 

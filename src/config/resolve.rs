@@ -1,9 +1,7 @@
 //! From what was written to what is used: names are looked up, and what depends
 //! on several declarations is computed.
 
-use super::model::{
-    Handler, HandlerKind, Queue, Rule, Schedule, Source, Target, To, Topic,
-};
+use super::model::{Handler, HandlerKind, Queue, Rule, Schedule, Source, Target, To, Topic};
 use super::raw::{Named, Raw, RawHandler, RawKind, RawQueue, RawRetry, RawRule, RawTarget, RawTo};
 use super::read::{At, Cx};
 use crate::delivery::DeliveryOptions;
@@ -54,7 +52,10 @@ pub(super) fn resolve(raw: Raw, cx: &Cx<'_>, whole: bool) -> Sections {
         }
     }
     for handler in raw.handlers {
-        if let Some(resolved) = handler.value.and_then(|value| resolve_handler(value, &names)) {
+        if let Some(resolved) = handler
+            .value
+            .and_then(|value| resolve_handler(value, &names))
+        {
             sections.handlers.insert(handler.name, resolved);
         }
     }
@@ -62,7 +63,10 @@ pub(super) fn resolve(raw: Raw, cx: &Cx<'_>, whole: bool) -> Sections {
 }
 
 fn values<T>(named: Vec<Named<T>>) -> BTreeMap<String, T> {
-    named.into_iter().filter_map(|n| Some((n.name, n.value?))).collect()
+    named
+        .into_iter()
+        .filter_map(|n| Some((n.name, n.value?)))
+        .collect()
 }
 
 fn names<T>(named: &[Named<T>]) -> BTreeSet<String> {
@@ -85,16 +89,24 @@ impl Names<'_> {
             return;
         }
         let message = format!("the {what} `{}` is not declared", name.value);
-        let mut diagnostic = Diagnostic::error(&codes::UNKNOWN_NAME, message).at(name.place.clone());
-        let elsewhere = [("queue", &self.queues), ("handler", &self.handlers), ("topic", &self.topics)]
-            .into_iter()
-            .find(|(_, names)| names.contains(&name.value));
+        let mut diagnostic =
+            Diagnostic::error(&codes::UNKNOWN_NAME, message).at(name.place.clone());
+        let elsewhere = [
+            ("queue", &self.queues),
+            ("handler", &self.handlers),
+            ("topic", &self.topics),
+        ]
+        .into_iter()
+        .find(|(_, names)| names.contains(&name.value));
         diagnostic = match elsewhere {
-            Some((other, _)) => diagnostic.hint(format!("`{}` is the name of a {other}", name.value)),
+            Some((other, _)) => {
+                diagnostic.hint(format!("`{}` is the name of a {other}", name.value))
+            }
             None => diagnostic.suggest(&name.value, known.iter().map(String::as_str)),
         };
         if known.is_empty() && elsewhere.is_none() {
-            diagnostic = diagnostic.hint(format!("declare it: `{what}s: {{ {}: {{}} }}`", name.value));
+            diagnostic =
+                diagnostic.hint(format!("declare it: `{what}s: {{ {}: {{}} }}`", name.value));
         }
         self.cx.report(diagnostic);
     }
@@ -111,11 +123,14 @@ struct Retries {
 impl Retries {
     fn of(raw: &Raw) -> Self {
         let queue = |n: &Named<RawQueue>| Some((n.name.clone(), n.value.as_ref()?.retry.clone()));
-        let handler = |n: &Named<RawHandler>| Some((n.name.clone(), n.value.as_ref()?.retry.clone()));
+        let handler =
+            |n: &Named<RawHandler>| Some((n.name.clone(), n.value.as_ref()?.retry.clone()));
         let mut readers = BTreeMap::new();
         for handler in &raw.handlers {
             for queue in handler.value.iter().flat_map(|h| &h.from) {
-                readers.entry(queue.value.clone()).or_insert_with(|| handler.name.clone());
+                readers
+                    .entry(queue.value.clone())
+                    .or_insert_with(|| handler.name.clone());
             }
         }
         Self {
@@ -132,7 +147,11 @@ impl Retries {
             RawTo::Handler(name) => own.or(&handler(&name.value)),
             RawTo::Queue(name) => {
                 let queue = self.queues.get(&name.value).cloned().unwrap_or_default();
-                let reader = self.readers.get(&name.value).map(handler).unwrap_or_default();
+                let reader = self
+                    .readers
+                    .get(&name.value)
+                    .map(handler)
+                    .unwrap_or_default();
                 own.or(&queue).or(&reader)
             }
             RawTo::Topic(_) | RawTo::Bus(_) | RawTo::Webhook(_) => own.clone(),
@@ -157,9 +176,14 @@ fn queues(raw: &Raw, cx: &Cx<'_>) -> BTreeMap<String, Queue> {
             && visibility.value < longest
         {
             let timeout = super::format_duration(longest);
-            let message = format!("`visibility` is shorter than the handler's timeout of `{timeout}`");
-            let diagnostic = Diagnostic::warning(&codes::SHORT_VISIBILITY, message).at(visibility.place.clone());
-            cx.report(diagnostic.hint("a message that is still being handled would be handled a second time"));
+            let message =
+                format!("`visibility` is shorter than the handler's timeout of `{timeout}`");
+            let diagnostic =
+                Diagnostic::warning(&codes::SHORT_VISIBILITY, message).at(visibility.place.clone());
+            cx.report(
+                diagnostic
+                    .hint("a message that is still being handled would be handled a second time"),
+            );
         }
         let resolved = Queue {
             visibility: queue.visibility.as_ref().map_or(default, |v| v.value),
@@ -186,7 +210,7 @@ fn resolve_rule(
     let (pattern, pattern_text) = rule.pattern?;
     Some(Rule {
         description: rule.description,
-        bus: rule.bus.value,
+        bus: rule.bus,
         enabled: rule.enabled,
         pattern: Arc::new(pattern),
         pattern_text,
@@ -215,19 +239,27 @@ fn resolve_target(
             names.check("topic", &names.topics, &name);
             (name.value.clone(), To::Topic(name.value))
         }
-        RawTo::Bus(name) => (name.value.clone(), To::Bus(name.value)),
+        RawTo::Bus(name) => (name.clone(), To::Bus(name)),
         RawTo::Webhook(webhook) => ("webhook".to_owned(), To::Webhook(webhook)),
     };
     let route = format!("{rule}/{}", target.id.unwrap_or(default_id));
     if let Some(first) = routes.get(&route) {
         let message = format!("two targets have the route name `{route}`");
-        let diagnostic = Diagnostic::error(&codes::DUPLICATE_ROUTE, message).at(target.place.clone());
+        let diagnostic =
+            Diagnostic::error(&codes::DUPLICATE_ROUTE, message).at(target.place.clone());
         let diagnostic = diagnostic.related(first.clone(), "the first is here");
-        names.cx.report(diagnostic.hint("give one of them an `id` of its own"));
+        names
+            .cx
+            .report(diagnostic.hint("give one of them an `id` of its own"));
     } else {
         routes.insert(route.clone(), target.place);
     }
-    Target { route, to, input: target.input, retry }
+    Target {
+        route,
+        to,
+        input: target.input,
+        retry,
+    }
 }
 
 fn resolve_handler(handler: RawHandler, names: &Names<'_>) -> Option<Handler> {

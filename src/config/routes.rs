@@ -1,7 +1,7 @@
 //! Questions about a whole configuration.
 
 use super::model::{Config, DEFAULT_BUS, Route, Source, To};
-use super::yaml::written_at;
+use super::yaml::{word_length, written_at};
 use crate::error::Place;
 use std::collections::BTreeSet;
 
@@ -75,16 +75,26 @@ impl Config {
     /// which is the field's value, for example its SQL. Where the text is not in
     /// the file as it is (escapes, references), the place of the whole field.
     #[must_use]
-    pub fn place_within(&self, path: &str, text: &str, line: usize, column: usize) -> Option<Place> {
+    pub fn place_within(
+        &self,
+        path: &str,
+        text: &str,
+        line: usize,
+        column: usize,
+    ) -> Option<Place> {
         let whole = self.place(path)?;
         let exact = || {
             let source = self.texts.get(&whole.file)?;
-            let start: usize = text.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
+            let start: usize = text
+                .split_inclusive('\n')
+                .take(line.checked_sub(1)?)
+                .map(str::len)
+                .sum();
             let rest = text.get(start..)?.lines().next().unwrap_or_default();
             let (within, _) = rest.char_indices().nth(column.checked_sub(1)?)?;
             let at = written_at(source, &whole.range(), text, start + within)?;
-            let word = rest[within..].find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len() - within);
-            Some(Place::new(&whole.file, source, at..at + word.max(1)))
+            let word = word_length(source, at);
+            Some(Place::new(&whole.file, source, at..at + word))
         };
         exact().or(Some(whole.clone()))
     }

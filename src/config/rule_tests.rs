@@ -26,8 +26,18 @@ static TEST: Shape = Shape {
     title: "a rule test",
     fields: &[
         field("name", Kind::Text, "", "for people"),
-        field("event", Kind::Any, "", "the event; `id`, `time`, `account`, `region` and `resources` may be left out"),
-        field("routes", Kind::List(&Kind::Text), "[]", "the routes that it must go to, `RULE/ID`, and no others"),
+        field(
+            "event",
+            Kind::Any,
+            "",
+            "the event; `id`, `time`, `account`, `region` and `resources` may be left out",
+        ),
+        field(
+            "routes",
+            Kind::List(&Kind::Text),
+            "[]",
+            "the routes that it must go to, `RULE/ID`, and no others",
+        ),
     ],
 };
 
@@ -35,8 +45,16 @@ static TEST: Shape = Shape {
 pub(super) fn read(cx: &Cx<'_>, files: &[PathBuf]) -> Vec<RuleTest> {
     let mut tests = Vec::new();
     for path in files {
-        let Ok(Some(file)) = open(cx, path) else { continue };
-        tests.extend(file.top(cx).list().unwrap_or_default().iter().filter_map(test));
+        let Ok(Some(file)) = open(cx, path) else {
+            continue;
+        };
+        tests.extend(
+            file.top(cx)
+                .list()
+                .unwrap_or_default()
+                .iter()
+                .filter_map(test),
+        );
     }
     tests
 }
@@ -63,28 +81,51 @@ fn test(field: &Field<'_>) -> Option<RuleTest> {
     Some(RuleTest {
         name: name?,
         event: event.text().clone(),
-        routes: routes?.into_iter().map(|At { value, place }| (value, place)).collect(),
+        routes: routes?
+            .into_iter()
+            .map(|At { value, place }| (value, place))
+            .collect(),
         place,
     })
 }
 
 /// Runs `tests`. `route` gives the routes that an event goes to; `known` are the
 /// names of all routes. One diagnostic per test that fails.
-pub fn run_tests(tests: &[RuleTest], known: &[String], route: &dyn Fn(&[u8]) -> Vec<String>) -> Vec<Diagnostic> {
-    tests.iter().filter_map(|test| run(test, known, route)).collect()
+pub fn run_tests(
+    tests: &[RuleTest],
+    known: &[String],
+    route: &dyn Fn(&[u8]) -> Vec<String>,
+) -> Vec<Diagnostic> {
+    tests
+        .iter()
+        .filter_map(|test| run(test, known, route))
+        .collect()
 }
 
-fn run(test: &RuleTest, known: &[String], route: &dyn Fn(&[u8]) -> Vec<String>) -> Option<Diagnostic> {
+fn run(
+    test: &RuleTest,
+    known: &[String],
+    route: &dyn Fn(&[u8]) -> Vec<String>,
+) -> Option<Diagnostic> {
     let names = || known.iter().map(String::as_str);
     if let Some((name, place)) = test.routes.iter().find(|(name, _)| !known.contains(name)) {
-        let message = format!("the test `{}` expects the route `{name}`, which does not exist", test.name);
+        let message = format!(
+            "the test `{}` expects the route `{name}`, which does not exist",
+            test.name
+        );
         let diagnostic = Diagnostic::error(&codes::TEST_FAILED, message).at(place.clone());
         return Some(diagnostic.suggest(name, names()));
     }
     let went = route(&test.event);
-    let missed: Vec<&(String, Place)> = test.routes.iter().filter(|(name, _)| !went.contains(name)).collect();
-    let extra: Vec<&String> =
-        went.iter().filter(|name| !test.routes.iter().any(|(expected, _)| expected == *name)).collect();
+    let missed: Vec<&(String, Place)> = test
+        .routes
+        .iter()
+        .filter(|(name, _)| !went.contains(name))
+        .collect();
+    let extra: Vec<&String> = went
+        .iter()
+        .filter(|name| !test.routes.iter().any(|(expected, _)| expected == *name))
+        .collect();
     if missed.is_empty() && extra.is_empty() {
         return None;
     }
@@ -96,5 +137,8 @@ fn run(test: &RuleTest, known: &[String], route: &dyn Fn(&[u8]) -> Vec<String>) 
     if !extra.is_empty() {
         diagnostic = diagnostic.note(format!("the event also goes to {}", quoted(&extra)));
     }
-    Some(diagnostic.hint("`pointsman match --rules . --explain` shows why each rule matches or does not"))
+    Some(
+        diagnostic
+            .hint("`pointsman match --rules . --explain` shows why each rule matches or does not"),
+    )
 }

@@ -14,7 +14,11 @@ pub fn json_schema() -> Value {
 }
 
 fn shape(of: &Shape) -> Value {
-    let properties: Map<String, Value> = of.fields.iter().map(|f| (f.name.to_owned(), property(f))).collect();
+    let properties: Map<String, Value> = of
+        .fields
+        .iter()
+        .map(|f| (f.name.to_owned(), property(f)))
+        .collect();
     json!({ "type": ["object", "null"], "additionalProperties": false, "properties": properties })
 }
 
@@ -57,7 +61,9 @@ fn kind(of: &Kind) -> Value {
             "propertyNames": { "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$" },
             "additionalProperties": shape(table),
         }),
-        Kind::Texts => json!({ "type": ["object", "null"], "additionalProperties": kind(&Kind::Text) }),
+        Kind::Texts => {
+            json!({ "type": ["object", "null"], "additionalProperties": kind(&Kind::Text) })
+        }
         Kind::List(element) => json!({ "type": ["array", "null"], "items": kind(element) }),
         Kind::OneOf(kinds) => json!({ "anyOf": kinds.iter().map(kind).collect::<Vec<_>>() }),
         Kind::Any => json!({}),
@@ -86,8 +92,18 @@ pub fn reference() -> String {
                 "" => String::new(),
                 default => format!("`{default}`"),
             };
-            out.push_str(&format!("| `{}` | {} | {default} | {} |\n", field.name, takes(&field.kind), field.doc));
-            below(&field.kind, &format!("{path}{}", if path.is_empty() { "" } else { "." }), field.name, &mut next);
+            out.push_str(&format!(
+                "| `{}` | {} | {default} | {} |\n",
+                field.name,
+                takes(&field.kind),
+                field.doc
+            ));
+            below(
+                &field.kind,
+                &format!("{path}{}", if path.is_empty() { "" } else { "." }),
+                field.name,
+                &mut next,
+            );
         }
     }
     out
@@ -108,7 +124,9 @@ fn below<'a>(kind: &'a Kind, prefix: &str, name: &str, next: &mut Vec<(&'a Shape
         Kind::Table(shape) => next.push((shape, format!("{prefix}{name}"))),
         Kind::Names(shape) => next.push((shape, format!("{prefix}{name}.NAME"))),
         Kind::List(element) => below(element, prefix, &format!("{name}[]"), next),
-        Kind::OneOf(kinds) => kinds.iter().for_each(|kind| below(kind, prefix, name, next)),
+        Kind::OneOf(kinds) => kinds
+            .iter()
+            .for_each(|kind| below(kind, prefix, name, next)),
         _ => {}
     }
 }

@@ -31,12 +31,18 @@ fn env(name: &str) -> Option<String> {
 fn load_with(yaml: &str, env: &Env<'_>) -> (Config, Vec<Diagnostic>) {
     let folder = folder(&[
         ("pointsman.yaml", yaml.as_bytes()),
-        ("schemas/flight.json", br#"{"type": "object", "properties": {"month": {"type": "integer"}}}"#),
+        (
+            "schemas/flight.json",
+            br#"{"type": "object", "properties": {"month": {"type": "integer"}}}"#,
+        ),
         ("airlines.csv", b"carrier,name\n"),
     ]);
     let loaded = Config::load(folder.path(), env);
     let said = crate::error::render_all(&loaded.diagnostics, &loaded.sources, false);
-    (loaded.config.unwrap_or_else(|| panic!("{said}")), loaded.diagnostics)
+    (
+        loaded.config.unwrap_or_else(|| panic!("{said}")),
+        loaded.diagnostics,
+    )
 }
 
 fn load(yaml: &str) -> Config {
@@ -89,7 +95,7 @@ rules:
       - bus: other
         input_transformer:
           paths: { key: $.detail.object.key }
-          template: "<key> by <aws.events.rule-name>"
+          template: '{"text": "<key> by <aws.events.rule-name>"}'
       - webhook: { url: "${env:HOOK}", secret: "${env:KEY}", headers: { X-A: b }, timeout: 1s, allow_private: true }
   other: { bus: other, pattern: { source: [x] }, targets: [ { handler: http } ] }
 handlers:
@@ -166,9 +172,17 @@ fn the_json_schema_takes_what_the_parser_takes() {
         to_json(&item.unwrap())
     };
     let full = as_json(FULL);
-    let errors: Vec<String> = validator.iter_errors(&full).map(|e| e.to_string()).collect();
+    let errors: Vec<String> = validator
+        .iter_errors(&full)
+        .map(|e| e.to_string())
+        .collect();
     assert!(errors.is_empty(), "{errors:?}");
-    for wrong in ["nod: {}", "node: { retention: 7 }", "queues: { q: { delay: soon } }", "handlers: { h: { form: q } }"] {
+    for wrong in [
+        "nod: {}",
+        "node: { retention: 7 }",
+        "queues: { q: { delay: soon } }",
+        "handlers: { h: { form: q } }",
+    ] {
         assert!(!validator.is_valid(&as_json(wrong)), "{wrong}");
     }
 }
@@ -202,7 +216,11 @@ schedules: { s: { cron: '0 0 * * *', emit: { detail-type: T } } }
 ",
     );
     let shown = serde_json::to_value(&config).unwrap();
-    let at = |pointer: &str| shown.pointer(pointer).unwrap_or_else(|| panic!("{pointer}: {shown:#}"));
+    let at = |pointer: &str| {
+        shown
+            .pointer(pointer)
+            .unwrap_or_else(|| panic!("{pointer}: {shown:#}"))
+    };
     let shapes: [(&str, &Shape); 15] = [
         ("/node", &fields::NODE),
         ("/sources/s", &fields::SOURCE),
@@ -221,17 +239,32 @@ schedules: { s: { cron: '0 0 * * *', emit: { detail-type: T } } }
         ("/schedules/s/emit", &fields::EMIT),
     ];
     for (pointer, shape) in shapes {
-        for field in shape.fields.iter().filter(|f| !f.default.is_empty() && f.default != "{}") {
+        for field in shape
+            .fields
+            .iter()
+            .filter(|f| !f.default.is_empty() && f.default != "{}")
+        {
             let (item, _) = yaml::parse(Path::new("f"), field.default);
-            let (stated, held) = (to_json(&item.unwrap()), at(&format!("{pointer}/{}", field.name)));
-            assert!(same(&field.kind, &stated, held), "{pointer}/{}: {stated} is not {held}", field.name);
+            let (stated, held) = (
+                to_json(&item.unwrap()),
+                at(&format!("{pointer}/{}", field.name)),
+            );
+            assert!(
+                same(&field.kind, &stated, held),
+                "{pointer}/{}: {stated} is not {held}",
+                field.name
+            );
         }
     }
 }
 
 /// Equal, with durations and sizes by value.
 fn same(kind: &Kind, stated: &serde_json::Value, held: &serde_json::Value) -> bool {
-    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let text = |value: &serde_json::Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
     match kind {
         Kind::Duration => units::duration(&text(stated)) == units::duration(&text(held)),
         Kind::Size => units::size(&text(stated)) == units::size(&text(held)),
@@ -247,12 +280,24 @@ fn values_arrive_where_they_belong() {
     assert_eq!(inbox.start, Start::Since(1_356_998_400_000));
     assert_eq!(inbox.after, After::Move(config.root.join("done")));
     assert_eq!(config.node.listen.to_string(), "127.0.0.1:7171");
-    assert_eq!(config.rules["r"].pattern_text, r#"{"source":[{"prefix":""}],"detail":{"n":[1.50,"007",true,null]}}"#);
-    let HandlerKind::Transform(transform) = &config.handlers["clean"].kind else { panic!() };
+    assert_eq!(
+        config.rules["r"].pattern_text,
+        r#"{"source":[{"prefix":""}],"detail":{"n":[1.50,"007",true,null]}}"#
+    );
+    let HandlerKind::Transform(transform) = &config.handlers["clean"].kind else {
+        panic!()
+    };
     assert_eq!(transform.sql.as_deref(), Some("select *\nfrom input\n"));
     assert_eq!(transform.read.null, ["NA", ""]);
-    let HandlerKind::Load(load) = &config.handlers["load"].kind else { panic!() };
-    assert_eq!(load.mode, Mode::Upsert { key: vec!["month".to_owned()] });
+    let HandlerKind::Load(load) = &config.handlers["load"].kind else {
+        panic!()
+    };
+    assert_eq!(
+        load.mode,
+        Mode::Upsert {
+            key: vec!["month".to_owned()]
+        }
+    );
     let buses: Vec<&str> = config.buses().into_iter().collect();
     assert_eq!(buses, ["default", "files", "other"]);
 }
@@ -261,7 +306,10 @@ fn values_arrive_where_they_belong() {
 fn routes_are_named_and_know_their_handlers_and_retries() {
     let config = load(FULL);
     let routes = config.routes();
-    let named: Vec<(&str, Vec<&str>)> = routes.iter().map(|r| (&*r.target.route, r.handlers.clone())).collect();
+    let named: Vec<(&str, Vec<&str>)> = routes
+        .iter()
+        .map(|r| (&*r.target.route, r.handlers.clone()))
+        .collect();
     let expected = [
         ("other/http", vec!["http"]),
         ("r/q", vec!["clean", "exec"]),
@@ -273,7 +321,12 @@ fn routes_are_named_and_know_their_handlers_and_retries() {
     assert_eq!(named, expected);
     // Attempts from the target, the cap from the queue, the rest from the handler.
     let seconds = Duration::from_secs;
-    let expected = RetryPolicy { attempts: 3, base: seconds(2), cap: seconds(60), max_age: seconds(3600) };
+    let expected = RetryPolicy {
+        attempts: 3,
+        base: seconds(2),
+        cap: seconds(60),
+        max_age: seconds(3600),
+    };
     assert_eq!(routes[1].target.retry, expected);
     assert_eq!(routes[2].target.retry, RetryPolicy::default());
 }
@@ -292,13 +345,19 @@ handlers:
 #[test]
 fn secrets_are_never_printed_and_arrive_all_the_same() {
     let config = load(FULL);
-    let printed = format!("{config:?}{}{:?}", serde_json::to_string(&config).unwrap(), config.rules);
+    let printed = format!(
+        "{config:?}{}{:?}",
+        serde_json::to_string(&config).unwrap(),
+        config.rules
+    );
     for secret in ["hunter2", "aHVudGVyMg", "hidden-inbox"] {
         assert!(!printed.contains(secret), "{secret}: {printed}");
     }
     assert!(printed.contains("${env:HOOK}") && printed.contains("${env:INBOX}"));
     let hook = config.topics["done"].options();
-    let crate::topics::Protocol::Webhook(hook) = &hook.subscriptions["a"].protocol else { panic!() };
+    let crate::topics::Protocol::Webhook(hook) = &hook.subscriptions["a"].protocol else {
+        panic!()
+    };
     assert_eq!(hook.url, "https://user:hunter2@example.com/hook");
 }
 
@@ -307,7 +366,10 @@ fn the_rules_version_follows_rules_and_handlers_alone() {
     let version = |yaml: &str| load(yaml).rules_version;
     let full = version(FULL);
     assert_eq!(full, version(&format!("# a comment\n{FULL}")));
-    assert_eq!(full, version(&FULL.replace("region: here", "region: there")));
+    assert_eq!(
+        full,
+        version(&FULL.replace("region: here", "region: there"))
+    );
     assert_ne!(full, version(&FULL.replace("\"007\"", "\"008\"")));
     assert_ne!(full, version(&FULL.replace("size: 10", "size: 11")));
 }
@@ -316,7 +378,10 @@ fn the_rules_version_follows_rules_and_handlers_alone() {
 fn a_diff_names_what_changed() {
     let old = load(FULL);
     assert_eq!(diff(&old, &load(FULL)), []);
-    let new = FULL.replace("size: 10", "size: 11").replace("  every: {", "  each: {").replace("7171", "7272");
+    let new = FULL
+        .replace("size: 10", "size: 11")
+        .replace("  every: {", "  each: {")
+        .replace("7171", "7272");
     let found: Vec<String> = diff(&old, &load(&new))
         .iter()
         .map(|d| format!("{:?} {}.{} {:?}", d.change, d.section, d.name, d.fields))
@@ -333,9 +398,16 @@ fn a_diff_names_what_changed() {
 #[test]
 fn a_diff_sees_a_changed_secret_without_showing_it() {
     let (old, _) = load_with(FULL, &env);
-    let (new, _) = load_with(FULL, &|name| env(name).map(|value| value.replace("hunter2", "hunter3")));
+    let (new, _) = load_with(FULL, &|name| {
+        env(name).map(|value| value.replace("hunter2", "hunter3"))
+    });
     let found = diff(&old, &new);
-    assert!(found.iter().any(|d| d.section == "topics" && d.fields == ["subscriptions.a.webhook.url"]), "{found:?}");
+    assert!(
+        found
+            .iter()
+            .any(|d| d.section == "topics" && d.fields == ["subscriptions.a.webhook.url"]),
+        "{found:?}"
+    );
     assert!(!format!("{found:?}").contains("hunter"));
 }
 
@@ -351,7 +423,12 @@ handlers: { h: { from: [a, b, c], exec: { command: [cat] } } }
     let config = load(yaml);
     assert_eq!(config.queues["b"].delay, Duration::from_secs(7));
     assert_eq!(config.queues["c"].delay, Duration::from_secs(5));
-    assert!(config.routes().iter().all(|route| route.target.retry.attempts == 2));
+    assert!(
+        config
+            .routes()
+            .iter()
+            .all(|route| route.target.retry.attempts == 2)
+    );
 }
 
 #[test]
@@ -363,16 +440,27 @@ fn a_bomb_of_aliases_is_refused() {
     }
     let folder = folder(&[("pointsman.yaml", yaml.as_bytes())]);
     let loaded = Config::load(folder.path(), &env);
-    assert!(loaded.diagnostics[0].message.contains("more than 200000 values"), "{:?}", loaded.diagnostics);
+    assert!(
+        loaded.diagnostics[0]
+            .message
+            .contains("more than 2000000 values"),
+        "{:?}",
+        loaded.diagnostics
+    );
 }
 
 #[test]
 fn places_lead_back_into_the_yaml() {
     let config = load(FULL);
     let sql = "select *\nfrom input\n";
-    let place = config.place_within("handlers.clean.transform.sql", sql, 2, 6).unwrap();
+    let place = config
+        .place_within("handlers.clean.transform.sql", sql, 2, 6)
+        .unwrap();
     let lines: Vec<&str> = FULL.lines().collect();
-    assert!(lines[place.line - 1][place.column - 1..].starts_with("input"), "{place}");
+    assert!(
+        lines[place.line - 1][place.column - 1..].starts_with("input"),
+        "{place}"
+    );
     assert_eq!(place.end - place.start, "input".len());
     // A field that was left out has the place of what is around it.
     let around = config.place("handlers.load.transform.sql").unwrap();
@@ -409,6 +497,29 @@ proptest! {
         ]);
         let loaded = Config::load(folder.path(), &env);
         let _ = crate::error::render_all(&loaded.diagnostics, &loaded.sources, true);
+    }
+
+    /// Texts that other libraries parse for us.
+    #[test]
+    fn no_cron_line_glob_path_or_address_makes_it_panic(
+        cron in "[0-9*,/?LW#@+A-Za-z -]{0,24}",
+        glob in "[a-z*?!^{},\\[\\]\\\\/-]{0,16}",
+        path in "[$.@a-z0-9*:?()\\[\\]'\"<>=&|!, -]{0,24}",
+        url in "(https?://)?[a-z@:/?#\\[\\]%. 0-9-]{0,24}",
+    ) {
+        let quoted = |text: &str| serde_json::to_string(text).unwrap();
+        let yaml = format!(
+            "schedules: {{ s: {{ cron: {cron}, timezone: {glob}, emit: {{ detail-type: T }} }} }}
+node: {{ listen: {url} }}
+sources: {{ s: {{ folder: {{ path: in, include: {glob} }} }} }}
+rules: {{ r: {{ pattern: {{ source: [{{ wildcard: {glob} }}] }}, targets: [ {{ bus: b, input_path: {path} }} ] }} }}
+topics: {{ t: {{ subscriptions: {{ s: {{ webhook: {{ url: {url} }} }} }} }} }}
+",
+            cron = quoted(&cron), glob = quoted(&glob), path = quoted(&path), url = quoted(&url),
+        );
+        let folder = folder(&[("pointsman.yaml", yaml.as_bytes())]);
+        let loaded = Config::load(folder.path(), &env);
+        prop_assert!(loaded.diagnostics.iter().all(|d| d.code != &codes::YAML_SYNTAX), "{}", yaml);
     }
 
     /// Cuts, swaps and doubles pieces of a sound configuration.

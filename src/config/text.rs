@@ -149,7 +149,8 @@ impl References<'_> {
             path: path.to_owned(),
             reason,
         };
-        let text = super::files::read_text(&self.root.join(path)).map_err(|e| failed(e.to_string()))?;
+        let text =
+            super::files::read_text(&self.root.join(path)).map_err(|e| failed(e.to_string()))?;
         // Editors end a file with a line end that no password has.
         let text = text.strip_suffix('\n').unwrap_or(&text);
         Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
@@ -189,7 +190,10 @@ mod tests {
     fn references_are_resolved_and_shown_as_written() {
         let text = resolve("a ${env:HOOK} b").unwrap();
         assert_eq!(text.reveal(), "a https://u:p@host b");
-        assert_eq!(format!("{text} {text:?}"), "a ${env:HOOK} b \"a ${env:HOOK} b\"");
+        assert_eq!(
+            format!("{text} {text:?}"),
+            "a ${env:HOOK} b \"a ${env:HOOK} b\""
+        );
         assert_eq!(serde_json::to_string(&text).unwrap(), "\"a ${env:HOOK} b\"");
     }
 
@@ -211,7 +215,10 @@ mod tests {
     #[test]
     fn broken_references_are_refused() {
         assert_eq!(resolve("${env:HOOK"), Err(RefError::Open));
-        assert_eq!(resolve("${enf:HOOK}"), Err(RefError::Unknown("enf".to_owned())));
+        assert_eq!(
+            resolve("${enf:HOOK}"),
+            Err(RefError::Unknown("enf".to_owned()))
+        );
         assert_eq!(resolve("${env:}"), Err(RefError::NoName));
         assert!(matches!(resolve("${file:x}"), Err(RefError::File { .. })));
     }

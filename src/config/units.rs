@@ -37,7 +37,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, UnitError> {
         message: format!("`{text}` is not a duration"),
         hint,
     };
-    let usual = || "write a number and a unit, like `250ms`, `5s`, `2m`, `1h30m` or `7d`".to_owned();
+    let usual =
+        || "write a number and a unit, like `250ms`, `5s`, `2m`, `1h30m` or `7d`".to_owned();
     let trimmed = text.trim();
     if trimmed == "0" {
         return Ok(Duration::ZERO);
@@ -60,7 +61,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, UnitError> {
         let Some((_, ms)) = DURATION_UNITS.iter().find(|(name, _)| *name == unit) else {
             return Err(wrong(match long_unit(unit) {
                 Some(short) => format!("write `{written}{short}`"),
-                None => format!("unknown unit `{unit}`; units are `ms`, `s`, `m`, `h`, `d` and `w`"),
+                None => {
+                    format!("unknown unit `{unit}`; units are `ms`, `s`, `m`, `h`, `d` and `w`")
+                }
             }));
         };
         total_ms += number * *ms as f64;
@@ -92,16 +95,19 @@ pub(super) fn size(text: &str) -> Result<u64, UnitError> {
         message: format!("`{text}` is not a size"),
         hint,
     };
-    let usual = || "write bytes, or a number and a unit, like `4096`, `64KiB`, `128MiB` or `10MB`".to_owned();
+    let usual = || {
+        "write bytes, or a number and a unit, like `4096`, `64KiB`, `128MiB` or `10MB`".to_owned()
+    };
     let (number, after) = number(text.trim()).ok_or_else(|| wrong(usual()))?;
     let unit = after.trim_start();
     let factor = match SIZE_UNITS.iter().find(|(name, _)| *name == unit) {
         Some((_, factor)) => *factor,
         None if unit.is_empty() => 1,
         None => {
-            let near = SIZE_UNITS
-                .iter()
-                .find(|(name, _)| name.eq_ignore_ascii_case(unit) || name.to_lowercase().starts_with(&unit.to_lowercase()));
+            let near = SIZE_UNITS.iter().find(|(name, _)| {
+                name.eq_ignore_ascii_case(unit)
+                    || name.to_lowercase().starts_with(&unit.to_lowercase())
+            });
             return Err(wrong(match near {
                 Some((name, _)) if !unit.is_empty() => {
                     let binary = name.chars().next().filter(|_| name.len() > 1);
@@ -109,7 +115,11 @@ pub(super) fn size(text: &str) -> Result<u64, UnitError> {
                         Some(letter) => format!(
                             "unknown unit `{unit}`; write `{0}iB` (powers of 1024) or `{1}B` (powers of 1000)",
                             letter.to_ascii_uppercase(),
-                            if letter.eq_ignore_ascii_case(&'k') { 'k' } else { letter.to_ascii_uppercase() },
+                            if letter.eq_ignore_ascii_case(&'k') {
+                                'k'
+                            } else {
+                                letter.to_ascii_uppercase()
+                            },
                         ),
                         None => usual(),
                     }
@@ -157,7 +167,10 @@ pub fn format_duration(duration: Duration) -> String {
 pub fn format_size(bytes: u64) -> String {
     let mut units: Vec<_> = SIZE_UNITS.iter().filter(|(name, _)| *name != "B").collect();
     units.sort_by_key(|(_, factor)| std::cmp::Reverse(*factor));
-    match units.iter().find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor)) {
+    match units
+        .iter()
+        .find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor))
+    {
         Some((unit, factor)) => format!("{}{unit}", bytes / factor),
         None => bytes.to_string(),
     }
@@ -196,8 +209,18 @@ mod tests {
         assert_eq!(size("10MB"), Ok(10_000_000));
         assert_eq!(size("4096"), Ok(4096));
         assert_eq!(size("1.5 GiB"), Ok(3 << 29));
-        assert!(size("10mb").unwrap_err().hint.contains("`MiB` (powers of 1024) or `MB`"));
-        assert!(size("10k").unwrap_err().hint.contains("`KiB` (powers of 1024) or `kB`"));
+        assert!(
+            size("10mb")
+                .unwrap_err()
+                .hint
+                .contains("`MiB` (powers of 1024) or `MB`")
+        );
+        assert!(
+            size("10k")
+                .unwrap_err()
+                .hint
+                .contains("`KiB` (powers of 1024) or `kB`")
+        );
         for bad in ["", "MB", "-1", "1 zebra", "99999TB"] {
             assert!(size(bad).is_err(), "{bad}");
         }

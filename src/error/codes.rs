@@ -27,7 +27,9 @@ impl std::fmt::Display for Code {
 /// The code with this id, in either case.
 #[must_use]
 pub fn find(id: &str) -> Option<&'static Code> {
-    ALL.iter().copied().find(|code| code.id.eq_ignore_ascii_case(id))
+    ALL.iter()
+        .copied()
+        .find(|code| code.id.eq_ignore_ascii_case(id))
 }
 
 /// All codes as one Markdown document (`docs/errors.md`).
@@ -186,8 +188,8 @@ Put quotes round it to match the text, or write the plain number (`7`, `31`, `5`
 
     BAD_INPUT "P0304" "an input that cannot work"
 "What a target gets is the event, a constant (`input`), a part (`input_path`, JSONPath) or a template
-(`input_transformer` with `paths` and `template`). A path does not parse, or the template uses `<name>` and
-`paths` does not define it. Reserved: `<aws.events.rule-arn>`, `<aws.events.rule-name>`,
+(`input_transformer` with `paths` and `template`). A path does not parse, the template is not JSON (text
+needs double quotes), or it uses `<name>` and `paths` does not define it. Reserved: `<aws.events.rule-arn>`, `<aws.events.rule-name>`,
 `<aws.events.event.ingestion-time>`, `<aws.events.event>`, `<aws.events.event.json>`."
 
     NO_TARGETS "P0305" "a rule without targets"

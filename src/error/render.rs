@@ -3,6 +3,7 @@
 use super::{Diagnostic, Place, Severity, Sources};
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use std::ops::Range;
 
 /// Lines longer than this are shown in part, in characters.
 const WIDTH: usize = 120;
@@ -27,7 +28,9 @@ pub fn render(diagnostic: &Diagnostic, sources: &Sources, colour: bool) -> Strin
     }
     while !marks.is_empty() {
         let file = marks[0].0.file.clone();
-        let (here, others) = marks.into_iter().partition(|(place, ..)| place.file == file);
+        let (here, others) = marks
+            .into_iter()
+            .partition(|(place, ..)| place.file == file);
         marks = others;
         group = add_file(group, &here, sources);
     }
@@ -64,22 +67,37 @@ fn add_file<'a>(group: Group<'a>, marks: &[Mark<'a>], sources: &'a Sources) -> G
             return group.element(origin);
         }
     };
-    let annotations = marks.iter().map(|(place, label, kind)| {
-        let annotation: Annotation<'_> = kind.span(first_line(text, place));
+    // Only the lines concerned are handed on: the renderer looks at all it gets.
+    let spans: Vec<Range<usize>> = marks
+        .iter()
+        .map(|(place, ..)| first_line(text, place))
+        .collect();
+    let start = spans.iter().map(|span| span.start).min().unwrap_or(0);
+    let end = spans.iter().map(|span| span.end).max().unwrap_or(start);
+    let start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+    let end = text[end..].find('\n').map_or(text.len(), |at| end + at);
+    let line = 1 + text[..start].bytes().filter(|b| *b == b'\n').count();
+    let annotations = marks.iter().zip(&spans).map(|((_, label, kind), span)| {
+        let annotation: Annotation<'_> = kind.span(span.start - start..span.end - start);
         match label {
             Some(label) => annotation.label(*label),
             None => annotation,
         }
     });
-    group.element(Snippet::source(&**text).path(path).annotations(annotations))
+    let snippet = Snippet::source(&text[start..end])
+        .line_start(line)
+        .path(path);
+    group.element(snippet.annotations(annotations))
 }
 
 /// The part of the place that lies on its first line: a block of twenty lines
 /// needs no carets under each.
-fn first_line(text: &str, place: &Place) -> std::ops::Range<usize> {
+fn first_line(text: &str, place: &Place) -> Range<usize> {
     let start = text.floor_char_boundary(place.start.min(text.len()));
     let end = text.floor_char_boundary(place.end.clamp(start, text.len()));
-    let cut = text[start..end].find(['\n', '\r']).map_or(end, |at| start + at);
+    let cut = text[start..end]
+        .find(['\n', '\r'])
+        .map_or(end, |at| start + at);
     start..cut
 }
 
@@ -92,7 +110,10 @@ pub fn render_all(diagnostics: &[Diagnostic], sources: &Sources, colour: bool) -
         out.push_str("\n\n");
     }
     let count = |severity| {
-        let n = diagnostics.iter().filter(|d| d.severity == severity).count();
+        let n = diagnostics
+            .iter()
+            .filter(|d| d.severity == severity)
+            .count();
         (n > 0).then(|| format!("{n} {}{}", severity.name(), if n == 1 { "" } else { "s" }))
     };
     let counts: Vec<String> = [count(Severity::Error), count(Severity::Warning)]
@@ -113,7 +134,8 @@ mod tests {
 
     #[test]
     fn a_diagnostic_without_a_place_is_its_message_and_hints() {
-        let diagnostic = Diagnostic::error(&codes::FILE_UNREADABLE, "no folder `x`").hint("make it");
+        let diagnostic =
+            Diagnostic::error(&codes::FILE_UNREADABLE, "no folder `x`").hint("make it");
         assert_eq!(
             render(&diagnostic, &Sources::default(), false),
             "error[P0108]: no folder `x`\n |\n = help: make it"

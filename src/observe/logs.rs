@@ -27,7 +27,7 @@ impl FormatTime for TimeOfDay {
 /// (`debug`, `pointsman::delivery=trace` ...); the default is `info`.
 pub fn init_logs(format: LogFormat, colour: bool) {
     let filter = EnvFilter::try_from_env("POINTSMAN_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,datafusion=warn,deltalake=warn,delta_kernel=error"));
+        .unwrap_or_else(|_| EnvFilter::new("warn,pointsman=info,buoyant_kernel=off,delta_kernel=off"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

@@ -23,6 +23,8 @@ struct Found {
     backslashes: u64,
     opens: u64,
     closes: u64,
+    /// Bytes below 0x20.
+    controls: u64,
 }
 
 /// What carries over from one block to the next.
@@ -32,45 +34,55 @@ struct Carry {
     escaped: u64,
     /// All ones if the next block begins inside a string.
     inside: u64,
+    /// All that was seen of backslashes, and of controls inside strings.
+    backslashes: u64,
+    controls: u64,
 }
 
-/// Finds the blocks of `text`, the last one padded. Returns whether there is
-/// any backslash.
-pub(super) fn index(text: &[u8], blocks: &mut Vec<Block>) -> bool {
+/// What a text looks like at first sight.
+#[derive(Debug, Default)]
+pub(super) struct Map {
+    pub blocks: Vec<Block>,
+    /// There is a backslash somewhere.
+    pub backslashes: bool,
+    /// There is a control character inside a string.
+    pub controls: bool,
+}
+
+/// Maps a text; the last block is padded.
+pub(super) fn index(text: &[u8], map: &mut Map) {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has AVX2, the one thing the function asks
             // for. Measured: see the benchmark `matcher`, a third of the cost.
-            return unsafe { x86::index_avx2(text, blocks) };
+            unsafe { x86::index_avx2(text, map) };
+            return;
         }
         // SAFETY: every x86-64 has SSE2.
-        return unsafe { x86::index_sse2(text, blocks) };
+        unsafe { x86::index_sse2(text, map) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    index_with(text, blocks, find_portable)
+    index_with(text, map, find_portable);
 }
 
 #[inline(always)]
-fn index_with(text: &[u8], blocks: &mut Vec<Block>, find: impl Fn(&[u8; 64]) -> Found) -> bool {
+fn index_with(text: &[u8], map: &mut Map, find: impl Fn(&[u8; 64]) -> Found) {
+    let blocks = &mut map.blocks;
     blocks.clear();
-    blocks.reserve(text.len() / 64 + 1);
+    blocks.resize(text.len().div_ceil(64), Block::default());
     let mut carry = Carry::default();
-    let mut backslashes = 0;
     let (whole, rest) = text.as_chunks::<64>();
-    for bytes in whole {
-        let found = find(bytes);
-        backslashes |= found.backslashes;
-        blocks.push(resolve(found, &mut carry));
+    for (bytes, block) in whole.iter().zip(blocks.iter_mut()) {
+        *block = resolve(find(bytes), &mut carry);
     }
-    if !rest.is_empty() {
+    if let Some(block) = blocks.last_mut().filter(|_| !rest.is_empty()) {
         let mut padded = [b' '; 64];
         padded[..rest.len()].copy_from_slice(rest);
-        let found = find(&padded);
-        backslashes |= found.backslashes;
-        blocks.push(resolve(found, &mut carry));
+        *block = resolve(find(&padded), &mut carry);
     }
-    backslashes != 0
+    map.backslashes = carry.backslashes != 0;
+    map.controls = carry.controls != 0;
 }
 
 /// Drops escaped quotes and everything inside strings.
@@ -86,6 +98,8 @@ fn resolve(found: Found, carry: &mut Carry) -> Block {
     // From every opening quote (included) to its closing one (excluded).
     let inside = prefix_xor(quotes) ^ carry.inside;
     carry.inside = ((inside as i64) >> 63) as u64;
+    carry.backslashes |= found.backslashes;
+    carry.controls |= found.controls & inside;
     Block { quotes, opens: found.opens & !inside, closes: found.closes & !inside }
 }
 
@@ -120,25 +134,27 @@ fn prefix_xor(mut bits: u64) -> u64 {
 
 /// `{` and `[` differ in this bit only, and so do `}` and `]`.
 const CASE: u8 = 0x20;
+/// The last control character.
+const CONTROL: u8 = 0x1F;
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        _mm_cmpeq_epi8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8,
-        _mm256_cmpeq_epi8, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set_epi64x,
+        _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8,
+        _mm256_cmpeq_epi8, _mm256_min_epu8, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set_epi64x,
         _mm256_set1_epi8,
     };
 
-    use super::{Block, CASE, Found, index_with};
+    use super::{CASE, CONTROL, Found, Map, index_with};
 
     #[target_feature(enable = "avx2")]
-    pub(super) fn index_avx2(text: &[u8], blocks: &mut Vec<Block>) -> bool {
-        index_with(text, blocks, |bytes| find_avx2(bytes))
+    pub(super) fn index_avx2(text: &[u8], map: &mut Map) {
+        index_with(text, map, |bytes| find_avx2(bytes));
     }
 
     #[target_feature(enable = "sse2")]
-    pub(super) fn index_sse2(text: &[u8], blocks: &mut Vec<Block>) -> bool {
-        index_with(text, blocks, |bytes| find_sse2(bytes))
+    pub(super) fn index_sse2(text: &[u8], map: &mut Map) {
+        index_with(text, map, |bytes| find_sse2(bytes));
     }
 
     #[target_feature(enable = "avx2")]
@@ -158,6 +174,9 @@ mod x86 {
             found.backslashes |= bits(part, b'\\');
             found.opens |= bits(cased, b'{');
             found.closes |= bits(cased, b'}');
+            let low = _mm256_min_epu8(part, _mm256_set1_epi8(CONTROL as i8));
+            let controls = _mm256_movemask_epi8(_mm256_cmpeq_epi8(low, part));
+            found.controls |= u64::from(controls as u32) << (32 * i);
         }
         found
     }
@@ -179,6 +198,9 @@ mod x86 {
             found.backslashes |= bits(part, b'\\');
             found.opens |= bits(cased, b'{');
             found.closes |= bits(cased, b'}');
+            let low = _mm_min_epu8(part, _mm_set1_epi8(CONTROL as i8));
+            let controls = _mm_movemask_epi8(_mm_cmpeq_epi8(low, part));
+            found.controls |= u64::from(controls as u16) << (16 * i);
         }
         found
     }
@@ -201,6 +223,7 @@ fn find_portable(bytes: &[u8; 64]) -> Found {
             ((zero >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) << (8 * i)
         };
         let cased = word | (LOW * u64::from(CASE));
+        found.controls |= bits(word & !(LOW * u64::from(CONTROL)), 0);
         found.quotes |= bits(word, b'"');
         found.backslashes |= bits(word, b'\\');
         found.opens |= bits(cased, b'{');
@@ -297,16 +320,17 @@ mod tests {
         };
         (0..2_000).map(move |_| {
             let len = next() % 300;
-            (0..len).map(|_| b"\"\\{}[]ab:, \"\"\\"[next() % 14]).collect()
+            (0..len).map(|_| b"\"\\{}[]ab:, \"\n\\"[next() % 14]).collect()
         })
     }
 
     #[test]
     fn fast_and_slow_agree() {
-        let mut blocks = Vec::new();
+        let mut map = Map::default();
         for text in texts() {
-            index(&text, &mut blocks);
-            assert_eq!(blocks, slowly(&text), "{}", String::from_utf8_lossy(&text));
+            index(&text, &mut map);
+            assert_eq!(map.blocks, slowly(&text), "{}", String::from_utf8_lossy(&text));
+            assert_eq!(map.backslashes, text.contains(&b'\\'));
         }
     }
 
@@ -333,8 +357,9 @@ mod tests {
     #[test]
     fn closing_brackets_are_found() {
         let text = format!("{}{}{}  x", "[{".repeat(50), "\"]\"", "}]".repeat(50));
-        let mut blocks = Vec::new();
-        index(text.as_bytes(), &mut blocks);
+        let mut map = Map::default();
+        index(text.as_bytes(), &mut map);
+        let blocks = map.blocks;
         assert_eq!(matching_close(&blocks, 1), Some(202));
         assert_eq!(matching_close(&blocks, 2), Some(201));
         assert_eq!(matching_close(&blocks, 100), Some(103));

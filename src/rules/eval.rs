@@ -2,7 +2,7 @@
 
 use super::ast::{AnythingBut, Clause};
 use super::ip::Ip;
-use super::number;
+use super::number::{self, Number};
 use super::scan::Kind;
 
 /// A leaf's value.
@@ -105,13 +105,13 @@ impl Clause {
             Clause::Number(literal) => {
                 value.kind == Kind::Number
                     && (value.bytes == literal.text.as_bytes()
-                        || literal.value.is_some_and(|wanted| equals(value.bytes, wanted)))
+                        || (literal.value.is_some() && literal.value == number::comparable(value.bytes)))
             }
             Clause::Range(range) => {
                 // The costly check comes last.
                 value.kind == Kind::Number
-                    && number::nearest(value.bytes).is_some_and(|nearest| {
-                        range.contains(nearest) && number::confirms(value.bytes, nearest)
+                    && Number::read(value.bytes).is_some_and(|mut number| {
+                        number.is_within(range) && number.is_comparable()
                     })
             }
             _ => value.text().is_some_and(|text| self.accepts_text(text)),
@@ -161,8 +161,4 @@ impl AnythingBut {
             AnythingBut::Wildcard(all) => all.iter().any(|one| one.matches(text)),
         }
     }
-}
-
-fn equals(text: &[u8], wanted: f64) -> bool {
-    number::nearest(text) == Some(wanted) && number::confirms(text, wanted)
 }

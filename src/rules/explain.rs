@@ -101,6 +101,7 @@ fn try_explain(pattern: &Pattern, event: &[u8]) -> Result<Explanation, Fault> {
         .map(|branch| branch.fields.iter().map(&mut add).collect())
         .collect();
     let mut leaves = Leaves::default();
+    leaves.index(event)?;
     scan::scan(&trie, event, &mut leaves)?;
     let event = Event { text: event, leaves: &leaves };
     let mut branches = Vec::new();

@@ -13,6 +13,8 @@ pub(super) struct PathIndex {
     /// The lengths of keys (or the masks of addresses), where they matter.
     lengths: [Lengths; SPACES],
     pub ranges: Ranges,
+    /// The numbers that are looked for, ascending.
+    points: Arc<Vec<f64>>,
     /// Fields that are evaluated whenever the path occurs.
     pub broad: Arc<Vec<u32>>,
     /// Fields with addresses or blocks, which numbers can satisfy too.
@@ -45,6 +47,23 @@ impl PathIndex {
         if space == Space::Gram {
             self.grams.add(key);
         }
+        if let Some(point) = point(space, key) {
+            let points = Arc::make_mut(&mut self.points);
+            let at = points.partition_point(|other| *other < point);
+            points.insert(at, point);
+        }
+    }
+
+    /// Whether some number that is looked for lies within the bounds.
+    #[inline]
+    pub fn has_point(&self, (low, high): (f64, f64)) -> bool {
+        match &self.points[..] {
+            [] => false,
+            few if few.len() <= 8 => few.iter().any(|point| low <= *point && *point <= high),
+            many => many
+                .get(many.partition_point(|point| *point < low))
+                .is_some_and(|point| *point <= high),
+        }
     }
 
     pub fn remove(&mut self, space: Space, key: &[u8]) {
@@ -57,10 +76,22 @@ impl PathIndex {
                 lengths.remove(at);
             }
         }
+        if let Some(point) = point(space, key) {
+            let points = Arc::make_mut(&mut self.points);
+            if let Some(at) = points.iter().position(|other| *other == point) {
+                points.remove(at);
+            }
+        }
         if self.counts[Space::Gram as usize] == 0 {
             self.grams = Grams::default();
         }
     }
+}
+
+/// The number that a key stands for.
+fn point(space: Space, key: &[u8]) -> Option<f64> {
+    let bits = key.first_chunk().filter(|_| space == Space::Number)?;
+    Some(f64::from_bits(u64::from_le_bytes(*bits)))
 }
 
 /// What a key is told apart by before it is looked up.

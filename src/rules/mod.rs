@@ -10,6 +10,7 @@ mod eval;
 mod explain;
 mod fold;
 mod index;
+pub mod input;
 mod ip;
 mod judge;
 mod keys;

@@ -8,6 +8,20 @@
 
 use std::fmt::Write;
 
+use super::ast::Range;
+
+/// A number's text, read as far as it was needed.
+#[derive(Debug, Clone)]
+pub(super) struct Number<'t> {
+    text: &'t [u8],
+    decimal: Decimal,
+    /// The value lies between these; they are the value once it is known.
+    low: f64,
+    high: f64,
+    exact: bool,
+    comparable: Option<bool>,
+}
+
 /// A decimal number taken apart: `digits * 10^exponent`, sign aside.
 #[derive(Debug, Clone, Copy)]
 struct Decimal {
@@ -20,57 +34,99 @@ struct Decimal {
     exponent: i64,
 }
 
+impl<'t> Number<'t> {
+    /// Reads a JSON number; `None` if the text is not one.
+    #[inline]
+    pub fn read(text: &'t [u8]) -> Option<Self> {
+        let decimal = take_apart(text)?;
+        let (low, high, exact) = estimate(&decimal);
+        Some(Number { text, decimal, low, high, exact, comparable: None })
+    }
+
+    /// Bounds of the value, close to it; both are the value if it is known.
+    #[inline]
+    pub fn bounds(&self) -> (f64, f64) {
+        (self.low, self.high)
+    }
+
+    /// The nearest double; infinite if the number is too large for one. Zero
+    /// is never negative.
+    pub fn value(&mut self) -> f64 {
+        if !self.exact {
+            let text = std::str::from_utf8(self.text).unwrap_or_default();
+            // The text is a number, so it parses.
+            self.low = text.parse().unwrap_or(f64::NAN);
+            self.high = self.low;
+            self.exact = true;
+        }
+        self.low
+    }
+
+    /// Whether the number can be compared at all (see the module).
+    pub fn is_comparable(&mut self) -> bool {
+        if let Some(known) = self.comparable {
+            return known;
+        }
+        let decimal = self.decimal;
+        let comparable = decimal.count == 0
+            || (decimal.count <= 17 && {
+                let value = self.value();
+                value != 0.0 && value.is_finite() && is_shortest(value, &decimal)
+            });
+        self.comparable = Some(comparable);
+        comparable
+    }
+
+    /// Whether the value lies within a range, comparable or not.
+    #[inline]
+    pub fn is_within(&mut self, range: &Range) -> bool {
+        // Mostly the estimate decides.
+        let unsure = |bound: Option<(f64, bool)>| {
+            bound.is_some_and(|(bound, _)| self.low <= bound && bound <= self.high)
+        };
+        if !self.exact && (unsure(range.lower) || unsure(range.upper)) {
+            self.value();
+        }
+        range.contains(self.low)
+    }
+}
+
 /// The value of a JSON number's text if it is comparable (see the module).
 ///
 /// `-0` gives `0.0`, so that equal numbers have equal bits.
-pub(crate) fn comparable(text: &[u8]) -> Option<f64> {
-    let decimal = take_apart(text)?;
-    if decimal.count == 0 {
-        return Some(0.0);
-    }
-    if decimal.count > 17 {
-        return None;
-    }
-    let value = parse(text, &decimal)?;
-    (value != 0.0 && value.is_finite() && is_shortest(value, &decimal)).then_some(value)
+pub(super) fn comparable(text: &[u8]) -> Option<f64> {
+    let mut number = Number::read(text)?;
+    number.is_comparable().then(|| number.value())
 }
 
-/// The nearest double of a JSON number's text, comparable or not; infinite if
-/// it is too large. `None` if the text is not a JSON number.
-pub(crate) fn nearest(text: &[u8]) -> Option<f64> {
-    let decimal = take_apart(text)?;
-    if decimal.count == 0 {
-        return Some(0.0);
-    }
-    parse(text, &decimal)
-}
-
-/// Whether a text whose nearest double is `value` is comparable.
-pub(crate) fn confirms(text: &[u8], value: f64) -> bool {
-    take_apart(text).is_some_and(|decimal| {
-        decimal.count == 0
-            || (decimal.count <= 17
-                && value != 0.0
-                && value.is_finite()
-                && is_shortest(value, &decimal))
-    })
-}
-
-fn parse(text: &[u8], decimal: &Decimal) -> Option<f64> {
-    // Small integers and short fractions: one exact operation on doubles.
-    if decimal.count <= 15 && (-22..=22).contains(&decimal.exponent) {
-        let digits = decimal.digits as f64;
-        let scale = POWERS_OF_TEN[decimal.exponent.unsigned_abs() as usize];
-        let value = if decimal.exponent < 0 { digits / scale } else { digits * scale };
-        return Some(if decimal.negative { -value } else { value });
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
+/// The most digits, and the largest power of ten, that a double holds exactly.
+const EXACT_DIGITS: u64 = 1 << 53;
 const POWERS_OF_TEN: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
     1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
 ];
+
+/// Bounds of the value, and whether they are the value itself.
+#[inline]
+fn estimate(decimal: &Decimal) -> (f64, f64, bool) {
+    if decimal.count == 0 {
+        return (0.0, 0.0, true);
+    }
+    let scale = POWERS_OF_TEN.get(decimal.exponent.unsigned_abs().min(99) as usize);
+    let Some(scale) = scale.filter(|_| decimal.count <= 19) else {
+        return (f64::NEG_INFINITY, f64::INFINITY, false);
+    };
+    let digits = decimal.digits as f64;
+    let value = if decimal.exponent < 0 { digits / scale } else { digits * scale };
+    let value = if decimal.negative { -value } else { value };
+    if decimal.digits <= EXACT_DIGITS {
+        // One rounding, of exact operands: this is the nearest double.
+        return (value, value, true);
+    }
+    // Two roundings, each off by half a unit in the last place at most.
+    let error = value.abs() * (4.0 * f64::EPSILON);
+    (value - error, value + error, false)
+}
 
 /// Splits a number into digits and exponent; `None` if it is not a JSON number.
 fn take_apart(text: &[u8]) -> Option<Decimal> {
@@ -78,36 +134,40 @@ fn take_apart(text: &[u8]) -> Option<Decimal> {
         [b'-', rest @ ..] => (true, rest),
         _ => (false, text),
     };
-    let mut decimal = Decimal { negative, digits: 0, count: 0, exponent: 0 };
-    let mut zeros = 0_usize;
-    let mut fraction = false;
-    let mut at = 0;
-    while let Some(byte) = unsigned.get(at) {
-        match byte {
-            b'0'..=b'9' => {
-                decimal.exponent -= i64::from(fraction);
-                if *byte == b'0' && decimal.count == 0 {
-                    // A leading zero says nothing.
-                } else if *byte == b'0' {
-                    zeros += 1;
-                } else {
-                    push_digit(&mut decimal, zeros, byte - b'0');
-                    zeros = 0;
-                }
-            }
-            b'.' if !fraction => fraction = true,
-            b'e' | b'E' => break,
-            _ => return None,
-        }
-        at += 1;
-    }
-    if at == 0 {
+    let whole = digits(unsigned);
+    let fraction = match unsigned.get(whole) {
+        Some(b'.') => digits(&unsigned[whole + 1..]),
+        _ => 0,
+    };
+    let end = whole + if fraction > 0 { fraction + 1 } else { 0 };
+    let mut power = match unsigned.get(end) {
+        None => 0,
+        Some(b'e' | b'E') => exponent(&unsigned[end + 1..])?,
+        Some(_) => return None,
+    };
+    if whole == 0 {
         return None;
     }
-    // Zeros at the end, before or after the point, go into the exponent.
-    decimal.exponent += zeros as i64;
-    if at < unsigned.len() {
-        decimal.exponent = decimal.exponent.saturating_add(exponent(&unsigned[at + 1..])?);
+    power = power.saturating_sub(fraction as i64);
+    let all = unsigned[..end].iter().filter(|byte| **byte != b'.').map(|byte| byte - b'0');
+    let mut decimal = Decimal { negative, digits: 0, count: 0, exponent: power };
+    if whole + fraction <= 19 {
+        decimal.digits = all.fold(0, |sum, digit| sum * 10 + u64::from(digit));
+        // Zeros at the end go into the exponent.
+        while decimal.digits != 0 && decimal.digits % 10 == 0 {
+            decimal.digits /= 10;
+            decimal.exponent += 1;
+        }
+        decimal.count = decimal.digits.checked_ilog10().map_or(0, |log| log as usize + 1);
+    } else {
+        let mut zeros = 0;
+        for digit in all {
+            match digit {
+                0 => zeros += usize::from(decimal.count > 0),
+                _ => push_digit(&mut decimal, std::mem::take(&mut zeros), digit),
+            }
+        }
+        decimal.exponent = decimal.exponent.saturating_add(zeros as i64);
     }
     Some(decimal)
 }
@@ -119,17 +179,62 @@ fn push_digit(decimal: &mut Decimal, zeros: usize, digit: u8) {
     }
 }
 
+/// How many digits the text begins with.
+#[inline]
+fn digits(text: &[u8]) -> usize {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let mut count = 0;
+    while let Some(bytes) = text[count..].first_chunk::<8>() {
+        // The high bit of every byte that is not a digit; no carries.
+        let word = u64::from_le_bytes(*bytes) ^ (EACH * 0x30);
+        let others = (((word & (EACH * 0x7F)) + EACH * 0x76) | word) & (EACH * 0x80);
+        if others != 0 {
+            return count + others.trailing_zeros() as usize / 8;
+        }
+        count += 8;
+    }
+    count + text[count..].iter().take_while(|byte| byte.is_ascii_digit()).count()
+}
+
+/// The length of the JSON number that the text begins with; `None` if it does
+/// not begin with one.
+#[inline]
+pub(super) fn length(text: &[u8]) -> Option<usize> {
+    let mut at = usize::from(text.first() == Some(&b'-'));
+    let whole = digits(&text[at..]);
+    if whole == 0 || (whole > 1 && text[at] == b'0') {
+        return None;
+    }
+    at += whole;
+    if text.get(at) == Some(&b'.') {
+        let fraction = digits(&text[at + 1..]);
+        if fraction == 0 {
+            return None;
+        }
+        at += 1 + fraction;
+    }
+    if let Some(b'e' | b'E') = text.get(at) {
+        at += 1 + usize::from(matches!(text.get(at + 1), Some(b'+' | b'-')));
+        let exponent = digits(&text[at..]);
+        if exponent == 0 {
+            return None;
+        }
+        at += exponent;
+    }
+    Some(at)
+}
+
 /// The exponent after `e`, clamped to a range far outside that of doubles.
 fn exponent(text: &[u8]) -> Option<i64> {
-    let (negative, digits) = match text {
+    let (negative, unsigned) = match text {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),
         _ => (false, text),
     };
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+    if unsigned.is_empty() || digits(unsigned) < unsigned.len() {
         return None;
     }
-    let value = digits.iter().fold(0_i64, |sum, digit| {
+    let value = unsigned.iter().fold(0_i64, |sum, digit| {
         (sum * 10 + i64::from(digit - b'0')).min(1_000_000_000_000)
     });
     Some(if negative { -value } else { value })
@@ -203,9 +308,24 @@ mod tests {
     #[test]
     fn nearest_agrees_with_the_standard_library() {
         for text in ["0.1", "-122.42916360922355", "1e-7", "5000000001", "1e23", "4.9e-324"] {
-            assert_eq!(nearest(text.as_bytes()), text.parse().ok(), "{text}");
+            let value: f64 = text.parse().unwrap();
+            let mut number = Number::read(text.as_bytes()).unwrap();
+            let (low, high) = number.bounds();
+            assert!(low <= value && value <= high, "{text}");
+            assert_eq!(number.value(), value, "{text}");
         }
-        assert_eq!(nearest(b"1x"), None);
-        assert_eq!(nearest(b""), None);
+        for text in ["1x", "", "-", "1.", "1e", ".5"] {
+            assert!(Number::read(text.as_bytes()).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lengths() {
+        for (text, len) in [("0,", 1), ("-12.5e+3}", 8), ("12345678901 ", 11), ("1.5", 3)] {
+            assert_eq!(length(text.as_bytes()), Some(len), "{text}");
+        }
+        for text in ["01", "-", "1.", "1e+", "x", ""] {
+            assert_eq!(length(text.as_bytes()), None, "{text}");
+        }
     }
 }

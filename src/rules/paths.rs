@@ -36,8 +36,28 @@ struct Children {
 
 #[derive(Debug, Clone)]
 struct Child {
+    /// The first 8 bytes, so that most comparisons are one.
+    head: u64,
     segment: Box<[u8]>,
     node: PathId,
+}
+
+impl Child {
+    #[inline(always)]
+    fn is(&self, head: u64, segment: &[u8]) -> bool {
+        self.head == head
+            && self.segment.len() == segment.len()
+            && (segment.len() <= 8 || self.segment[8..] == segment[8..])
+    }
+}
+
+/// The first 8 bytes as a number, padded with zeros.
+#[inline(always)]
+fn head(segment: &[u8]) -> u64 {
+    match segment.first_chunk() {
+        Some(bytes) => u64::from_le_bytes(*bytes),
+        None => segment.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    }
 }
 
 /// Up to this many children are looked at one after the other.
@@ -131,15 +151,16 @@ impl Children {
         if self.lengths >> segment.len().min(63) & 1 == 0 {
             return None;
         }
+        let head = head(segment);
         if self.slots.is_empty() {
-            let child = self.entries.iter().find(|child| *child.segment == *segment)?;
+            let child = self.entries.iter().find(|child| child.is(head, segment))?;
             return Some(child.node);
         }
         let mask = self.slots.len() - 1;
         let mut at = hash(0, segment) as usize & mask;
         loop {
             let child = &self.entries[(self.slots[at] as usize).checked_sub(1)?];
-            if *child.segment == *segment {
+            if child.is(head, segment) {
                 return Some(child.node);
             }
             at = (at + 1) & mask;
@@ -147,7 +168,7 @@ impl Children {
     }
 
     fn insert(&mut self, segment: &[u8], node: PathId) {
-        self.entries.push(Child { segment: segment.into(), node });
+        self.entries.push(Child { head: head(segment), segment: segment.into(), node });
         self.lengths |= 1 << segment.len().min(63);
         if self.entries.len() > FEW && self.entries.len() * 2 <= self.slots.len() {
             self.place(self.entries.len() - 1);

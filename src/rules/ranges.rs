@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::ast::Range;
+use super::number::Number;
 
 /// Ranges sorted by their lower bounds, in chunks that know their extent.
 #[derive(Debug, Clone, Default)]
@@ -83,16 +84,17 @@ impl Ranges {
         }
     }
 
-    /// Calls `hit` with the field of every range that contains `value`.
+    /// Calls `hit` with the field of every range that contains the number.
     #[inline]
-    pub fn containing(&self, value: f64, mut hit: impl FnMut(u32)) {
-        for chunk in self.chunks.iter().take_while(|chunk| chunk.lowest <= value) {
-            if chunk.highest < value {
+    pub fn containing(&self, number: &mut Number<'_>, mut hit: impl FnMut(u32, &mut Number<'_>)) {
+        let (low, high) = number.bounds();
+        for chunk in self.chunks.iter().take_while(|chunk| chunk.lowest <= high) {
+            if chunk.highest < low {
                 continue;
             }
-            for entry in chunk.entries.iter().take_while(|entry| entry.low <= value) {
-                if value <= entry.high && entry.range.contains(value) {
-                    hit(entry.field);
+            for entry in chunk.entries.iter().take_while(|entry| entry.low <= high) {
+                if low <= entry.high && number.is_within(&entry.range) {
+                    hit(entry.field, number);
                 }
             }
         }
@@ -114,7 +116,9 @@ mod tests {
         (0..1000).filter(|i| i % 5 == 0).for_each(|i| ranges.remove(range(i), i));
         for value in [0.0, 4.5, 500.0, 999.0, 1004.0, 2000.0, -1.0] {
             let mut found = Vec::new();
-            ranges.containing(value, |field| found.push(field));
+            let text = value.to_string();
+            let mut number = Number::read(text.as_bytes()).unwrap();
+            ranges.containing(&mut number, |field, _| found.push(field));
             found.sort_unstable();
             let expected: Vec<u32> =
                 (0..1000).filter(|i| i % 5 != 0 && range(*i).contains(value)).collect();

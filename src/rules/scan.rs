@@ -1,7 +1,8 @@
 //! The one pass over an event: finds the leaves at wanted paths.
 
-use super::blocks::{self, Block};
+use super::blocks::{self, Block, Map};
 use super::error::EventFault;
+use super::number;
 use super::paths::{PathId, ROOT, Trie};
 use super::text::unescape;
 
@@ -47,7 +48,7 @@ pub(super) struct Element {
 /// All that a scan finds; kept from event to event for its memory.
 #[derive(Debug, Default)]
 pub(super) struct Leaves {
-    blocks: Vec<Block>,
+    map: Map,
     frames: Vec<Frame>,
     pub leaves: Vec<Leaf>,
     pub unescaped: Vec<u8>,
@@ -109,6 +110,19 @@ impl Leaves {
         }
     }
 
+    /// Maps an event; the first step for [`scan`] and for strict checking.
+    pub fn index(&mut self, event: &[u8]) -> Result<(), Fault> {
+        if event.len() > 1 << 30 {
+            return Err((EventFault::TooLarge, 0));
+        }
+        blocks::index(event, &mut self.map);
+        Ok(())
+    }
+
+    pub fn map(&self) -> &Map {
+        &self.map
+    }
+
     fn begin(&mut self, paths: usize) {
         self.leaves.clear();
         self.unescaped.clear();
@@ -127,18 +141,16 @@ impl Leaves {
     }
 }
 
-/// Finds the leaves at the paths of `trie`. What nobody wants is skipped, not
+/// Finds the leaves at the paths of `trie` in an event whose map was made by
+/// [`Leaves::index`]. What nobody wants is skipped, not
 /// checked; what follows the top-level object is ignored.
 pub(super) fn scan(trie: &Trie, event: &[u8], out: &mut Leaves) -> Result<(), Fault> {
-    if event.len() > 1 << 30 {
-        return Err((EventFault::TooLarge, 0));
-    }
     out.begin(trie.len());
-    let mut blocks = std::mem::take(&mut out.blocks);
-    let escapes = blocks::index(event, &mut blocks);
-    let mut scan = Scan { trie, event, blocks: &blocks, escapes, at: 0, out };
+    let map = std::mem::take(&mut out.map);
+    let mut scan =
+        Scan { trie, event, blocks: &map.blocks, escapes: map.backslashes, at: 0, out };
     let result = scan.run();
-    out.blocks = blocks;
+    out.map = map;
     result
 }
 
@@ -345,19 +357,7 @@ impl Scan<'_> {
     /// A number or a word at a wanted path.
     fn scalar(&mut self, node: PathId, element: u32) -> Result<(), Fault> {
         let start = self.at;
-        let rest = &self.event[start..];
-        let len = rest.iter().position(|byte| ends_scalar(*byte)).unwrap_or(rest.len());
-        let kind = match &rest[..len] {
-            b"true" => Kind::True,
-            b"false" => Kind::False,
-            b"null" => Kind::Null,
-            [b'-' | b'0'..=b'9', ..] => Kind::Number,
-            [b'a'..=b'z' | b'A'..=b'Z', ..] => return Err((EventFault::BadWord, start)),
-            _ => return Err((EventFault::ExpectedValue, start)),
-        };
-        if kind == Kind::Number && !is_number(&rest[..len]) {
-            return Err((EventFault::BadNumber, start));
-        }
+        let (len, kind) = scalar(&self.event[start..]).map_err(|fault| (fault, start))?;
         self.at += len;
         self.leaf(node, kind, element, start, start + len);
         Ok(())
@@ -391,28 +391,21 @@ fn ends_scalar(byte: u8) -> bool {
     matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t')
 }
 
-/// Whether the text is a number by JSON's grammar.
-pub(super) fn is_number(text: &[u8]) -> bool {
-    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let mut rest = text.strip_prefix(b"-").unwrap_or(text);
-    let whole = digits(rest);
-    if whole == 0 || (whole > 1 && rest[0] == b'0') {
-        return false;
-    }
-    rest = &rest[whole..];
-    if let [b'.', fraction @ ..] = rest {
-        let count = digits(fraction);
-        if count == 0 {
-            return false;
+/// The length and the kind of the number or word that the text begins with.
+#[inline(always)]
+pub(super) fn scalar(text: &[u8]) -> Result<(usize, Kind), EventFault> {
+    let (len, kind, fault) = match text {
+        [b'-' | b'0'..=b'9', ..] => {
+            (number::length(text).unwrap_or(0), Kind::Number, EventFault::BadNumber)
         }
-        rest = &fraction[count..];
+        [b't', b'r', b'u', b'e', ..] => (4, Kind::True, EventFault::BadWord),
+        [b'n', b'u', b'l', b'l', ..] => (4, Kind::Null, EventFault::BadWord),
+        [b'f', b'a', b'l', b's', b'e', ..] => (5, Kind::False, EventFault::BadWord),
+        [b'a'..=b'z' | b'A'..=b'Z', ..] => return Err(EventFault::BadWord),
+        _ => return Err(EventFault::ExpectedValue),
+    };
+    if len == 0 || text.get(len).is_some_and(|byte| !ends_scalar(*byte)) {
+        return Err(fault);
     }
-    if let [b'e' | b'E', exponent @ ..] = rest {
-        let exponent = match exponent {
-            [b'+' | b'-', digits @ ..] => digits,
-            _ => exponent,
-        };
-        return !exponent.is_empty() && digits(exponent) == exponent.len();
-    }
-    rest.is_empty()
+    Ok((len, kind))
 }

@@ -10,7 +10,7 @@ use super::index::PathIndex;
 use super::ip::Ip;
 use super::judge::{self, Event, State};
 use super::keys::{self, Access, Space};
-use super::number;
+use super::number::Number;
 use super::paths::{PathId, Trie};
 use super::text::Text;
 use super::scan::{self, Fault, Kind, Leaf, Leaves, NO_ELEMENT};
@@ -81,6 +81,9 @@ pub struct Scratch {
     /// By field: the event's number and what is known of the field.
     memo: Vec<u32>,
     epoch: u32,
+    /// By field: the last value it was tried on, see [`Run::serial`].
+    tried: Vec<u64>,
+    serial: u64,
     lowered: Vec<u8>,
     matched: Vec<RuleId>,
     validator: validate::Stack,
@@ -142,20 +145,34 @@ impl Snapshot {
     }
 
     fn run(&self, mode: Mode, event: &[u8], scratch: &mut Scratch) -> Result<(), Fault> {
+        scratch.leaves.index(event)?;
         if mode == Mode::Validating {
-            validate::check(event, &mut scratch.validator)?;
+            validate::check(event, scratch.leaves.map(), &mut scratch.validator)?;
         }
-        let Scratch { leaves, memo, epoch, lowered, matched, .. } = scratch;
+        let Scratch { leaves, memo, epoch, tried, serial, lowered, matched, .. } = scratch;
         scan::scan(&self.trie, event, leaves)?;
         begin(memo, epoch, self.fields.len());
+        if tried.len() < self.fields.len() {
+            tried.resize(self.fields.len(), 0);
+        }
         let mut run =
-            Run { rules: self, seen: Event { text: event, leaves }, memo, epoch: *epoch << STATE_BITS, lowered, matched };
+            Run {
+            rules: self,
+            seen: Event { text: event, leaves },
+            memo,
+            epoch: *epoch << STATE_BITS,
+            tried,
+            serial: *serial,
+            lowered,
+            matched,
+        };
         for leaf in &leaves.leaves {
             run.look_up(leaf)?;
         }
         for branch in self.residue.iter() {
             run.check(*branch)?;
         }
+        *serial = run.serial;
         matched.sort_unstable();
         matched.dedup();
         Ok(())
@@ -194,6 +211,9 @@ struct Run<'r> {
     memo: &'r mut [u32],
     /// The event's number, shifted to leave room for a state.
     epoch: u32,
+    tried: &'r mut [u64],
+    /// The number of the value being looked up; never used twice.
+    serial: u64,
     lowered: &'r mut Vec<u8>,
     matched: &'r mut Vec<RuleId>,
 }
@@ -202,6 +222,7 @@ impl Run<'_> {
     /// Finds the fields that a value may lead to.
     fn look_up(&mut self, leaf: &Leaf) -> Result<(), Fault> {
         let rules = self.rules;
+        self.serial += 1;
         let index = &*rules.indexes[leaf.path];
         let value = self.seen.value(leaf);
         let bytes = value.bytes;
@@ -311,24 +332,22 @@ impl Run<'_> {
         if !index.has(Space::Number) && index.ranges.is_empty() {
             return Ok(());
         }
-        let Some(value) = number::nearest(text) else {
+        let Some(mut number) = Number::read(text) else {
             return Ok(());
         };
         // Whether the number can be compared at all is asked only if it would
         // make a difference.
-        let mut confirmed = None;
-        let mut confirm = || *confirmed.get_or_insert_with(|| number::confirms(text, value));
-        if index.has(Space::Number) {
-            let key = value.to_bits().to_le_bytes();
+        if index.has_point(number.bounds()) {
+            let key = number.value().to_bits().to_le_bytes();
             if let Some(entry) = self.rules.entry(Space::Number, leaf.path, &key)
-                && confirm()
+                && number.is_comparable()
             {
                 self.found(entry, leaf)?;
             }
         }
         let mut result = Ok(());
-        index.ranges.containing(value, |field| {
-            if result.is_ok() && !self.is_followed(field) && confirm() {
+        index.ranges.containing(&mut number, |field, number| {
+            if result.is_ok() && !self.is_followed(field) && number.is_comparable() {
                 result = self.satisfied(field, leaf);
             }
         });
@@ -373,9 +392,11 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Many parts of one value may lead to a field: it is tried once.
     #[inline]
     fn likely(&mut self, field: u32, leaf: &Leaf, value: &Value<'_>) -> Result<(), Fault> {
         if !self.is_followed(field)
+            && std::mem::replace(&mut self.tried[field as usize], self.serial) != self.serial
             && eval::accepts(&self.rules.fields[field].clauses, value)
         {
             self.satisfied(field, leaf)?;

@@ -1,7 +1,8 @@
 //! Strict checking of a whole event.
 
 use super::error::EventFault;
-use super::scan::{Fault, is_number};
+use super::blocks::{self, Map};
+use super::scan::{self, Fault};
 use super::text;
 
 /// The open containers, one bit each (1: object); kept for its memory.
@@ -43,13 +44,14 @@ impl Stack {
     }
 }
 
-/// Checks that `event` is one well-formed JSON object and nothing else.
-pub(super) fn check(event: &[u8], stack: &mut Stack) -> Result<(), Fault> {
+/// Checks that `event`, whose map is given, is one well-formed JSON object and
+/// nothing else.
+pub(super) fn check(event: &[u8], map: &Map, stack: &mut Stack) -> Result<(), Fault> {
     if let Err(error) = std::str::from_utf8(event) {
         return Err((EventFault::BadUtf8, error.valid_up_to()));
     }
     stack.clear();
-    let mut check = Check { event, at: 0 };
+    let mut check = Check { event, map, at: 0 };
     match check.peek() {
         Some(b'{') => check.at += 1,
         Some(_) => return Err((EventFault::NotAnObject, check.at)),
@@ -65,6 +67,7 @@ pub(super) fn check(event: &[u8], stack: &mut Stack) -> Result<(), Fault> {
 
 struct Check<'e> {
     event: &'e [u8],
+    map: &'e Map,
     at: usize,
 }
 
@@ -136,8 +139,24 @@ impl Check<'_> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn string(&mut self) -> Result<(), Fault> {
+        let start = self.at + 1;
+        if self.map.controls {
+            return self.careful_string();
+        }
+        let Some(end) = blocks::next_quote(&self.map.blocks, start) else {
+            return Err((EventFault::Truncated, self.event.len()));
+        };
+        if self.map.backslashes && memchr::memchr(b'\\', &self.event[start..end]).is_some() {
+            return self.careful_string();
+        }
+        self.at = end + 1;
+        Ok(())
+    }
+
+    /// Byte for byte, to check escapes and to find a control character.
+    fn careful_string(&mut self) -> Result<(), Fault> {
         self.at += 1;
         loop {
             let rest = &self.event[self.at..];
@@ -151,31 +170,19 @@ impl Check<'_> {
                     self.at += 1;
                     return Ok(());
                 }
-                b'\\' => self.at += text::escape_len(&rest[plain..])
-                    .ok_or((EventFault::BadEscape, self.at))?,
+                b'\\' => {
+                    self.at += text::escape_len(&rest[plain..])
+                        .ok_or((EventFault::BadEscape, self.at))?;
+                }
                 _ => return Err((EventFault::ControlCharacter, self.at)),
             }
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn scalar(&mut self) -> Result<(), Fault> {
-        let rest = &self.event[self.at..];
-        let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t');
-        let len = rest.iter().position(ends).unwrap_or(rest.len());
-        let fault = match &rest[..len] {
-            b"true" | b"false" | b"null" => None,
-            [b'-' | b'0'..=b'9', ..] if is_number(&rest[..len]) => None,
-            [b'-' | b'0'..=b'9', ..] => Some(EventFault::BadNumber),
-            [b'a'..=b'z' | b'A'..=b'Z', ..] => Some(EventFault::BadWord),
-            _ => Some(EventFault::ExpectedValue),
-        };
-        match fault {
-            Some(fault) => Err((fault, self.at)),
-            None => {
-                self.at += len;
-                Ok(())
-            }
-        }
+        let (len, _) = scan::scalar(&self.event[self.at..]).map_err(|fault| (fault, self.at))?;
+        self.at += len;
+        Ok(())
     }
 }

@@ -69,8 +69,7 @@ impl State {
 }
 
 fn list(db: &Connection, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, rusqlite::Error> {
-    let mut select =
-        db.prepare_cached("SELECT key, value FROM kv WHERE key >= ?1 ORDER BY key")?;
+    let mut select = db.prepare_cached("SELECT key, value FROM kv WHERE key >= ?1 ORDER BY key")?;
     let mut rows = select.query([prefix])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {

@@ -4,7 +4,8 @@
 //! All writes go through one thread. It takes the writes that queued up during
 //! the last sync, runs each in a savepoint of its own inside one transaction,
 //! syncs once and answers all: a write that fails takes no other with it, and
-//! an answer means that the write is on disk (WAL, `synchronous = FULL`). Short
+//! an answer means that the write is on disk (WAL, `synchronous = FULL`), or, where
+//! that was asked for, that it survives the death of the process. Short
 //! reads have a second thread with a read-only connection; a loop that reads
 //! much opens its own with [`State::reader`]. No call blocks the async runtime.
 
@@ -57,10 +58,24 @@ pub enum StateError {
     Closed,
 }
 
-type WriteJob = Box<dyn FnOnce(&mut Transaction<'_>) -> Option<Answer> + Send>;
+type Work = Box<dyn FnOnce(&mut Transaction<'_>) -> Option<Answer> + Send>;
 type ReadJob = Box<dyn FnOnce(&Connection) + Send>;
 /// Sends a job's answer once it is known whether its group was committed.
 type Answer = Box<dyn FnOnce(Result<(), String>) + Send>;
+
+struct WriteJob {
+    work: Work,
+    safety: Safety,
+}
+
+/// What a write has to survive once it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Safety {
+    /// The loss of power.
+    Synced,
+    /// The death of the process; for what can be found out again.
+    Written,
+}
 
 /// The side state; clones share one database.
 #[derive(Clone)]
@@ -126,21 +141,22 @@ impl State {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     {
-        self.send_write(work)?
+        self.send_write(Safety::Synced, work)?
             .await
             .unwrap_or(Err(StateError::Closed))
     }
 
-    /// [`State::write`] for a thread outside of the async runtime.
+    /// [`State::write`] for a thread outside of the async runtime, as safe as
+    /// is asked for.
     ///
     /// # Errors
     /// As [`State::write`].
-    pub fn write_blocking<T, F>(&self, work: F) -> Result<T, StateError>
+    pub fn write_blocking<T, F>(&self, safety: Safety, work: F) -> Result<T, StateError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     {
-        self.send_write(work)?
+        self.send_write(safety, work)?
             .blocking_recv()
             .unwrap_or(Err(StateError::Closed))
     }
@@ -175,6 +191,7 @@ impl State {
 
     fn send_write<T, F>(
         &self,
+        safety: Safety,
         work: F,
     ) -> Result<oneshot::Receiver<Result<T, StateError>>, StateError>
     where
@@ -182,7 +199,7 @@ impl State {
         F: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let job: WriteJob = Box::new(move |transaction| {
+        let work: Work = Box::new(move |transaction| {
             let done = transaction.savepoint().and_then(|point| {
                 // Dropped without a commit, a savepoint undoes what it saw.
                 let value = work(&point)?;
@@ -200,6 +217,7 @@ impl State {
             }
         });
         let writes = self.shared.writes.as_ref().ok_or(StateError::Closed)?;
+        let job = WriteJob { work, safety };
         writes.send(job).map_err(|_| StateError::Closed)?;
         Ok(answered)
     }
@@ -224,10 +242,7 @@ impl Drop for Shared {
     }
 }
 
-fn spawn(
-    name: &str,
-    work: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, StateError> {
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StateError> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)
@@ -251,6 +266,7 @@ fn open_reader(path: &Path) -> Result<Connection, StateError> {
 }
 
 fn write_loop(mut connection: Connection, jobs: &mpsc::Receiver<WriteJob>) {
+    let mut at = None;
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
         while group.len() < GROUP_MAX
@@ -258,17 +274,29 @@ fn write_loop(mut connection: Connection, jobs: &mpsc::Receiver<WriteJob>) {
         {
             group.push(next);
         }
-        run_group(&mut connection, group);
+        let sync = group.iter().any(|job| job.safety == Safety::Synced);
+        let mut set = Ok(());
+        if at != Some(sync) {
+            // In this mode a commit also syncs the commits before it.
+            let level = if sync { "FULL" } else { "NORMAL" };
+            set = connection.pragma_update(None, "synchronous", level);
+            at = set.is_ok().then_some(sync);
+        }
+        run_group(&mut connection, group, set);
     }
 }
 
-fn run_group(connection: &mut Connection, group: Vec<WriteJob>) {
+fn run_group(
+    connection: &mut Connection,
+    group: Vec<WriteJob>,
+    set: Result<(), rusqlite::Error>,
+) {
     let mut answers = Vec::with_capacity(group.len());
-    let done = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
+    let done = set
+        .and_then(|()| connection.transaction_with_behavior(TransactionBehavior::Immediate))
         .and_then(|mut transaction| {
             for job in group {
-                answers.extend(job(&mut transaction));
+                answers.extend((job.work)(&mut transaction));
             }
             transaction.commit()
         })

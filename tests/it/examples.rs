@@ -23,11 +23,11 @@ fn flights_go_from_the_folder_to_the_warehouse_with_nothing_typed() {
     assert_eq!(count("select count(*) from lake.flights"), ROWS + BROKEN_GOOD);
     assert_eq!(count("select count(*) from flights where month <> 3"), ROWS);
     assert_eq!(
-        count("select count(*) from flights where month <> 3 and dep_time is null"),
+        count("select count(*) from flights where month <> 3 and cancelled"),
         CANCELLED
     );
     assert_eq!(count("select sum(distance) from flights where month <> 3"), DISTANCE);
-    assert_eq!(count("select count(*) from flights where carrier_name is null"), 0);
+    assert_eq!(count("select count(*) from flights where airline is null"), 0);
 
     let rejects = project.ok(&["query", "select line, reason from rejects order by line", "--format", "json"]);
     assert_eq!(rejects.lines().count() as i64, BROKEN_BAD, "{rejects}");
@@ -112,16 +112,14 @@ print(json.dumps({
 fn clickstream_events_land_as_partitioned_files_once() {
     let project = Project::new();
     crate::support::copy(&crate::support::repo().join("examples/clickstream"), project.root());
-    project.write(
-        "pointsman.yaml",
-        "node: { listen: 127.0.0.1:0 }\n",
-    );
-    let events = std::fs::read_to_string(project.path("events.ndjson")).expect("the sample");
+    let config = std::fs::read_to_string(project.path("pointsman.yaml")).expect("the example");
+    project.write("pointsman.yaml", config.replace("127.0.0.1:7071", "127.0.0.1:0"));
+    let events = std::fs::read_to_string(project.path("clicks.ndjson")).expect("the sample");
     let total = events.lines().count() as i64;
     let node = project.start();
-    project.ok(&["send", "events.ndjson"]);
+    project.ok(&["send", "clicks.ndjson"]);
     // Sent again, as a client does that missed the answer.
-    let again = project.ok(&["send", "events.ndjson"]);
+    let again = project.ok(&["send", "clicks.ndjson"]);
     assert_eq!(again.matches("had it already").count() as i64, total, "{again}");
     project.wait("the events to land", || {
         project.count("select count(*) from lake.clicks") == Some(total)

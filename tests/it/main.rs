@@ -9,6 +9,7 @@ mod crash;
 mod diagnostics;
 mod examples;
 mod handlers;
+mod inputs;
 mod rules;
 mod sources;
 mod tidy;

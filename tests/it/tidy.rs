@@ -25,6 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("handlers", &["clock", "event"]),
     ("emit", &["clock", "event", "handlers", "queues", "topics"]),
     ("topics", &[]),
+    ("infer", &[]),
     ("dlq", &["bus", "event", "rules"]),
     ("observe", &["bus", "delivery"]),
 ];
@@ -227,6 +228,14 @@ fn every_direct_dependency_is_explained_in_the_readme() {
         .filter(|name| !readme.contains(&format!("`{name}`")))
         .collect();
     assert!(missing.is_empty(), "not in the README's table: {missing:?}");
+}
+
+#[test]
+fn the_readme_shows_the_shipped_rules_as_they_are() {
+    let readme = fs::read_to_string(repo().join("README.md")).expect("a README");
+    let rules = fs::read_to_string(repo().join("rules/flights.yaml")).expect("the rules");
+    let body = rules.split_once("\n\n").expect("a head and a body").1;
+    assert!(readme.contains(body.trim()), "copy rules/flights.yaml into the README");
 }
 
 #[test]

@@ -9,9 +9,11 @@ use crate::handlers::{Context, Failure};
 use arrow::datatypes::Schema;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::{Column, DataFusionError};
+use datafusion::execution::SessionStateBuilder;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{Expr, ExprFunctionExt, lit};
 use datafusion::prelude::{DataFrame, SessionContext};
+use deltalake::delta_datafusion::planner::DeltaPlanner;
 use deltalake::kernel::Transaction;
 use deltalake::kernel::transaction::{CommitProperties, TransactionError};
 use deltalake::operations::write::SchemaMode;
@@ -127,16 +129,23 @@ impl Target<'_> {
     }
 
     fn session(&self, hash_join: bool) -> Result<SessionContext, DataFusionError> {
-        let context = engine::session(self.env.memory_bytes, &self.env.scratch, engine::cores())?;
-        {
-            let state = context.state_ref();
-            let mut state = state.write();
-            let options = state.config_mut().options_mut();
-            options.optimizer.prefer_hash_join = hash_join;
-            // Column names are taken as they are written.
-            options.sql_parser.enable_ident_normalization = false;
-        }
-        Ok(context)
+        let session = engine::session(self.env.memory_bytes, &self.env.scratch, engine::cores())?;
+        let mut config = session.copied_config();
+        let options = config.options_mut();
+        options.optimizer.prefer_hash_join = hash_join;
+        // As Delta's own sessions have it: lists of keys that a join pushes into
+        // a scan have made the engine panic when a key is a dictionary.
+        options.optimizer.hash_join_inlist_pushdown_max_size = 0;
+        options.optimizer.hash_join_inlist_pushdown_max_distinct_values = 0;
+        // Column names are taken as they are written.
+        options.sql_parser.enable_ident_normalization = false;
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(session.runtime_env())
+            .with_default_features()
+            .with_query_planner(DeltaPlanner::new())
+            .build();
+        Ok(SessionContext::new_with_state(state))
     }
 
     /// Why a write failed: what the reader of the outputs says comes first.
@@ -150,12 +159,12 @@ impl Target<'_> {
                 source: TransactionError::CommitConflict(_) | TransactionError::VersionAlreadyExists(_) | TransactionError::MaxCommitAttempts(_),
             }
             | DeltaTableError::VersionAlreadyExists(_) => {
-                Refused::Race(Failure::transient("CommitConflict", what).caused_by(error))
+                Refused::Race(told("CommitConflict", what, error))
             }
             other if other.to_string().contains("Resources exhausted") => {
-                Refused::Memory(Failure::transient("OutOfMemory", what).caused_by(error))
+                Refused::Memory(told("OutOfMemory", what, error))
             }
-            _ => Refused::Other(Failure::transient("WarehouseFailed", what).caused_by(error)),
+            _ => Refused::Other(told("WarehouseFailed", what, error)),
         }
     }
 }
@@ -164,6 +173,18 @@ enum Refused {
     Race(Failure),
     Memory(Failure),
     Other(Failure),
+}
+
+/// A failure with the engine's error, which may spell out whole plans, cut short.
+fn told(code: &str, what: String, error: &DeltaTableError) -> Failure {
+    let mut failure = Failure::transient(code, what).caused_by(error);
+    for cause in &mut failure.chain {
+        if let Some((end, _)) = cause.char_indices().nth(600) {
+            cause.truncate(end);
+            cause.push_str("...");
+        }
+    }
+    failure
 }
 
 /// Whether a publication is in the table.

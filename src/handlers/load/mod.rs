@@ -25,7 +25,7 @@ use commit::Target;
 use deltalake::DeltaTable;
 use futures::future::BoxFuture;
 use incoming::Incoming;
-use options::{LoadEnv, LoadOptions};
+pub use options::*;
 use serde_json::json;
 use std::path::Path;
 use std::time::Instant;

@@ -1,3 +1,168 @@
-//! SQL over the lake and the warehouse.
+//! SQL over the lake and the warehouse, for people and programs: read only.
+//!
+//! `NAME` and `warehouse.NAME` are the warehouse's tables, `lake.NAME` those of
+//! the lake (only what its manifests name), `rejects` (or `lake.rejects`) the
+//! records that were set aside.
 
 pub mod engine;
+mod lake;
+mod output;
+mod rejects;
+mod tables;
+
+pub use engine::{Position, SqlProblem};
+pub use output::{Output, Style};
+
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider};
+use datafusion::common::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::physical_plan::SendableRecordBatchStream;
+use datafusion::prelude::SessionContext;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The places and limits of queries.
+#[derive(Clone, Debug)]
+pub struct QueryEnv {
+    /// Root of the lake.
+    pub lake: PathBuf,
+    /// Root of the warehouse.
+    pub warehouse: PathBuf,
+    /// Root of the files of rejects.
+    pub rejects: PathBuf,
+    /// Scratch space for spills.
+    pub scratch: PathBuf,
+    /// Memory for one query, in bytes.
+    pub memory_bytes: usize,
+}
+
+/// Answers queries.
+#[derive(Clone, Debug)]
+pub struct Query {
+    env: QueryEnv,
+}
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The SQL is wrong; the message shows where.
+    #[error("{shown}")]
+    Sql {
+        /// The message with the line of SQL and a caret.
+        shown: String,
+        /// What is wrong, and where.
+        problem: SqlProblem,
+    },
+    /// It could not be run.
+    #[error("the query could not be run: {0}")]
+    Run(#[from] DataFusionError),
+}
+
+/// The answer to a query.
+pub struct Answer {
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Its rows.
+    pub rows: SendableRecordBatchStream,
+}
+
+impl Query {
+    /// Queries over a lake and a warehouse.
+    #[must_use]
+    pub fn new(env: QueryEnv) -> Self {
+        Self { env }
+    }
+
+    /// Runs a query.
+    ///
+    /// # Errors
+    /// When the SQL is wrong or would change something, or cannot be run.
+    pub async fn run(&self, sql: &str) -> Result<Answer, QueryError> {
+        let context = self.context()?;
+        let plan = engine::plan(&context, sql).await.map_err(|problem| {
+            let problem = self.hinted(problem);
+            QueryError::Sql {
+                shown: problem.shown_in(sql),
+                problem,
+            }
+        })?;
+        let plan = context.state().create_physical_plan(&plan).await.map_err(|e| shown(e, sql))?;
+        let schema = plan.schema();
+        let rows = datafusion::physical_plan::execute_stream(plan, context.task_ctx())?;
+        Ok(Answer { schema, rows })
+    }
+
+    /// Names of the tables that can be asked for.
+    #[must_use]
+    pub fn tables(&self) -> Vec<String> {
+        let mut names = tables::warehouse_names(&self.env.warehouse);
+        names.extend(lake::names(&self.env.lake).into_iter().map(|n| format!("lake.{n}")));
+        names.push(tables::REJECTS.to_owned());
+        names
+    }
+
+    fn context(&self) -> Result<SessionContext, DataFusionError> {
+        let session = engine::session(self.env.memory_bytes, &self.env.scratch, engine::cores())?;
+        let catalog = MemoryCatalogProvider::new();
+        let env = Arc::new(self.env.clone());
+        catalog.register_schema("warehouse", Arc::new(tables::Warehouse::new(Arc::clone(&env))))?;
+        catalog.register_schema("lake", Arc::new(tables::Lake::new(env)))?;
+        let config = session
+            .copied_config()
+            .with_default_catalog_and_schema("pointsman", "warehouse")
+            .with_create_default_catalog_and_schema(false);
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(session.runtime_env())
+            .with_default_features()
+            .build();
+        let context = SessionContext::new_with_state(state);
+        context.register_catalog("pointsman", Arc::new(catalog));
+        Ok(context)
+    }
+
+    /// Names the tables there are, when one is asked for that is not.
+    fn hinted(&self, mut problem: SqlProblem) -> SqlProblem {
+        let unknown = problem.message.strip_prefix("table '").and_then(|m| m.strip_suffix("' not found"));
+        if let Some(name) = unknown {
+            let name = name.strip_prefix("pointsman.").unwrap_or(name);
+            let name = name.strip_prefix("warehouse.").unwrap_or(name);
+            let mut known = self.tables();
+            let in_lake = format!("lake.{name}");
+            problem.message = match known.contains(&in_lake) {
+                true => format!("there is no table `{name}` in the warehouse; the lake has one: `{in_lake}`"),
+                false => {
+                    known.truncate(30);
+                    format!("there is no table `{name}`; there are: {}", known.join(", "))
+                }
+            };
+        }
+        problem
+    }
+}
+
+fn shown(error: DataFusionError, sql: &str) -> QueryError {
+    match error.find_root() {
+        DataFusionError::Plan(_) | DataFusionError::SchemaError(..) | DataFusionError::NotImplemented(_) => {
+            let problem = SqlProblem::of(&error);
+            QueryError::Sql {
+                shown: problem.shown_in(sql),
+                problem,
+            }
+        }
+        _ => QueryError::Run(error),
+    }
+}
+
+/// The folders in a folder, sorted; none if it does not exist.
+fn folders(root: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter(|e| e.path().is_dir())
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with('.') && !name.starts_with('_'))
+        .collect();
+    names.sort_unstable();
+    names
+}

@@ -208,40 +208,54 @@ pub fn recycle<'b>(mut cells: Vec<Cell<'_>>) -> Vec<Cell<'b>> {
     cells.into_iter().map(|_| Cell::Null).collect()
 }
 
-enum Builder {
+/// Builds a column's array.
+pub enum Builder {
+    /// Text, or the text of JSON.
     Text(StringBuilder),
+    /// Integers.
     Int(Int64Builder),
+    /// Doubles.
     Float(Float64Builder),
+    /// Decimals.
     Decimal(Decimal128Builder),
+    /// Booleans.
     Bool(BooleanBuilder),
+    /// Times.
     Timestamp(TimestampMicrosecondBuilder),
+    /// Days.
     Date(Date32Builder),
 }
 
 /// Builders sized so that thousands of columns do not reserve what few rows need.
 fn builders(schema: &RecordSchema) -> Vec<Builder> {
     let rows = (BATCH_BYTES / 16 / schema.columns.len().max(1)).clamp(1, BATCH_ROWS);
-    let one = |column: &Column| match column.kind {
-        Kind::Text | Kind::Json => Builder::Text(StringBuilder::with_capacity(rows, rows * 8)),
-        Kind::Int => Builder::Int(Int64Builder::with_capacity(rows)),
-        Kind::Float => Builder::Float(Float64Builder::with_capacity(rows)),
-        Kind::Decimal { .. } => Builder::Decimal(
-            Decimal128Builder::with_capacity(rows).with_data_type(column.kind.arrow()),
-        ),
-        Kind::Bool => Builder::Bool(BooleanBuilder::with_capacity(rows)),
-        Kind::Timestamp => Builder::Timestamp(
-            TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(column.kind.arrow()),
-        ),
-        Kind::Date => Builder::Date(Date32Builder::with_capacity(rows)),
-    };
-    schema.columns.iter().map(one).collect()
+    schema.columns.iter().map(|column| Builder::of(column, rows)).collect()
 }
 
 impl Builder {
+    /// A builder for a column, with room for some rows.
+    #[must_use]
+    pub fn of(column: &Column, rows: usize) -> Self {
+        let kind = column.kind.arrow();
+        match column.kind {
+            Kind::Text | Kind::Json => Self::Text(StringBuilder::with_capacity(rows, rows * 8)),
+            Kind::Int => Self::Int(Int64Builder::with_capacity(rows)),
+            Kind::Float => Self::Float(Float64Builder::with_capacity(rows)),
+            Kind::Decimal { .. } => {
+                Self::Decimal(Decimal128Builder::with_capacity(rows).with_data_type(kind))
+            }
+            Kind::Bool => Self::Bool(BooleanBuilder::with_capacity(rows)),
+            Kind::Timestamp => {
+                Self::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(kind))
+            }
+            Kind::Date => Self::Date(Date32Builder::with_capacity(rows)),
+        }
+    }
+
     /// Appends a cell and tells about how many bytes it takes. A cell of
     /// another type cannot come here: it was parsed for this column.
     #[inline]
-    fn push(&mut self, cell: &Cell<'_>) -> usize {
+    pub fn push(&mut self, cell: &Cell<'_>) -> usize {
         match (self, cell) {
             (Self::Text(b), Cell::Text(text)) => {
                 b.append_value(text);
@@ -264,7 +278,9 @@ impl Builder {
         8
     }
 
-    fn finish(self) -> ArrayRef {
+    /// The array.
+    #[must_use]
+    pub fn finish(self) -> ArrayRef {
         match self {
             Self::Text(mut b) => Arc::new(b.finish()),
             Self::Int(mut b) => Arc::new(b.finish()),

@@ -15,6 +15,17 @@ pub fn sync_dir(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Makes the entries of many folders in (or below) `root` durable.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn sync_dirs<'a>(
+    root: &Path,
+    folders: impl ExactSizeIterator<Item = &'a Path>,
+) -> io::Result<()> {
+    sync_files(root, folders)
+}
+
 /// Makes the contents of files in (or below) `folder` durable.
 ///
 /// # Errors

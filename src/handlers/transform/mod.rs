@@ -8,7 +8,7 @@
 //! once through a [`manifest`]. One publication per cause: a retry finds the
 //! manifest and answers from it.
 
-mod batch;
+pub mod batch;
 pub mod cell;
 mod check;
 mod disk;
@@ -37,7 +37,7 @@ use super::objects::Places;
 use super::{Context, Done, Emit, Failure, Handler, Message, Outcome};
 use futures::future::BoxFuture;
 use manifest::Manifest;
-use options::{Input, TransformEnv, TransformOptions};
+pub use options::*;
 use schema::RecordSchema;
 use std::sync::Arc;
 use std::time::Duration;

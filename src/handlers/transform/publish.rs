@@ -82,7 +82,7 @@ impl Staging {
             }
             fs::rename(self.folder.join(path), &target)?;
         }
-        folders.iter().try_for_each(|folder| disk::sync_dir(folder))
+        disk::sync_dirs(&self.lake, folders.iter().map(PathBuf::as_path))
     }
 
     fn commit(&self, manifest: &Manifest) -> Result<(), Failure> {

@@ -37,7 +37,11 @@ pub enum InputError {
 
 impl InputError {
     pub(super) fn refused(field: &str, offset: usize, reason: impl Into<String>) -> Self {
-        Self::Refused { field: field.to_owned(), offset, reason: reason.into() }
+        Self::Refused {
+            field: field.to_owned(),
+            offset,
+            reason: reason.into(),
+        }
     }
 
     pub(super) fn template(offset: usize, reason: impl Into<String>) -> Self {
@@ -45,7 +49,9 @@ impl InputError {
     }
 
     pub(super) fn event(error: &serde_json::Error) -> Self {
-        Self::Event { reason: error.to_string() }
+        Self::Event {
+            reason: error.to_string(),
+        }
     }
 
     /// The field that has to be changed; none where the event is at fault.

@@ -4,7 +4,6 @@
 use super::error::InputError;
 use super::path::{Path, Step};
 use jsonpath_rust::parser::model::JpQuery;
-use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -148,7 +147,12 @@ impl<'e> Visitor<'e> for Elements<'_, '_, 'e> {
 
     fn visit_seq<A: SeqAccess<'e>>(self, mut seq: A) -> Result<(), A::Error> {
         // The last elements are kept for indices that count from the end.
-        let back = self.node.indices.keys().next().map_or(0, |first| (-first).max(0));
+        let back = self
+            .node
+            .indices
+            .keys()
+            .next()
+            .map_or(0, |first| (-first).max(0));
         let mut last: std::collections::VecDeque<&'e RawValue> = std::collections::VecDeque::new();
         let mut index = 0_i64;
         while let Some(value) = seq.next_element::<&'e RawValue>()? {
@@ -169,6 +173,30 @@ impl<'e> Visitor<'e> for Elements<'_, '_, 'e> {
             }
         }
         Ok(())
+    }
+}
+
+/// The members of an object in their order, values as JSON text.
+pub(super) fn members(object: &str) -> Result<Vec<(String, &str)>, InputError> {
+    let mut json = serde_json::Deserializer::from_str(object);
+    json.deserialize_map(All).map_err(|e| InputError::event(&e))
+}
+
+struct All;
+
+impl<'e> Visitor<'e> for All {
+    type Value = Vec<(String, &'e str)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'e>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some((name, value)) = map.next_entry::<String, &'e RawValue>()? {
+            members.push((name, value.get()));
+        }
+        Ok(members)
     }
 }
 
@@ -205,13 +233,28 @@ mod tests {
             extractor.add(super::super::path::compile("input_path", path).unwrap());
         }
         let found = extractor.find(event.as_bytes()).unwrap();
-        found.into_iter().map(|text| text.map(Cow::into_owned)).collect()
+        found
+            .into_iter()
+            .map(|text| text.map(Cow::into_owned))
+            .collect()
     }
 
     #[test]
     fn values_are_cut_out_as_they_are_spelt() {
-        let event = r#" {"a": {"b": 1.50e2, "c": [10, {"d": "\u00e9"}, 1e999]}, "a\u002db": null} "#;
-        let paths = ["$", "$.a", "$.a.b", "$.a.c[1].d", "$.a.c[-1]", "$.a.c[-3]", "$.a-b", "$.a.c[3]", "$.a.c[-4]", "$.a.b.x"];
+        let event =
+            r#" {"a": {"b": 1.50e2, "c": [10, {"d": "\u00e9"}, 1e999]}, "a\u002db": null} "#;
+        let paths = [
+            "$",
+            "$.a",
+            "$.a.b",
+            "$.a.c[1].d",
+            "$.a.c[-1]",
+            "$.a.c[-3]",
+            "$.a-b",
+            "$.a.c[3]",
+            "$.a.c[-4]",
+            "$.a.b.x",
+        ];
         let found = found(&paths, event);
         let said = |index: usize| found[index].as_deref();
         assert_eq!(said(0), Some(event.trim()));
@@ -224,22 +267,44 @@ mod tests {
 
     #[test]
     fn the_last_of_equal_names_counts() {
-        assert_eq!(found(&["$.a.b", "$.a"], r#"{"a":{"b":1},"a":{}}"#), [None, Some("{}".to_owned())]);
+        assert_eq!(
+            found(&["$.a.b", "$.a"], r#"{"a":{"b":1},"a":{}}"#),
+            [None, Some("{}".to_owned())]
+        );
     }
 
     #[test]
     fn a_query_gives_an_array() {
         let event = r#"{"a":[{"b":1},{"b":"x"},{"c":2.0}],"e":{}}"#;
-        let paths = ["$.a[*].b", "$.a[?@.b == 'x'].b", "$..c", "$.a[*].z", "$.e.*", "$.a[1:].b"];
-        let texts: Vec<String> = found(&paths, event).into_iter().map(Option::unwrap_or_default).collect();
-        assert_eq!(texts, [r#"[1,"x"]"#, r#"["x"]"#, "[2.0]", "", "", r#"["x"]"#]);
+        let paths = [
+            "$.a[*].b",
+            "$.a[?@.b == 'x'].b",
+            "$..c",
+            "$.a[*].z",
+            "$.e.*",
+            "$.a[1:].b",
+        ];
+        let texts: Vec<String> = found(&paths, event)
+            .into_iter()
+            .map(Option::unwrap_or_default)
+            .collect();
+        assert_eq!(
+            texts,
+            [r#"[1,"x"]"#, r#"["x"]"#, "[2.0]", "", "", r#"["x"]"#]
+        );
     }
 
     #[test]
     fn an_event_that_is_not_json_is_an_error() {
         let extractor = Extractor::default();
         for event in ["", "{", "{} {}", "{\"a\":01}", "\u{feff}{}"] {
-            assert!(matches!(extractor.find(event.as_bytes()), Err(InputError::Event { .. })), "{event}");
+            assert!(
+                matches!(
+                    extractor.find(event.as_bytes()),
+                    Err(InputError::Event { .. })
+                ),
+                "{event}"
+            );
         }
         assert!(extractor.find(b"{\"a\":\"\xff\"}").is_err());
     }
@@ -247,6 +312,9 @@ mod tests {
     #[test]
     fn depth_costs_no_stack_on_exact_paths() {
         let event = format!("{{\"a\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        assert_eq!(found(&["$.a"], &event)[0].as_ref().map(String::len), Some(200_001));
+        assert_eq!(
+            found(&["$.a"], &event)[0].as_ref().map(String::len),
+            Some(200_001)
+        );
     }
 }

@@ -38,13 +38,18 @@ pub(super) fn compile(field: &str, path: &str) -> Result<Path, InputError> {
         return Err(InputError::refused(field, 0, reason));
     }
     if !path.starts_with('$') {
-        return Err(InputError::refused(field, 0, format!("`{path}` is not a JSONPath: it must start with `$`")));
+        return Err(InputError::refused(
+            field,
+            0,
+            format!("`{path}` is not a JSONPath: it must start with `$`"),
+        ));
     }
     let stopped = match steps(path) {
         Ok(steps) => return Ok(from_steps(steps)),
         Err(stopped) => stopped,
     };
-    bounded(path).map_err(|(at, reason)| InputError::refused(field, at, format!("`{path}` {reason}")))?;
+    bounded(path)
+        .map_err(|(at, reason)| InputError::refused(field, at, format!("`{path}` {reason}")))?;
     match jsonpath_rust::parser::parse_json_path(path) {
         Ok(query) => Ok(from_query(query)),
         Err(_) => {
@@ -95,7 +100,12 @@ fn steps(path: &str) -> Result<Vec<Step>, usize> {
     let mut at = 1;
     while at < path.len() {
         let rest = &path[at..];
-        let (step, width) = if let Some(name) = rest.strip_prefix('.') { dotted(name) } else { bracketed(rest) }.ok_or(at)?;
+        let (step, width) = if let Some(name) = rest.strip_prefix('.') {
+            dotted(name)
+        } else {
+            bracketed(rest)
+        }
+        .ok_or(at)?;
         steps.push(step);
         at += width;
     }
@@ -118,43 +128,73 @@ fn bracketed(text: &str) -> Option<(Step, usize)> {
     }
     if let Some(quote) = inner.chars().next().filter(|c| *c == '\'' || *c == '"') {
         let (name, rest) = inner[1..].split_once(quote)?;
-        let plain = rest.starts_with(']') && !name.contains('\\') && !name.chars().any(char::is_control);
+        let plain =
+            rest.starts_with(']') && !name.contains('\\') && !name.chars().any(char::is_control);
         return plain.then(|| (Step::Name(name.to_owned()), name.len() + 4));
     }
     let (number, _) = inner.split_once(']')?;
     let digits = number.strip_prefix('-').unwrap_or(number);
     let plain = digits == "0" && number == "0" || !digits.is_empty() && !digits.starts_with('0');
     let plain = plain && digits.len() < 16 && digits.bytes().all(|b| b.is_ascii_digit());
-    plain.then(|| number.parse().ok().map(|index| (Step::Index(index), number.len() + 2)))?
+    plain.then(|| {
+        number
+            .parse()
+            .ok()
+            .map(|index| (Step::Index(index), number.len() + 2))
+    })?
 }
 
 /// Refuses what would let the work grow faster than the event: what is left visits
 /// each value a small, bounded number of times.
 fn bounded(path: &str) -> Result<(), (usize, String)> {
     let bare = without_strings(path);
+    let in_name = |c: Option<char>| c.is_none_or(|c| c.is_alphanumeric() || c == '_');
+    for (at, gap) in bare.match_indices([' ', '\t', '\n', '\r']) {
+        let (before, after) = (bare[..at].trim_end(), bare[at + gap.len()..].trim_start());
+        // The parser would take the gap as a part of the name.
+        if in_name(before.chars().next_back()) && in_name(after.chars().next()) {
+            return Err((
+                at,
+                "is not a JSONPath: a name with a space in it needs brackets and quotes".to_owned(),
+            ));
+        }
+    }
     let nth = |what: &str, n: usize| bare.match_indices(what).nth(n).map(|(at, _)| at);
-    let once = [("..", "has more than one `..`"), ("?", "has more than one filter"), ("$", "has more than one `$`")];
+    let once = [
+        ("..", "has more than one `..`"),
+        ("?", "has more than one filter"),
+        ("$", "has more than one `$`"),
+    ];
     for (what, reason) in once {
         if let Some(at) = nth(what, 1) {
             return Err((at, reason.to_owned()));
         }
     }
-    if let Some(at) = nth(",", 0) {
-        let lists = bare.split(']').filter(|part| part.contains(',')).count();
-        if lists > 1 || bare.contains("..") || bare.contains('?') {
-            return Err((at, "has a list of selectors besides another list, a `..` or a filter".to_owned()));
-        }
-        if let Some(at) = nth(",", MAX_LIST - 1) {
-            return Err((at, format!("has a list of more than {MAX_LIST} selectors")));
-        }
-    }
     for open in bare.match_indices('(').map(|(at, _)| at) {
         let before = bare[..open].trim_end();
         if before.ends_with("match") || before.ends_with("search") {
-            return Err((open, "uses a regular expression, which would be built anew for every value".to_owned()));
+            return Err((
+                open,
+                "uses a regular expression, which would be built anew for every value".to_owned(),
+            ));
         }
         if bare[..=open].matches('(').count() > MAX_NESTING + bare[..open].matches(')').count() {
-            return Err((open, format!("nests parentheses more than {MAX_NESTING} deep")));
+            return Err((
+                open,
+                format!("nests parentheses more than {MAX_NESTING} deep"),
+            ));
+        }
+    }
+    if let Some(at) = nth(",", 0) {
+        let lists = bare.split(']').filter(|part| part.contains(',')).count();
+        if lists > 1 || bare.contains("..") || bare.contains('?') {
+            return Err((
+                at,
+                "has a list of selectors besides another list, a `..` or a filter".to_owned(),
+            ));
+        }
+        if let Some(at) = nth(",", MAX_LIST - 1) {
+            return Err((at, format!("has a list of more than {MAX_LIST} selectors")));
         }
     }
     Ok(())
@@ -173,7 +213,12 @@ fn without_strings(path: &str) -> String {
             None if c == '\'' || c == '"' => quote = Some(c),
             _ => {}
         }
-        if inside { bare.extend(std::iter::repeat_n(' ', c.len_utf8())) } else { bare.push(c) }
+        // Neither a space nor a mark: what is in a string means nothing here.
+        if inside {
+            bare.extend(std::iter::repeat_n('x', c.len_utf8()))
+        } else {
+            bare.push(c)
+        }
     }
     bare
 }
@@ -194,38 +239,67 @@ mod tests {
     }
 
     fn refused(path: &str) -> String {
-        compile("paths.x", path).map(|path| format!("{path:?}")).unwrap_err().to_string()
+        compile("paths.x", path)
+            .map(|path| format!("{path:?}"))
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn dots_take_dashes_slashes_and_digits() {
         assert_eq!(exact("$"), []);
         assert_eq!(exact("$.detail-type"), [name("detail-type")]);
-        assert_eq!(exact("$.detail.a/b_c.2x[0].é"), [
-            name("detail"),
-            name("a/b_c"),
-            name("2x"),
-            Step::Index(0),
-            name("é")
-        ]);
-        assert_eq!(exact("$['a.b'][-1][\"it's\"]"), [name("a.b"), Step::Index(-1), name("it's")]);
+        assert_eq!(
+            exact("$.detail.a/b_c.2x[0].é"),
+            [
+                name("detail"),
+                name("a/b_c"),
+                name("2x"),
+                Step::Index(0),
+                name("é")
+            ]
+        );
+        assert_eq!(
+            exact("$['a.b'][-1][\"it's\"]"),
+            [name("a.b"), Step::Index(-1), name("it's")]
+        );
         assert_eq!(exact(r"$['it\'s']"), [name("it's")]);
     }
 
     #[test]
     fn wildcards_and_the_rest_of_the_rfc_are_queries() {
-        for path in ["$.*", "$.a-b[*].c", "$..a", "$.a[1:3]", "$.a[?@.b == 'c,?$..' && (@.d > 1)]", "$.a['b','c']"] {
+        for path in [
+            "$.*",
+            "$.a-b[*].c",
+            "$..a",
+            "$.a[1:3]",
+            "$.a[?@.b == 'c,?$..' && (@.d > 1)]",
+            "$.a['b','c']",
+        ] {
             assert!(matches!(compile("x", path), Ok(Path::Query(_))), "{path}");
         }
     }
 
     #[test]
     fn what_cannot_be_read_is_refused_where_it_starts() {
-        let said: Vec<String> = ["detail", "", "$detail", "$.", "$.a.", "$.a[", "$.a[01]", "$.a[-0]", "$.a b", "$.a['b"]
-            .into_iter()
-            .map(refused)
-            .collect();
-        insta::assert_snapshot!(said.join("\n"), @"");
+        let said: Vec<String> = [
+            "detail", "", "$detail", "$.", "$.a.", "$.a[", "$.a[01]", "$.a[-0]", "$.a b", "$.a['b",
+        ]
+        .into_iter()
+        .map(refused)
+        .collect();
+        insta::assert_snapshot!(said.join("\n"), @r"
+        paths.x: `detail` is not a JSONPath: it must start with `$` (byte 0)
+        paths.x: `` is not a JSONPath: it must start with `$` (byte 0)
+        paths.x: `$detail` is not a JSONPath: `detail` cannot be read (byte 1)
+        paths.x: `$.` is not a JSONPath: `.` cannot be read (byte 1)
+        paths.x: `$.a.` is not a JSONPath: `.` cannot be read (byte 3)
+        paths.x: `$.a[` is not a JSONPath: `[` cannot be read (byte 3)
+        paths.x: `$.a[01]` is not a JSONPath: `[01]` cannot be read (byte 3)
+        paths.x: `$.a[-0]` is not a JSONPath: `[-0]` cannot be read (byte 3)
+        paths.x: `$.a b` is not a JSONPath: a name with a space in it needs brackets and quotes (byte 3)
+        paths.x: `$.a['b` is not a JSONPath: `['b` cannot be read (byte 3)
+        ");
     }
 
     #[test]
@@ -248,6 +322,17 @@ mod tests {
         .into_iter()
         .map(refused)
         .collect();
-        insta::assert_snapshot!(said.join("\n"), @"");
+        insta::assert_snapshot!(said.join("\n"), @r"
+        paths.x: `$..a..b` has more than one `..` (byte 4)
+        paths.x: `$[?@.a[?@.b]]` has more than one filter (byte 7)
+        paths.x: `$[?@.a == $.b]` has more than one `$` (byte 10)
+        paths.x: `$[0,1][0,1]` has a list of selectors besides another list, a `..` or a filter (byte 3)
+        paths.x: `$..[0,1]` has a list of selectors besides another list, a `..` or a filter (byte 5)
+        paths.x: `$[0,1,2,3,4,5,6,7,8]` has a list of more than 8 selectors (byte 17)
+        paths.x: `$[?match(@.a, 'x')]` uses a regular expression, which would be built anew for every value (byte 8)
+        paths.x: the path has 258 characters, and 256 are the most (byte 0)
+        paths.x: `$[?(((((@.a)))))]` nests parentheses more than 4 deep (byte 7)
+        paths.x: `$[?length(length(length(length(length(length(length(length(length(length(length(length(length(length(length(length(length(length(length(length(length(length(length(length(length(length(length(length(length(length(@.a` nests parentheses more than 4 deep (byte 37)
+        ");
     }
 }

@@ -57,6 +57,17 @@ pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// The byte that serde_json's line and column mean.
+pub(super) fn offset(text: &[u8], error: &serde_json::Error) -> usize {
+    let lines = error.line().saturating_sub(1);
+    let start: usize = text
+        .split_inclusive(|b| *b == b'\n')
+        .take(lines)
+        .map(<[u8]>::len)
+        .sum();
+    (start + error.column().saturating_sub(1)).min(text.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,13 +81,19 @@ mod tests {
     #[test]
     fn only_insignificant_space_goes() {
         let json = "{ \"a b\" : [ 1.0e2 ,\n \" \\\" \\\\\" ] , \"é\\u0020\":\tnull }";
-        assert_eq!(said(minify, json), "{\"a b\":[1.0e2,\" \\\" \\\\\"],\"é\\u0020\":null}");
+        assert_eq!(
+            said(minify, json),
+            "{\"a b\":[1.0e2,\" \\\" \\\\\"],\"é\\u0020\":null}"
+        );
         assert_eq!(said(minify, " 12 "), "12");
     }
 
     #[test]
     fn the_content_of_a_string_is_its_text() {
-        assert_eq!(said(content, r#""say \"hi\" \u00e9""#), r#"say \"hi\" \u00e9"#);
+        assert_eq!(
+            said(content, r#""say \"hi\" \u00e9""#),
+            r#"say \"hi\" \u00e9"#
+        );
         assert_eq!(said(content, r#""""#), "");
         assert_eq!(said(content, "-1.50"), "-1.50");
     }

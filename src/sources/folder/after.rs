@@ -5,9 +5,10 @@
 //! its place meanwhile is put back. A step that was interrupted is found by
 //! that hidden name when it is repeated.
 
-use super::look::{Key, Look, full, join, split};
-use super::options::After;
 use super::SourceError;
+use super::look::{Key, Look, full, join, split};
+use super::names::HELD;
+use super::options::After;
 use crate::state::State;
 use rusqlite::{OptionalExtension, params};
 use rustix::fs::{CWD, RenameFlags, lstat, renameat_with};
@@ -62,11 +63,15 @@ pub async fn mark_done(
         after => {
             // What we take away ourselves is not told of as deleted; noted
             // first, because moving to another device takes as long as it takes.
-            state.write(move |db| set_told(db, source, event, true)).await?;
+            state
+                .write(move |db| set_told(db, source, event, true))
+                .await?;
             let acted = tokio::task::spawn_blocking(move || act(&root, &file, &after, event)).await;
             let done = acted.map_err(|_| SourceError::Ended).and_then(|done| done);
             if done.is_err() {
-                state.write(move |db| set_told(db, source, event, false)).await?;
+                state
+                    .write(move |db| set_told(db, source, event, false))
+                    .await?;
             }
             done?
         }
@@ -128,8 +133,7 @@ fn act(root: &Path, file: &Settled, after: &After, event: Uuid) -> Result<Done, 
         path: path.clone(),
         error,
     };
-    let mut hidden = b".".to_vec();
-    hidden.extend_from_slice(format!("pointsman-{}", event.simple()).as_bytes());
+    let hidden = [HELD, event.simple().to_string().as_bytes()].concat();
     let held = path.with_file_name(OsStr::from_bytes(&hidden));
     match hold(&path, &held, &file.look).map_err(fail)? {
         Held::Is => {}
@@ -274,7 +278,10 @@ mod tests {
             rename_new(&a, &b).unwrap_err().kind(),
             io::ErrorKind::AlreadyExists
         );
-        assert_eq!(place(&a, folder.path(), b"b").unwrap(), folder.path().join("b-1"));
+        assert_eq!(
+            place(&a, folder.path(), b"b").unwrap(),
+            folder.path().join("b-1")
+        );
         assert_eq!(fs::read(&b).unwrap(), b"b");
     }
 }

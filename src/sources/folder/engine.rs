@@ -4,6 +4,7 @@
 //! time has come, and hands in what is finished. While the bus takes nothing,
 //! the loop stands; hints then gather in the inbox, which has a bound.
 
+use super::Limits;
 use super::finished::{Candidate, Moment};
 use super::hints::{Command, Inbox, Mail};
 use super::ledger::{Ledger, Op};
@@ -19,7 +20,6 @@ use super::status::{Board, Mode};
 use super::submit::Ready;
 use super::walk::{Full, Walk};
 use super::watches::Watches;
-use super::Limits;
 use crate::clock::SharedClock;
 use crate::sources::Intake;
 use crate::state::StateError;
@@ -73,7 +73,10 @@ pub struct Engine {
     pub(super) sweep_at: Option<Duration>,
     pub(super) next_full: Duration,
     pub(super) root_id: Option<(u64, u64)>,
-    pub(super) last_took: Duration,
+    /// Time that the last scan of all took for itself,
+    pub(super) last_busy: Duration,
+    /// and time spent with the bus and the ledger since the start.
+    pub(super) handing: Duration,
     /// They wait for a scan that has not begun,
     pub(super) scan_waiters: Vec<oneshot::Sender<()>>,
     /// for the one under way,
@@ -137,7 +140,8 @@ impl Engine {
             crowded: false,
             sweep_at: None,
             root_id: None,
-            last_took: Duration::ZERO,
+            last_busy: Duration::ZERO,
+            handing: Duration::ZERO,
             scan_waiters: Vec::new(),
             full_waiters: Vec::new(),
             answers_due: Vec::new(),
@@ -150,14 +154,16 @@ impl Engine {
 
     /// Runs until it is cancelled.
     pub fn run(mut self) {
+        let _ended = Ended(self.board.clone());
         while !self.cancel.is_cancelled() {
             self.wait();
             if let Err(error) = self.turn() {
                 self.trouble(&error);
             }
+            // Whoever gets an answer finds the status as it is by then.
             self.publish();
+            self.answer();
         }
-        self.board.update(|status| status.mode = Mode::Stopped);
     }
 
     fn turn(&mut self) -> Result<(), StateError> {
@@ -176,16 +182,17 @@ impl Engine {
         if self.is_quiet() && self.sweep_at.is_some_and(|at| self.now() >= at) {
             self.sweep()?;
         }
+        if self.is_idle() {
+            self.answers_due.append(&mut self.idle_waiters);
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self) {
         for answer in self.answers_due.drain(..) {
             // Whoever asked may have gone.
             answer.send(()).ok();
         }
-        if self.is_idle() {
-            for answer in self.idle_waiters.drain(..) {
-                answer.send(()).ok();
-            }
-        }
-        Ok(())
     }
 
     fn read(&mut self, mail: Mail) -> Result<(), StateError> {
@@ -246,7 +253,8 @@ impl Engine {
     /// The ledger could not be read or written: nothing is concluded from what
     /// was seen since, a scan will see it again.
     fn trouble(&mut self, error: &StateError) {
-        self.board.fail(b"", &error.to_string(), self.clock.now_ms());
+        self.board
+            .fail(b"", &error.to_string(), self.clock.now_ms());
         self.ops.clear();
         self.ready.clear();
         self.restart_full();
@@ -270,7 +278,8 @@ impl Engine {
     }
 
     fn make_room(&mut self) {
-        if self.crowded && self.pending.len() * 2 < self.limits.candidates {
+        if self.crowded && self.full.is_none() && self.pending.active() * 4 < self.limits.candidates
+        {
             self.crowded = false;
             self.next_full = self.now();
         }
@@ -286,7 +295,9 @@ impl Engine {
 
     fn is_idle(&self) -> bool {
         self.is_quiet()
-            && self.pending.is_empty()
+            && self.pending.active() == 0
+            && self.ready.is_empty()
+            && !self.crowded
             && self.sweep_at.is_none()
             && self.scan_waiters.is_empty()
     }
@@ -334,7 +345,7 @@ impl Engine {
                 .finished
                 .quiet
                 .clamp(Duration::from_millis(100), Duration::from_secs(2))
-                .max(self.last_took * POLL_SHARE)
+                .max(self.last_busy * POLL_SHARE)
                 .min(self.options.reconcile),
         }
     }
@@ -352,7 +363,10 @@ impl Engine {
     fn publish(&mut self) {
         let now = self.now();
         let busy = self.is_walking() || !self.inbox.is_empty();
-        if busy && self.published.is_some_and(|at| now < at + PUBLISH_EVERY) {
+        if busy
+            && self.answers_due.is_empty()
+            && self.published.is_some_and(|at| now < at + PUBLISH_EVERY)
+        {
             return;
         }
         self.published = Some(now);
@@ -388,6 +402,21 @@ impl Engine {
     pub(super) fn unwait(&mut self, key: &Key) {
         self.pending.remove(key);
         self.board.clear(key);
+    }
+}
+
+/// Says that the engine has ended, however it did.
+struct Ended(Board);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let panicked = std::thread::panicking();
+        self.0.update(|status| {
+            status.mode = match panicked {
+                true => Mode::Failed,
+                false => Mode::Stopped,
+            };
+        });
     }
 }
 

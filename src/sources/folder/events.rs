@@ -39,11 +39,11 @@ impl Version<'_> {
             identity.push('-');
             for byte in hash {
                 // Writing to a string cannot fail.
-                let _ = write!(identity, "{byte:02x}");
+                write!(identity, "{byte:02x}").ok();
             }
         }
         if self.salt > 0 {
-            let _ = write!(identity, "#{}", self.salt);
+            write!(identity, "#{}", self.salt).ok();
         }
         identity
     }
@@ -145,19 +145,28 @@ mod tests {
         let detail = event.detail();
         assert_eq!(detail["bucket"]["name"], "inbox");
         assert_eq!(detail["object"]["key"], "sub/caf\u{fffd}.csv");
-        assert_eq!(detail["object"]["key-bytes"], "c3ViL2NhZuku Y3N2".replace(' ', ""));
+        assert_eq!(
+            detail["object"]["key-bytes"],
+            "c3ViL2NhZuku Y3N2".replace(' ', "")
+        );
         assert_eq!(detail["object"]["size"], 10);
         assert_eq!(detail["object"]["etag"], "a-3b9acaff");
         assert_eq!(detail["object"]["sequencer"], "000000003B9ACAFF");
         assert_eq!(event.time(), "1970-01-01T00:00:01.000Z");
         let again = Version { salt: 1, ..version };
-        let hashed = Version { hash: Some(&[1]), ..version };
+        let hashed = Version {
+            hash: Some(&[1]),
+            ..version
+        };
         let ids = [
             event.id().to_owned(),
             again.created_id(&options),
             hashed.created_id(&options),
             version.deleted(&options, 5).unwrap().event.id().to_owned(),
         ];
-        assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), 4);
+        assert_eq!(
+            ids.iter().collect::<std::collections::HashSet<_>>().len(),
+            4
+        );
     }
 }

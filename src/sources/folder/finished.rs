@@ -74,8 +74,14 @@ pub enum Wait {
     Checking,
     /// Its format's trailer is missing or wrong.
     Trailer,
-    /// It is finished and could not be handed on.
-    Ledger,
+}
+
+impl Wait {
+    /// Whether only a change of the file, or of its marker, can end it.
+    #[must_use]
+    pub fn is_passive(self) -> bool {
+        matches!(self, Self::Small | Self::Marker | Self::Trailer)
+    }
 }
 
 /// What the rule says.
@@ -207,17 +213,38 @@ mod tests {
         let mut renamed = file(1000);
         renamed.moved_in = true;
         let now = at(100, 1000);
-        assert_eq!(verdict(&rule(), &renamed, now), Verdict::Finished(How::Renamed));
+        assert_eq!(
+            verdict(&rule(), &renamed, now),
+            Verdict::Finished(How::Renamed)
+        );
         renamed.writing = true;
-        assert!(matches!(verdict(&rule(), &renamed, now), Verdict::Wait(Wait::Writing, _)));
+        assert!(matches!(
+            verdict(&rule(), &renamed, now),
+            Verdict::Wait(Wait::Writing, _)
+        ));
         let mut off = rule();
         off.renamed_in = false;
         renamed.writing = false;
-        assert!(matches!(verdict(&off, &renamed, now), Verdict::Wait(Wait::Quiet, _)));
-        let link = Look { size: 1, mtime_ns: 1, ctime_ns: 2, ..Look::default() };
+        assert!(matches!(
+            verdict(&off, &renamed, now),
+            Verdict::Wait(Wait::Quiet, _)
+        ));
+        let link = Look {
+            size: 1,
+            mtime_ns: 1,
+            ctime_ns: 2,
+            ..Look::default()
+        };
         assert!(is_link(true, false, &link));
         assert!(!is_link(true, true, &link));
-        assert!(!is_link(true, false, &Look { ctime_ns: 1, ..link }));
+        assert!(!is_link(
+            true,
+            false,
+            &Look {
+                ctime_ns: 1,
+                ..link
+            }
+        ));
     }
 
     #[test]
@@ -228,7 +255,10 @@ mod tests {
             verdict(&rule(), &writing, at(110, 1010)),
             Verdict::Wait(Wait::Writing, Some(Duration::from_secs(130)))
         );
-        assert_eq!(verdict(&rule(), &writing, at(130, 1030)), Verdict::Finished(How::Quiet));
+        assert_eq!(
+            verdict(&rule(), &writing, at(130, 1030)),
+            Verdict::Finished(How::Quiet)
+        );
     }
 
     #[test]
@@ -247,7 +277,10 @@ mod tests {
         );
         let mut future = file(900);
         future.look.mtime_ns = 5000 * SECOND;
-        assert_eq!(verdict(&strict, &future, at(500, 1000)), Verdict::Finished(How::Quiet));
+        assert_eq!(
+            verdict(&strict, &future, at(500, 1000)),
+            Verdict::Finished(How::Quiet)
+        );
     }
 
     proptest! {

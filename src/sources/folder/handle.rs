@@ -1,5 +1,6 @@
 //! What the rest of the program does with a running folder source.
 
+use super::SourceError;
 use super::after::{self, Done};
 use super::hints::{Command, Inbox};
 use super::ledger::{counts, refused};
@@ -7,7 +8,6 @@ use super::look::join;
 use super::names::Globs;
 use super::options::After;
 use super::status::{Board, FolderStatus};
-use super::SourceError;
 use crate::clock::SharedClock;
 use crate::state::State;
 use rusqlite::params;
@@ -142,8 +142,15 @@ impl FolderHandle {
         };
         let root = self.shared.board.read().root;
         let shared = &self.shared;
-        after::mark_done(&shared.state, shared.source, root, &shared.after, id, shared.clock.now_ms())
-            .await
+        after::mark_done(
+            &shared.state,
+            shared.source,
+            root,
+            &shared.after,
+            id,
+            shared.clock.now_ms(),
+        )
+        .await
     }
 
     /// Ids of events that were accepted and not marked done, after `after`, in
@@ -167,7 +174,9 @@ impl FolderHandle {
                 "SELECT event FROM folder_files
                  WHERE state = 3 AND event > ?2 AND source = ?1 ORDER BY event LIMIT ?3",
             )?
-            .query_map(params![source, after, limit], |row| row.get::<_, Vec<u8>>(0))?
+            .query_map(params![source, after, limit], |row| {
+                row.get::<_, Vec<u8>>(0)
+            })?
             .collect::<Result<Vec<_>, _>>()
         });
         let ids = found.await?;
@@ -225,8 +234,10 @@ fn read_page(
 
 fn forget_row(db: &rusqlite::Connection, row: &Place) -> Result<(), rusqlite::Error> {
     // What is there no more is forgotten for good.
-    db.prepare_cached("DELETE FROM folder_files WHERE dir = ?1 AND name = ?2 AND gone_ms IS NOT NULL")?
-        .execute(params![row.0, row.1])?;
+    db.prepare_cached(
+        "DELETE FROM folder_files WHERE dir = ?1 AND name = ?2 AND gone_ms IS NOT NULL",
+    )?
+    .execute(params![row.0, row.1])?;
     db.prepare_cached("UPDATE folder_files SET state = 7 WHERE dir = ?1 AND name = ?2")?
         .execute(params![row.0, row.1])?;
     Ok(())

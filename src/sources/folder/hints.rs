@@ -246,7 +246,13 @@ mod tests {
         let write = EventKind::Modify(ModifyKind::Data(DataChange::Any));
         let open = EventKind::Access(AccessKind::Open(AccessMode::Any));
         let close = EventKind::Access(AccessKind::Close(AccessMode::Write));
-        for kind in [EventKind::Create(CreateKind::File), open, write, close, write] {
+        for kind in [
+            EventKind::Create(CreateKind::File),
+            open,
+            write,
+            close,
+            write,
+        ] {
             reader.handle_event(event(kind, "/root/a"));
         }
         reader.handle_event(event(open, "/root/only-read"));

@@ -8,7 +8,7 @@
 
 use super::look::{Key, Look, join, split};
 use super::status::{Files, RefusedFile};
-use crate::state::{State, StateError};
+use crate::state::{Safety, State, StateError};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 use uuid::Uuid;
@@ -104,6 +104,17 @@ pub enum Op {
     Rename(Key, Key, Look),
 }
 
+impl Op {
+    /// Whether it says what the bus has answered.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Settle { .. } => true,
+            Self::Put(_, row) => row.stage == Stage::Deleted,
+            _ => false,
+        }
+    }
+}
+
 /// The ledger of one source.
 pub struct Ledger {
     state: State,
@@ -130,7 +141,7 @@ impl Ledger {
         let reader = state.reader()?;
         let (name, root) = (name.to_owned(), root.to_vec());
         let (source, first_start_ms, baseline_done, root_changed) =
-            state.write_blocking(move |db| {
+            state.write_blocking(Safety::Synced, move |db| {
                 db.execute(
                     "INSERT INTO folder_sources (name, root, first_start_ms) VALUES (?1, ?2, ?3)
                      ON CONFLICT DO NOTHING",
@@ -164,7 +175,7 @@ impl Ledger {
     /// When the side state cannot be written.
     pub fn finish_baseline(&mut self) -> Result<(), StateError> {
         let source = self.source;
-        self.state.write_blocking(move |db| {
+        self.state.write_blocking(Safety::Synced, move |db| {
             db.execute(
                 "UPDATE folder_sources SET baseline_done = 1 WHERE id = ?1",
                 [source],
@@ -296,7 +307,8 @@ impl Ledger {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Writes changes, all or none; `Ok` means that they are on disk.
+    /// Writes changes, all or none. What the bus has answered is on disk then;
+    /// the rest, which a scan can find out again, survives a kill.
     ///
     /// # Errors
     /// When the side state cannot be written.
@@ -305,8 +317,13 @@ impl Ledger {
             return Ok(());
         }
         let source = self.source;
-        self.state
-            .write_blocking(move |db| ops.iter().try_for_each(|op| run(db, source, op, now_ms)))
+        let safety = match ops.iter().any(Op::is_final) {
+            true => Safety::Synced,
+            false => Safety::Written,
+        };
+        self.state.write_blocking(safety, move |db| {
+            ops.iter().try_for_each(|op| run(db, source, op, now_ms))
+        })
     }
 
     /// Forgets files that were gone before `before_ms`; says how many.
@@ -315,7 +332,7 @@ impl Ledger {
     /// When the side state cannot be written.
     pub fn expire(&self, before_ms: i64, limit: usize) -> Result<usize, StateError> {
         let source = self.source;
-        self.state.write_blocking(move |db| {
+        self.state.write_blocking(Safety::Synced, move |db| {
             db.prepare_cached(
                 "DELETE FROM folder_files WHERE (dir, name) IN (
                      SELECT dir, name FROM folder_files

@@ -119,8 +119,7 @@ pub fn join(dir: &[u8], name: &[u8]) -> Key {
 /// Whether `key` is `dir` or below it.
 #[must_use]
 pub fn is_below(key: &[u8], dir: &[u8]) -> bool {
-    dir.is_empty()
-        || (key.starts_with(dir) && (key.len() == dir.len() || key[dir.len()] == b'/'))
+    dir.is_empty() || (key.starts_with(dir) && (key.len() == dir.len() || key[dir.len()] == b'/'))
 }
 
 /// A key for people.

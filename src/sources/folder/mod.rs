@@ -221,7 +221,15 @@ impl FolderSource {
         let (board, source) = outcome.await.map_err(|_| SourceError::Ended)??;
         let after = absolute(options.after)?;
         Ok(FolderHandle::new(
-            handle::Shared { board, inbox, state, clock, source, after, cancel },
+            handle::Shared {
+                board,
+                inbox,
+                state,
+                clock,
+                source,
+                after,
+                cancel,
+            },
             thread,
         ))
     }
@@ -255,6 +263,9 @@ fn absolute(after: After) -> Result<After, SourceError> {
     };
     match std::path::absolute(&folder) {
         Ok(folder) => Ok(After::Move(folder)),
-        Err(error) => Err(SourceError::Root { path: folder, error }),
+        Err(error) => Err(SourceError::Root {
+            path: folder,
+            error,
+        }),
     }
 }

@@ -44,6 +44,8 @@ impl Engine {
     fn read_hint(&mut self, key: Key, hint: Hint) -> Result<(), StateError> {
         if key.is_empty() {
             if hint.gone {
+                // A folder made in its place may even have its inode.
+                self.watches.forget(b"");
                 self.restart_full();
             }
             return Ok(());
@@ -137,7 +139,10 @@ impl Engine {
             }
             Known::Resend => {
                 let ready = Ready::new(key, look, row, How::Quiet, None);
-                self.push_ready(Ready { resend: true, ..ready })
+                self.push_ready(Ready {
+                    resend: true,
+                    ..ready
+                })
             }
             Known::New => {
                 if self.is_noted(&look, row.as_ref()) {
@@ -356,10 +361,7 @@ impl Engine {
     ) -> Result<(), StateError> {
         self.board.clear(&key);
         let touch = row.as_ref().is_some_and(|row| {
-            let settled = !matches!(
-                row.stage,
-                Stage::Stable | Stage::Deleted | Stage::Forgotten
-            );
+            let settled = !matches!(row.stage, Stage::Stable | Stage::Deleted | Stage::Forgotten);
             settled && hash.is_some() && row.hash == hash && row.look.size == look.size
         });
         if touch {
@@ -387,8 +389,7 @@ impl Engine {
         let patience = patience(&self.options.finished);
         let limit = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
         let seen_long = now.monotonic.saturating_sub(file.changed) >= patience;
-        let known_long =
-            now.own_times && now.wall_ms.saturating_sub(file.look.ctime_ms()) >= limit;
+        let known_long = now.own_times && now.wall_ms.saturating_sub(file.look.ctime_ms()) >= limit;
         !seen_long && !known_long
     }
 
@@ -449,7 +450,13 @@ impl Engine {
         why: Wait,
         due: Option<Duration>,
     ) {
-        if self.pending.len() >= self.limits.candidates {
+        // Those that nothing but a change can finish are found again when that
+        // comes; they must not keep out the others.
+        let half = self.limits.candidates / 2;
+        if why.is_passive() && self.pending.passive() >= half {
+            return;
+        }
+        if !why.is_passive() && self.pending.active() >= half {
             self.crowded = true;
             return;
         }
@@ -467,7 +474,8 @@ impl Engine {
     }
 
     pub(super) fn fail(&self, key: &[u8], error: &io::Error) {
-        self.board.fail(key, &error.to_string(), self.clock.now_ms());
+        self.board
+            .fail(key, &error.to_string(), self.clock.now_ms());
     }
 }
 

@@ -28,6 +28,7 @@ pub struct Pending {
     entries: HashMap<Key, Entry>,
     due: BTreeSet<(Duration, Key)>,
     inodes: HashMap<(u64, u64), Key>,
+    passive: usize,
 }
 
 impl Pending {
@@ -37,10 +38,16 @@ impl Pending {
         self.entries.len()
     }
 
-    /// Whether none waits.
+    /// How many of them wait for a change.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    pub fn passive(&self) -> usize {
+        self.passive
+    }
+
+    /// How many of them wait for time to pass, or for an answer.
+    #[must_use]
+    pub fn active(&self) -> usize {
+        self.entries.len() - self.passive
     }
 
     /// The one that waits on this inode, by another name.
@@ -52,6 +59,7 @@ impl Pending {
     /// Takes one out.
     pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
         let (key, entry) = self.entries.remove_entry(key)?;
+        self.passive -= usize::from(entry.why.is_passive());
         if self.inodes.get(&entry.file.look.id()) == Some(&key) {
             self.inodes.remove(&entry.file.look.id());
         }
@@ -63,6 +71,7 @@ impl Pending {
 
     /// Puts one in that is not there.
     pub fn insert(&mut self, key: Key, entry: Entry) {
+        self.passive += usize::from(entry.why.is_passive());
         if let Some(due) = entry.due {
             self.due.insert((due, key.clone()));
         }

@@ -4,7 +4,7 @@
 use super::hints::{Command, Inbox};
 use super::look::{Key, Look};
 use flate2::read::MultiGzDecoder;
-use rustix::fs::{AtFlags, Access, CWD, Mode, OFlags, SeekFrom, accessat, open, seek};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, SeekFrom, accessat, open, seek};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use std::fs::File;

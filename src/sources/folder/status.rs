@@ -60,8 +60,10 @@ pub enum Mode {
         /// Since when, Unix milliseconds.
         since_ms: i64,
     },
-    /// It has ended.
+    /// It has ended, as it was told to.
     Stopped,
+    /// It has ended by a mistake of its own; the log has the place.
+    Failed,
 }
 
 /// Files by their state in the ledger.

@@ -66,7 +66,16 @@ impl Ready {
 impl Engine {
     /// Hands in one batch.
     pub(super) fn submit(&mut self) -> Result<(), StateError> {
-        let rest = self.ready.split_off(self.ready.len().min(self.limits.batch));
+        let began = self.now();
+        let done = self.submit_batch();
+        self.handing += self.now().saturating_sub(began);
+        done
+    }
+
+    fn submit_batch(&mut self) -> Result<(), StateError> {
+        let rest = self
+            .ready
+            .split_off(self.ready.len().min(self.limits.batch));
         let batch = std::mem::replace(&mut self.ready, rest);
         self.openers.refresh();
         let mut sending = Vec::with_capacity(batch.len());
@@ -202,8 +211,8 @@ impl Engine {
                 .map(|s| Op::Put(s.ready.key.clone(), s.row.clone())),
         );
         self.write_ops()?;
-        let batch = sending.iter().map(|s| s.event.clone()).collect();
-        let Some(answers) = self.hand_in(batch) else {
+        let batch: Vec<_> = sending.iter().map(|s| s.event.clone()).collect();
+        let Some(answers) = self.hand_in(&batch) else {
             return Ok(Vec::new());
         };
         let mut again = Vec::new();
@@ -257,9 +266,11 @@ impl Engine {
         if !self.options.deletes {
             return Ok(());
         }
+        let grace = self.grace();
+        let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
         loop {
             let now = self.clock.now_ms();
-            let gone = self.ledger.untold(now, self.limits.batch)?;
+            let gone = self.ledger.untold(now - grace_ms, self.limits.batch)?;
             let mut events = Vec::with_capacity(gone.len());
             let mut ops = Vec::with_capacity(gone.len());
             for (key, row) in gone {
@@ -276,12 +287,24 @@ impl Engine {
                 }
                 let stage = Stage::Deleted;
                 let sequencer = row.sequencer + 1;
-                ops.push(Op::Put(key, Row { stage, sequencer, told: true, ..row }));
+                ops.push(Op::Put(
+                    key,
+                    Row {
+                        stage,
+                        sequencer,
+                        told: true,
+                        ..row
+                    },
+                ));
             }
             if ops.is_empty() {
+                // Some may have gone just now, and may yet turn up elsewhere.
+                if !self.ledger.untold(i64::MAX, 1)?.is_empty() {
+                    self.sweep_at = Some(self.now() + grace);
+                }
                 return Ok(());
             }
-            let Some(answers) = self.hand_in(events) else {
+            let Some(answers) = self.hand_in(&events) else {
                 return Ok(());
             };
             for answer in answers {
@@ -294,7 +317,7 @@ impl Engine {
 
     /// Gives a batch to the bus, however long that takes; `None` when the
     /// program is to stop first.
-    fn hand_in(&self, batch: Vec<Incoming>) -> Option<Vec<Taken>> {
+    fn hand_in(&self, batch: &[Incoming]) -> Option<Vec<Taken>> {
         let (intake, cancel) = (self.intake.clone(), self.cancel.clone());
         let mut pause = PAUSE_MIN;
         let mut paused: Option<i64> = None;
@@ -303,7 +326,7 @@ impl Engine {
                 tokio::select! {
                     biased;
                     () = cancel.cancelled() => None,
-                    taken = intake.take(batch.clone()) => Some(taken),
+                    taken = intake.take(batch.to_vec()) => Some(taken),
                 }
             })?;
             let error = match taken {
@@ -333,7 +356,7 @@ impl Engine {
                 IntakeError::Stopped(_) => Duration::ZERO,
             };
             // Sources that were refused together must not come back together.
-            let jitter = pause.mul_f64((self.clock.random() % 256) as f64 / 512.0);
+            let jitter = pause.mul_f64(f64::from(self.clock.random() as u8) / 512.0);
             self.rest((pause + jitter).max(asked));
             pause = (pause * 2).min(PAUSE_MAX);
         }

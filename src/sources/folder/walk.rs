@@ -58,6 +58,8 @@ pub struct Full {
     walk: Walk,
     report: ScanReport,
     began: Duration,
+    /// Time spent on it, without that for the bus and the ledger.
+    busy: Duration,
     /// Folders of the ledger that were found.
     visited: HashSet<i64>,
 }
@@ -87,11 +89,11 @@ impl Walk {
 
 impl Engine {
     pub(super) fn begin_full(&mut self) {
-        self.next_full = self.now() + self.until_next_full();
         self.full_waiters.append(&mut self.scan_waiters);
         if let Err(error) = self.find_root() {
             self.fail(b"", &error);
             self.scans += 1;
+            self.next_full = self.now() + self.until_next_full();
             self.answers_due.append(&mut self.full_waiters);
             return;
         }
@@ -110,6 +112,7 @@ impl Engine {
                 ..ScanReport::default()
             },
             began: self.now(),
+            busy: Duration::ZERO,
             visited: HashSet::new(),
         });
     }
@@ -122,12 +125,12 @@ impl Engine {
     }
 
     fn find_root(&mut self) -> io::Result<()> {
-        let found = stat(&self.root).map_err(io::Error::from).and_then(|stat| {
-            match kind(&stat) {
+        let found = stat(&self.root)
+            .map_err(io::Error::from)
+            .and_then(|stat| match kind(&stat) {
                 FileType::Directory => Ok(Look::of(&stat).id()),
                 _ => Err(Errno::NOTDIR.into()),
-            }
-        });
+            });
         let before = self.root_id;
         self.root_id = found.as_ref().ok().copied();
         let id = found?;
@@ -154,7 +157,10 @@ impl Engine {
             return Ok(());
         };
         let mut walk = std::mem::take(&mut full.walk);
+        let (began, handing) = (self.now(), self.handing);
         self.step_walk(&mut walk, Some(&mut full))?;
+        let others = self.handing.saturating_sub(handing);
+        full.busy += self.now().saturating_sub(began + others);
         full.walk = walk;
         if full.walk.is_done() {
             return self.end_full(full);
@@ -213,11 +219,7 @@ impl Engine {
 
     /// Watches a folder and lists it. A folder that cannot be read is noted,
     /// and nothing is concluded of its files.
-    fn enter(
-        &mut self,
-        dir: Key,
-        full: Option<&mut Full>,
-    ) -> Result<Option<Listing>, StateError> {
+    fn enter(&mut self, dir: Key, full: Option<&mut Full>) -> Result<Option<Listing>, StateError> {
         let number = self.ledger.dir(&dir)?;
         if let Some(full) = full {
             full.report.folders += 1;
@@ -288,7 +290,11 @@ impl Engine {
             return Ok(open(&path, flags, Mode::empty())?);
         }
         // Nobody can lead us out by putting a link where a folder was.
-        let root = open(&self.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let root = open(
+            &self.root,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         let strict = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         match openat2(&root, dir, flags, Mode::empty(), strict) {
             // Old kernels, and containers that forbid the call.
@@ -394,9 +400,9 @@ impl Engine {
         }
         self.ledger.root_changed = false;
         self.expire()?;
-        self.last_took = self.now().saturating_sub(full.began);
+        self.last_busy = full.busy;
         let report = ScanReport {
-            took_ms: millis(self.last_took),
+            took_ms: millis(self.now().saturating_sub(full.began)),
             ..full.report
         };
         self.board.update(|status| status.last_scan = Some(report));
@@ -458,7 +464,8 @@ impl Engine {
 
     /// A file may be gone from a folder that is on `dev` now.
     fn vanish_from(&mut self, key: Key, row: &Row, dev: u64) {
-        if row.gone_ms.is_some() || !matches!(lstat(self.path(&key)), Err(Errno::NOENT | Errno::NOTDIR))
+        if row.gone_ms.is_some()
+            || !matches!(lstat(self.path(&key)), Err(Errno::NOENT | Errno::NOTDIR))
         {
             return;
         }
@@ -472,8 +479,12 @@ impl Engine {
         let told = self.ledger.root_changed || row.look.dev != dev;
         self.ops.push(Op::Gone { key, told });
         if self.options.deletes && !told && self.sweep_at.is_none() {
-            self.sweep_at = Some(self.now() + self.options.finished.quiet.max(GRACE_MIN));
+            self.sweep_at = Some(self.now() + self.grace());
         }
+    }
+
+    pub(super) fn grace(&self) -> Duration {
+        self.options.finished.quiet.max(GRACE_MIN)
     }
 
     fn expire(&mut self) -> Result<(), StateError> {

@@ -139,9 +139,13 @@ fn is_exhausted(error: &notify::Error) -> bool {
         ErrorKind::MaxFilesWatch => true,
         ErrorKind::Io(error) => {
             let code = error.raw_os_error();
-            [rustix::io::Errno::NOSPC, rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]
-                .iter()
-                .any(|errno| code == Some(errno.raw_os_error()))
+            [
+                rustix::io::Errno::NOSPC,
+                rustix::io::Errno::MFILE,
+                rustix::io::Errno::NFILE,
+            ]
+            .iter()
+            .any(|errno| code == Some(errno.raw_os_error()))
         }
         _ => false,
     }

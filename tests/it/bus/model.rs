@@ -55,6 +55,9 @@ struct World {
     doubtful: Vec<NewEvent>,
     next_id: u64,
     replays: u64,
+    /// How far the wall clock has been moved, and how far it was at each start.
+    jumped: i64,
+    starts: Vec<(u64, i64)>,
     story: String,
 }
 
@@ -96,7 +99,7 @@ impl World {
         let (fs, clock) = (Memory::new(rng.draw()), Manual::new(1_700_000_000_000, rng.draw()));
         let (story, model) = (format!("seed {seed}"), Model::default());
         let mut world =
-            Self { rng, fs, clock, options, bus: None, routes: Vec::new(), model, doubtful: Vec::new(), next_id: 0, replays: 0, story };
+            Self { rng, fs, clock, options, bus: None, routes: Vec::new(), model, doubtful: Vec::new(), next_id: 0, replays: 0, jumped: 0, starts: Vec::new(), story };
         world.open().await;
         world
     }
@@ -112,11 +115,15 @@ impl World {
     async fn open(&mut self) {
         let opened = Bus::open(self.options.clone(), Arc::new(self.fs.clone()), self.clock.clone());
         let (bus, report) = opened.unwrap_or_else(|e| panic!("{}: {e}", self.story));
+        self.trace(&format!("opened: {report:?}"));
         let real = report.damage.iter().filter(|d| d.kind != DamageKind::Gap).count();
         assert_eq!(real, 0, "{}: {:?}", self.story, report.damage);
         self.bus = Some(bus.clone());
+        self.starts.push((bus.next_seq(), self.jumped));
         self.adopt(&bus);
-        self.model.reconcile(&bus, &self.options, self.clock.now_ms(), &self.story);
+        // What was dropped by age was dropped by the latest time the clock ever showed.
+        let latest = self.clock.now_ms() + 10 * 3_600_000;
+        self.model.reconcile(&bus, &self.options, latest, &self.story);
         self.routes.clear();
         for (name, ordered) in ROUTES {
             let route = bus.route(name, RouteOptions { ordered }).await;
@@ -138,7 +145,15 @@ impl World {
 
     fn note_accepted(&mut self, seq: u64, accepted_ms: i64, event: &NewEvent) {
         let deliveries = event.deliveries.iter().map(|d| (d.route, d.key.clone())).collect();
-        let known = Known { bus: event.bus.clone(), id: event.id.clone(), accepted_ms, deliveries, sure: true };
+        let known = Known {
+            bus: event.bus.clone(),
+            id: event.id.clone(),
+            accepted_ms,
+            mono: self.now(),
+            jumped: self.jumped,
+            deliveries,
+            sure: true,
+        };
         self.model.events.insert(seq, known);
         for delivery in &event.deliveries {
             self.model.set(delivery.route, seq, PENDING);
@@ -151,6 +166,7 @@ impl World {
     /// Ends the process or the machine and starts again.
     async fn restart(&mut self) {
         let power_cut = self.rng.chance(2);
+        self.trace(if power_cut { "power is cut" } else { "the process is killed" });
         if power_cut { self.fs.crash() } else { self.fs.kill() }
         self.bus = None;
         if power_cut {
@@ -182,8 +198,18 @@ impl World {
         }
     }
 
+    /// Says what happens when `BUS_MODEL_TRACE` is set.
+    fn trace(&self, what: &str) {
+        if std::env::var_os("BUS_MODEL_TRACE").is_some() {
+            let end = self.bus.as_ref().map(|b| (b.next_seq(), b.disk_bytes(), b.poisoned()));
+            eprintln!("{}: {what} {end:?}", self.story);
+        }
+    }
+
     async fn step(&mut self) {
-        match self.rng.below(30) {
+        let kind = self.rng.below(30);
+        self.trace(&format!("operation {kind}"));
+        match kind {
             0..=6 => self.accept().await,
             7..=12 => self.receive().await,
             13..=18 => self.settle().await,
@@ -253,7 +279,9 @@ impl World {
     async fn repeat(&mut self) {
         let n = self.model.events.len() as u64;
         let Some((&seq, known)) = self.model.events.iter().nth(self.rng.below(n.max(1)) as usize) else { return };
-        let age = self.clock.now_ms() - known.accepted_ms;
+        // A start with a clock that is ahead forgets ids; while it runs, it would not.
+        let forgot = self.starts.iter().any(|&(next, jumped)| next > seq && jumped > known.jumped);
+        let age = if forgot { 60_000 } else { self.now() - known.mono };
         let newest = self.model.events.values().filter(|k| k.id == known.id).count() == 1;
         if age >= 60_000 || self.options.retention_bytes.is_some() || !newest {
             return;
@@ -391,34 +419,42 @@ impl World {
 
     fn pass_time(&mut self) {
         match self.rng.below(8) {
-            0 => self.clock.jump(3_600_000),
-            1 => self.clock.jump(-3_600_000),
+            kind @ 0..=1 => {
+                let by = if kind == 0 { 3_600_000 } else { -3_600_000 };
+                self.jumped += by;
+                self.clock.jump(by);
+            }
             2 => self.clock.advance(Duration::from_secs(120)),
             _ => self.clock.advance(Duration::from_millis(self.rng.below(20_000))),
         }
     }
 
     async fn maintain(&mut self) {
-        let (before, now) = (self.bus().audit(), self.clock.now_ms());
-        let over: Vec<(RouteId, u64)> = self.expired_dead(now);
+        let keep = self.options.dead_letter_retention.as_millis() as i64;
+        let horizon = self.clock.now_ms() - keep + 1;
+        // A machine that has stopped lists nothing; the next operation meets it.
+        let (Some(over), Some(before)) = (self.dead(Some(horizon)), self.dead(None)) else { return };
         let result = self.bus().maintain();
-        let effects = over.iter().map(|k| (*k, GONE)).collect();
+        if result.is_err() {
+            return self.book(verdict(&result), over.into_iter().map(|k| (k, GONE)).collect()).await;
+        }
+        let Some(after) = self.dead(None) else {
+            return self.book(Verdict::Doubt, over.into_iter().map(|k| (k, GONE)).collect()).await;
+        };
+        let expired: Vec<_> = before.into_iter().filter(|d| !after.contains(d)).collect();
+        assert!(expired.iter().all(|d| over.contains(d)), "{}: {expired:?} of {over:?} expired", self.story);
         // Without anything to expire nothing may have been written.
-        let verdict = verdict(&result);
-        if verdict != Verdict::Done || !over.is_empty() {
-            self.book(verdict, effects).await;
+        if !expired.is_empty() {
+            self.book(Verdict::Done, expired.into_iter().map(|k| (k, GONE)).collect()).await;
         }
-        if verdict == Verdict::Done {
-            let after = self.bus().audit();
-            assert!(after.balanced(), "{}: {before:#?} {after:#?}", self.story);
-        }
+        let ledger = self.bus().audit();
+        assert!(ledger.balanced(), "{}: {ledger:#?}", self.story);
     }
 
-    fn expired_dead(&self, now: i64) -> Vec<(RouteId, u64)> {
-        let keep = self.options.dead_letter_retention.as_millis() as i64;
-        let filter = DeadFilter { before_ms: Some(now - keep + 1), limit: 100_000, ..DeadFilter::default() };
-        let page = self.bus().dead(&filter).unwrap_or_default();
-        page.letters.iter().map(|l| (l.route, l.seq)).collect()
+    fn dead(&self, before_ms: Option<i64>) -> Option<Vec<(RouteId, u64)>> {
+        let filter = DeadFilter { before_ms, limit: 100_000, ..DeadFilter::default() };
+        let page = self.bus().dead(&filter).ok()?;
+        Some(page.letters.iter().map(|l| (l.route, l.seq)).collect())
     }
 
     async fn redrive_or_purge(&mut self) {

@@ -39,6 +39,9 @@ pub struct Known {
     pub bus: Arc<str>,
     pub id: String,
     pub accepted_ms: i64,
+    /// By the clock that does not jump, and how far the other had jumped by then.
+    pub mono: u64,
+    pub jumped: i64,
     pub deliveries: Vec<(RouteId, Option<String>)>,
     /// `false`: its acceptance failed or was cut off, so it may or may not be there.
     pub sure: bool,

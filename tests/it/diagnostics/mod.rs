@@ -2,8 +2,10 @@
 //! `cases/`: the files of a configuration, each after a line `=== PATH`. What
 //! is printed for it is its snapshot.
 
+mod documents;
+
 use pointsman::config::{Config, run_tests};
-use pointsman::error::{render_all, EXIT_NO};
+use pointsman::error::{EXIT_NO, render_all};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,12 +48,19 @@ fn report(root: &Path) -> String {
     diagnostics.extend(loaded.test_diagnostics.clone());
     if let Some(config) = &loaded.config {
         // Stands in for the router: every route, whatever the event.
-        let routes: Vec<String> = config.routes().iter().map(|r| r.target.route.clone()).collect();
+        let routes: Vec<String> = config
+            .routes()
+            .iter()
+            .map(|r| r.target.route.clone())
+            .collect();
         diagnostics.extend(run_tests(&loaded.tests, &routes, &|_| routes.clone()));
     }
     let shown = render_all(&diagnostics, &loaded.sources, false);
     let shown = shown.replace(&root.display().to_string(), "[ROOT]");
-    format!("{shown}starts: {}\n", if loaded.has_errors() { "no" } else { "yes" })
+    format!(
+        "{shown}starts: {}\n",
+        if loaded.has_errors() { "no" } else { "yes" }
+    )
 }
 
 macro_rules! cases {
@@ -145,9 +154,17 @@ fn the_shipped_configurations_have_nothing_to_complain_about() {
     for folder in [root.to_path_buf(), root.join("examples/clickstream")] {
         let loaded = Config::load(&folder, &|_| None);
         let said = render_all(&loaded.diagnostics, &loaded.sources, false);
-        assert!(loaded.diagnostics.is_empty(), "{}:\n{said}", folder.display());
+        assert!(
+            loaded.diagnostics.is_empty(),
+            "{}:\n{said}",
+            folder.display()
+        );
         let tests = render_all(&loaded.test_diagnostics, &loaded.sources, false);
-        assert!(loaded.test_diagnostics.is_empty(), "{}:\n{tests}", folder.display());
+        assert!(
+            loaded.test_diagnostics.is_empty(),
+            "{}:\n{tests}",
+            folder.display()
+        );
         assert!(loaded.config.is_some() && !loaded.tests.is_empty());
     }
 }

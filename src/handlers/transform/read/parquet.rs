@@ -1,10 +1,11 @@
 //! Parquet: batches as they come, or cast to the declared columns and checked
 //! there, row by row only where a column has something to check.
 
+use super::csv::typed;
 use super::open::Opened;
 use super::{Reader, Started, map_columns};
 use crate::handlers::Failure;
-use crate::handlers::transform::batch::{Broken, Feed, check_whole};
+use crate::handlers::transform::batch::{Broken, Builder, Feed, check_whole};
 use crate::handlers::transform::cell::Cell;
 use crate::handlers::transform::check::Violation;
 use crate::handlers::transform::schema::{Column, Extra, Kind, RecordSchema};
@@ -14,7 +15,7 @@ use arrow::array::{
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
 use arrow::datatypes::{
-    Date32Type, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType,
+    DataType, Date32Type, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType,
 };
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -168,23 +169,39 @@ fn converted(
     if array.data_type() == &target {
         return Ok(Arc::clone(array));
     }
+    if array.data_type().is_string() && target != DataType::Utf8 {
+        return parsed(column, array, broken);
+    }
     let options = CastOptions::default();
     let cast = cast_with_options(array, &target, &options)?;
     let back = cast_with_options(&cast, array.data_type(), &options)?;
     let same = not_distinct(&back, array)?;
-    for row in 0..array.len() {
-        if same.value(row) || broken[row].is_some() {
-            continue;
-        }
-        // Text of another spelling (`1.0` for 1) comes back different and is fine.
-        let respelt = cast.is_valid(row) && matches!(column.kind, Kind::Timestamp | Kind::Date | Kind::Float | Kind::Int | Kind::Bool)
-            && array.data_type().is_string();
-        if !respelt {
+    for (row, fault) in broken.iter_mut().enumerate().filter(|(_, b)| b.is_none()) {
+        if !same.value(row) {
             let message = format!("the value is not {} as it stands", column.kind.expected());
-            broken[row] = Some(Broken::column(column, Violation::new("WrongType", message)));
+            *fault = Some(Broken::column(column, Violation::new("WrongType", message)));
         }
     }
     Ok(cast)
+}
+
+/// Text is parsed as it is in CSV.
+fn parsed(
+    column: &Column,
+    array: &ArrayRef,
+    broken: &mut [Option<Broken>],
+) -> Result<ArrayRef, ArrowError> {
+    let texts = cast_with_options(array, &DataType::Utf8, &CastOptions::default())?;
+    let mut builder = Builder::of(column, array.len());
+    for (text, fault) in texts.as_string::<i32>().iter().zip(broken) {
+        let cell = text.map_or(Ok(Cell::Null), |text| typed(column, Cow::Borrowed(text)));
+        let cell = cell.unwrap_or_else(|violation| {
+            fault.get_or_insert_with(|| Broken::column(column, violation));
+            Cell::Null
+        });
+        builder.push(&cell);
+    }
+    Ok(builder.finish())
 }
 
 /// Checks the values of a column.

@@ -1,7 +1,7 @@
 //! Splits rows by the values of the partition columns.
 
 use crate::handlers::Failure;
-use arrow::array::{Array, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, RecordBatch};
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
@@ -202,12 +202,6 @@ fn encode(text: &str, out: &mut String) {
             _ => drop(write!(out, "%{b:02X}")),
         }
     }
-}
-
-/// A batch of no columns still has rows.
-#[must_use]
-pub fn row_options(rows: usize) -> RecordBatchOptions {
-    RecordBatchOptions::new().with_row_count(Some(rows))
 }
 
 #[cfg(test)]

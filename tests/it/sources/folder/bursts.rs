@@ -16,7 +16,11 @@ async fn a_burst_of_20_000_files_is_20_000_events() {
     writer.join().unwrap();
     eprintln!("written after {:?}", begun.elapsed());
     nest.wait_for(&handle, 20_000).await;
-    eprintln!("taken after {:?} in {} batches", begun.elapsed(), nest.bus.batches());
+    eprintln!(
+        "taken after {:?} in {} batches",
+        begun.elapsed(),
+        nest.bus.batches()
+    );
     handle.rescan().await.unwrap();
     handle.wait_idle().await.unwrap();
     let keys: Vec<_> = (0..20_000).map(|n| format!("{n:05}.csv")).collect();
@@ -76,14 +80,22 @@ async fn files_that_come_and_go_while_it_scans_do_no_harm() {
         handle.rescan().await.unwrap();
     }
     churn.join().unwrap();
-    until("the last file", async || nest.bus.created().contains(&"end/last".to_owned())).await;
+    until("the last file", async || {
+        nest.bus.created().contains(&"end/last".to_owned())
+    })
+    .await;
     handle.rescan().await.unwrap();
     handle.wait_idle().await.unwrap();
     // What is there now was taken, and nothing twice.
     let mut keys = nest.bus.created();
     for dir in fs::read_dir(&nest.options.root).unwrap().flatten() {
         for file in fs::read_dir(dir.path()).unwrap().flatten() {
-            let key = file.path().strip_prefix(&nest.options.root).unwrap().display().to_string();
+            let key = file
+                .path()
+                .strip_prefix(&nest.options.root)
+                .unwrap()
+                .display()
+                .to_string();
             assert!(keys.binary_search(&key).is_ok(), "{key} was missed");
         }
     }

@@ -118,7 +118,10 @@ impl Bus {
             }
             Mood::Die => return Err(None),
             Mood::Refuse => {
-                return Ok(batch.iter().map(|_| Taken::Refused("too odd".into())).collect());
+                return Ok(batch
+                    .iter()
+                    .map(|_| Taken::Refused("too odd".into()))
+                    .collect());
             }
             Mood::Take | Mood::TakeAndDie => {}
         }
@@ -158,7 +161,10 @@ impl Intake for Bus {
 }
 
 pub fn key(event: &Value) -> String {
-    event["detail"]["object"]["key"].as_str().unwrap().to_owned()
+    event["detail"]["object"]["key"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 /// Options that take everything, with a short quiet time.

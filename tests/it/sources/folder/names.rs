@@ -15,14 +15,24 @@ async fn hidden_unfinished_and_excluded_names_are_left_out() {
         fs::create_dir(nest.path(dir)).unwrap();
     }
     for name in [
-        "a.csv", ".b.csv", "c.csv.tmp", "d.csv~", "e.txt", "raw/f.json", "raw/g.csv", "old/h.csv",
-        ".git/i.csv", "sub/j.csv", "sub/k.json",
+        "a.csv",
+        ".b.csv",
+        "c.csv.tmp",
+        "d.csv~",
+        "e.txt",
+        "raw/f.json",
+        "raw/g.csv",
+        "old/h.csv",
+        ".git/i.csv",
+        "sub/j.csv",
+        "sub/k.json",
     ] {
         nest.write(name, "x");
     }
     let _socket = UnixListener::bind(nest.path("s.csv")).unwrap();
     let handle = nest.start().await;
-    nest.expect(&handle, &["a.csv", "raw/f.json", "raw/g.csv", "sub/j.csv"]).await;
+    nest.expect(&handle, &["a.csv", "raw/f.json", "raw/g.csv", "sub/j.csv"])
+        .await;
     handle.stop().await;
 }
 

@@ -32,7 +32,10 @@ async fn stopped_and_started_in_the_middle_each_file_is_one_event() {
     handle.wait_idle().await.unwrap();
     let keys: Vec<_> = (0..3000).map(|n| format!("{n:04}")).collect();
     assert_eq!(nest.bus.created(), keys);
-    assert!(nest.bus.duplicates() > 0, "no stop came between the bus and the ledger");
+    assert!(
+        nest.bus.duplicates() > 0,
+        "no stop came between the bus and the ledger"
+    );
     assert_eq!(status(&handle).await.files.accepted, 3000);
     handle.stop().await;
 }
@@ -44,10 +47,18 @@ struct FileBus {
 
 impl Intake for FileBus {
     fn take(&self, batch: Vec<Incoming>) -> BoxFuture<'_, Result<Vec<Taken>, IntakeError>> {
-        let mut file = fs::File::options().append(true).create(true).open(&self.path).unwrap();
+        let mut file = fs::File::options()
+            .append(true)
+            .create(true)
+            .open(&self.path)
+            .unwrap();
         let mut lines = String::new();
         for incoming in &batch {
-            lines.push_str(&format!("{} {}\n", incoming.event.id(), key(&incoming.event.value())));
+            lines.push_str(&format!(
+                "{} {}\n",
+                incoming.event.id(),
+                key(&incoming.event.value())
+            ));
         }
         file.write_all(lines.as_bytes()).unwrap();
         file.sync_all().unwrap();
@@ -70,10 +81,15 @@ async fn child() {
     let bus: Arc<dyn Intake> = Arc::new(FileBus {
         path: home.join("taken"),
     });
-    let _handle =
-        FolderSource::start(options, bus, state, clock::system(), CancellationToken::new())
-            .await
-            .unwrap();
+    let _handle = FolderSource::start(
+        options,
+        bus,
+        state,
+        clock::system(),
+        CancellationToken::new(),
+    )
+    .await
+    .unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
 }
 
@@ -82,7 +98,10 @@ fn a_killed_process_loses_nothing_and_takes_nothing_twice() {
     let home = tempfile::tempdir().unwrap();
     fs::create_dir(home.path().join("inbox")).unwrap();
     // The name of the test without the name of the crate.
-    let child = concat!(module_path!(), "::child").split_once("::").unwrap().1;
+    let child = concat!(module_path!(), "::child")
+        .split_once("::")
+        .unwrap()
+        .1;
     let start = || {
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", child, "--nocapture"])
@@ -127,7 +146,11 @@ fn a_killed_process_loses_nothing_and_takes_nothing_twice() {
             let mut keys: Vec<_> = lines.iter().map(|l| l.split_once(' ').unwrap().1).collect();
             keys.sort_unstable();
             keys.dedup();
-            assert_eq!((keys.len(), lines.len()), (1500, 1500), "after {kills} kills");
+            assert_eq!(
+                (keys.len(), lines.len()),
+                (1500, 1500),
+                "after {kills} kills"
+            );
             break;
         }
         assert!(begun.elapsed() < SOON, "{} of 1500", lines.len());

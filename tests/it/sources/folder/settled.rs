@@ -15,7 +15,10 @@ async fn a_file_is_kept_and_known_to_be_done() {
     nest.expect(&handle, &["a"]).await;
     assert_eq!(handle.open_events(None, 10).await.unwrap(), [id(&nest, 0)]);
     assert_eq!(handle.mark_done(&id(&nest, 0)).await.unwrap(), Done::Kept);
-    assert_eq!(handle.mark_done(&id(&nest, 0)).await.unwrap(), Done::Unknown);
+    assert_eq!(
+        handle.mark_done(&id(&nest, 0)).await.unwrap(),
+        Done::Unknown
+    );
     assert_eq!(handle.mark_done("no id").await.unwrap(), Done::Unknown);
     assert!(handle.open_events(None, 10).await.unwrap().is_empty());
     assert_eq!(status(&handle).await.files.done, 1);
@@ -42,7 +45,13 @@ async fn moved_files_keep_their_folders_and_never_replace_another() {
             }
         };
         let name = ["a.csv", "a-1.csv", "a-2.csv"][n];
-        let path = nest.options.root.canonicalize().unwrap().join("done/sub").join(name);
+        let path = nest
+            .options
+            .root
+            .canonicalize()
+            .unwrap()
+            .join("done/sub")
+            .join(name);
         assert_eq!(moved, Done::Moved(path.clone()));
         assert_eq!(fs::read_to_string(path).unwrap(), *content);
     }
@@ -74,7 +83,10 @@ async fn only_the_version_of_the_event_is_deleted() {
     // A newer one has come that nobody has handled.
     nest.drop_in("c", "newer");
     let done = handle.mark_done(&id("c")).await.unwrap();
-    assert!([Done::Superseded, Done::Unknown].contains(&done), "{done:?}");
+    assert!(
+        [Done::Superseded, Done::Unknown].contains(&done),
+        "{done:?}"
+    );
     assert_eq!(fs::read_to_string(nest.path("c")).unwrap(), "newer");
     nest.expect(&handle, &["a", "b", "c", "c"]).await;
     handle.stop().await;
@@ -98,7 +110,10 @@ async fn a_move_to_another_device_is_a_whole_copy() {
     let content = "0123456789".repeat(100_000);
     nest.write("a.csv", &content);
     nest.expect(&handle, &["a.csv"]).await;
-    let modified = fs::metadata(nest.path("a.csv")).unwrap().modified().unwrap();
+    let modified = fs::metadata(nest.path("a.csv"))
+        .unwrap()
+        .modified()
+        .unwrap();
     let path = other.path().join("done/a.csv");
     assert_eq!(
         handle.mark_done(&id(&nest, 0)).await.unwrap(),

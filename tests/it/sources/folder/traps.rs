@@ -79,13 +79,15 @@ async fn trap_4_symbolic_links_are_left_out_unless_they_stay_inside() {
     fs::create_dir_all(nest.path("x/y")).unwrap();
     symlink(nest.path("x"), nest.path("x/y/up")).unwrap();
     nest.write("x/deep.csv", "deep");
-    nest.expect(&handle, &["alias.csv", "real.csv", "x/deep.csv"]).await;
+    nest.expect(&handle, &["alias.csv", "real.csv", "x/deep.csv"])
+        .await;
     handle.stop().await;
 }
 
 /// A writer of its own process: writes half, says so, and waits to be killed.
 fn half_a_writer(path: &Path) -> std::process::Child {
-    let script = "printf 'first half,' > \"$1\"; exec 3>>\"$1\"; printf 'more,' >&3; exec sleep 1000";
+    let script =
+        "printf 'first half,' > \"$1\"; exec 3>>\"$1\"; printf 'more,' >&3; exec sleep 1000";
     let child = Command::new("sh")
         .args(["-c", script, "sh"])
         .arg(path)
@@ -131,7 +133,11 @@ async fn trap_5_a_killed_writer_closes_its_file_and_only_a_marker_or_trailer_tel
     nest.write("a.csv.done", "");
     fs::write(nest.path("b.gz"), &packed).unwrap();
     pass(3).await;
-    assert_eq!(nest.bus.created(), ["a.csv"], "the marker of b.gz is older than b.gz");
+    assert_eq!(
+        nest.bus.created(),
+        ["a.csv"],
+        "the marker of b.gz is older than b.gz"
+    );
     nest.write("b.gz.done", "");
     nest.expect(&handle, &["a.csv", "b.gz"]).await;
     handle.stop().await;
@@ -163,7 +169,11 @@ async fn trap_6_several_appends_are_one_version_when_none_is_late() {
     let nest = Nest::new();
     let handle = nest.started().await;
     for n in 0..8 {
-        let mut file = File::options().append(true).create(true).open(nest.path("a.csv")).unwrap();
+        let mut file = File::options()
+            .append(true)
+            .create(true)
+            .open(nest.path("a.csv"))
+            .unwrap();
         writeln!(file, "line {n}").unwrap();
         drop(file);
         tokio::time::sleep(QUIET / 3).await;
@@ -171,7 +181,10 @@ async fn trap_6_several_appends_are_one_version_when_none_is_late() {
     nest.expect(&handle, &["a.csv"]).await;
     assert_eq!(nest.bus.events()[0]["detail"]["object"]["size"], 56);
     // Appended to after it was taken: a new version.
-    let mut file = File::options().append(true).open(nest.path("a.csv")).unwrap();
+    let mut file = File::options()
+        .append(true)
+        .open(nest.path("a.csv"))
+        .unwrap();
     writeln!(file, "late").unwrap();
     drop(file);
     nest.expect(&handle, &["a.csv", "a.csv"]).await;
@@ -221,7 +234,8 @@ async fn trap_8_a_folder_that_is_moved_in_brings_its_files() {
         fs::write(coming.join(name), name).unwrap();
     }
     fs::rename(&coming, nest.path("a")).unwrap();
-    nest.expect(&handle, &["a/b/c/three", "a/b/two", "a/one"]).await;
+    nest.expect(&handle, &["a/b/c/three", "a/b/two", "a/one"])
+        .await;
     // It is watched now.
     nest.drop_in("a/b/c/four", "x");
     nest.wait_for(&handle, 4).await;
@@ -284,7 +298,12 @@ async fn trap_11_an_overwrite_is_a_new_version() {
     let events = nest.bus.events();
     let order: Vec<_> = events
         .iter()
-        .map(|e| e["detail"]["object"]["sequencer"].as_str().unwrap().to_owned())
+        .map(|e| {
+            e["detail"]["object"]["sequencer"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
         .collect();
     assert!(order.is_sorted_by(|a, b| a < b), "{order:?}");
     handle.stop().await;
@@ -304,7 +323,10 @@ async fn trap_12_a_size_that_is_set_ahead_does_not_finish_a_file() {
     drop(reserved);
     pass(8).await;
     assert_eq!(nest.bus.len(), 0);
-    sized = File::options().write(true).open(nest.path("sized")).unwrap();
+    sized = File::options()
+        .write(true)
+        .open(nest.path("sized"))
+        .unwrap();
     for at in 0..8 {
         sized.write_all(&[7; 1 << 17]).unwrap();
         tokio::time::sleep(QUIET / if at < 7 { 2 } else { 100 }).await;
@@ -336,8 +358,16 @@ async fn trap_13_a_time_in_the_past_hides_nothing() {
     set_back("a.csv", 900_000_000);
     nest.expect(&handle, &["a.csv", "a.csv", "b.csv"]).await;
     let events = nest.bus.events();
-    let order = |n: usize| events[n]["detail"]["object"]["sequencer"].as_str().unwrap().to_owned();
-    assert!(order(2) > order(0), "the newest version is the last in order");
+    let order = |n: usize| {
+        events[n]["detail"]["object"]["sequencer"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert!(
+        order(2) > order(0),
+        "the newest version is the last in order"
+    );
     assert_eq!(events[2]["time"], "1998-07-09T16:00:00.000Z");
     handle.stop().await;
 }

@@ -41,9 +41,15 @@ async fn a_refused_file_is_seen_and_not_tried_again_by_itself() {
     nest.bus.mood(Mood::Refuse);
     let handle = nest.started().await;
     nest.write("a", "x");
-    until("the refusal", async || status(&handle).await.files.refused == 1).await;
+    until("the refusal", async || {
+        status(&handle).await.files.refused == 1
+    })
+    .await;
     let refused = status(&handle).await.refused;
-    assert_eq!((refused[0].path.as_str(), refused[0].reason.as_str()), ("a", "too odd"));
+    assert_eq!(
+        (refused[0].path.as_str(), refused[0].reason.as_str()),
+        ("a", "too odd")
+    );
     nest.bus.mood(Mood::Take);
     handle.rescan().await.unwrap();
     handle.wait_idle().await.unwrap();
@@ -59,7 +65,10 @@ async fn a_network_file_system_is_polled() {
     nest.limits.polled = Some("nfs");
     let handle = nest.started().await;
     let mode = status(&handle).await.mode;
-    assert!(matches!(&mode, Mode::Polling { why } if why.contains("nfs")), "{mode:?}");
+    assert!(
+        matches!(&mode, Mode::Polling { why } if why.contains("nfs")),
+        "{mode:?}"
+    );
     nest.write("a", "x");
     nest.wait_for(&handle, 1).await;
     handle.stop().await;
@@ -93,11 +102,17 @@ async fn a_root_that_is_missing_is_made_and_one_that_is_replaced_is_watched_agai
     nest.expect(&handle, &["a"]).await;
     // Taken away: its files are out of sight, and nobody says that they are deleted.
     fs::rename(&nest.options.root, nest.outside("elsewhere")).unwrap();
-    until("the loss", async || !status(&handle).await.errors.is_empty()).await;
+    until("the loss", async || {
+        !status(&handle).await.errors.is_empty()
+    })
+    .await;
     pass(4).await;
     assert_eq!(nest.bus.len(), 1);
     fs::rename(nest.outside("elsewhere"), &nest.options.root).unwrap();
-    until("the return", async || status(&handle).await.errors.is_empty()).await;
+    until("the return", async || {
+        status(&handle).await.errors.is_empty()
+    })
+    .await;
     nest.write("b", "x");
     nest.expect(&handle, &["a", "b"]).await;
     // Deleted and made anew.
@@ -109,6 +124,7 @@ async fn a_root_that_is_missing_is_made_and_one_that_is_replaced_is_watched_agai
     nest.drop_in("d", "x");
     nest.wait_for(&handle, 6).await;
     assert_eq!(nest.bus.created(), ["a", "b", "c", "d"]);
+    handle.wait_idle().await.unwrap();
     assert_eq!(status(&handle).await.mode, Mode::Watching);
     handle.stop().await;
 }
@@ -153,13 +169,20 @@ async fn child() {
     mode("secret", 0o000);
     nest.write("open", "x");
     nest.wait_for(&handle, 2).await;
-    until("the secret", async || status(&handle).await.errors.len() == 2).await;
+    until("the secret", async || {
+        status(&handle).await.errors.len() == 2
+    })
+    .await;
     handle.rescan().await.unwrap();
     let said = status(&handle).await;
     let paths: Vec<_> = said.errors.iter().map(|e| e.path.as_str()).collect();
     assert_eq!(paths, ["secret", "shut"]);
     assert!(said.errors[0].error.contains("denied"));
-    assert_eq!(nest.bus.len(), 2, "a file in a folder that cannot be read is not deleted");
+    assert_eq!(
+        nest.bus.len(),
+        2,
+        "a file in a folder that cannot be read is not deleted"
+    );
     mode("shut", 0o755);
     mode("secret", 0o644);
     nest.expect(&handle, &["open", "secret", "shut/a"]).await;
@@ -179,9 +202,15 @@ fn what_may_not_be_read_is_seen_and_tried_again() {
     let program = home.path().join("test");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let child = concat!(module_path!(), "::child").split_once("::").unwrap().1;
+    let child = concat!(module_path!(), "::child")
+        .split_once("::")
+        .unwrap()
+        .1;
     let mut command = Command::new(&program);
-    command.args(["--exact", child, "--nocapture"]).env(CHILD, &inbox).current_dir("/");
+    command
+        .args(["--exact", child, "--nocapture"])
+        .env(CHILD, &inbox)
+        .current_dir("/");
     if rustix::process::geteuid().is_root() {
         command.uid(65534).gid(65534);
     }

@@ -33,11 +33,17 @@ async fn with_a_hash_a_touch_is_none_and_a_hidden_change_is_one() {
     nest.expect(&handle, &["a"]).await;
     let time = fs::metadata(nest.path("a")).unwrap().modified().unwrap();
     touch(&nest.path("a"), SystemTime::now());
-    until("the touch", async || status(&handle).await.counts.touches == 1).await;
+    until("the touch", async || {
+        status(&handle).await.counts.touches == 1
+    })
+    .await;
     nest.expect(&handle, &["a"]).await;
     // Same size, same time, another content.
     touch(&nest.path("a"), time);
-    until("the touch", async || status(&handle).await.counts.touches == 2).await;
+    until("the touch", async || {
+        status(&handle).await.counts.touches == 2
+    })
+    .await;
     nest.write("a", "two");
     touch(&nest.path("a"), time);
     nest.expect(&handle, &["a", "a"]).await;
@@ -57,7 +63,10 @@ async fn a_rename_within_the_tree_is_no_news() {
     nest.expect(&handle, &["a", "sub/b"]).await;
     fs::rename(nest.path("a"), nest.path("sub/c")).unwrap();
     fs::rename(nest.path("sub"), nest.path("bus")).unwrap();
-    until("the renames", async || status(&handle).await.counts.renames >= 2).await;
+    until("the renames", async || {
+        status(&handle).await.counts.renames >= 2
+    })
+    .await;
     nest.expect(&handle, &["a", "sub/b"]).await;
     handle.stop().await;
     // While the program is down, too.
@@ -103,7 +112,10 @@ async fn deletes_are_told_once_and_renames_are_not_deletes() {
     nest.wait_for(&handle, 8).await;
     fs::rename(nest.outside("kept"), nest.path("moved")).unwrap();
     nest.wait_for(&handle, 9).await;
-    assert_eq!(nest.bus.keys_of("Object Deleted"), ["b", "moved", "sub/c", "sub/d"]);
+    assert_eq!(
+        nest.bus.keys_of("Object Deleted"),
+        ["b", "moved", "sub/c", "sub/d"]
+    );
     assert_eq!(nest.bus.created(), ["a", "b", "moved", "sub/c", "sub/d"]);
     handle.stop().await;
 }
@@ -150,7 +162,8 @@ async fn at_the_first_start_what_is_there_may_be_left_alone() {
     let handle = nest.started().await;
     nest.expect(&handle, &["after", "meanwhile"]).await;
     nest.write("before", "changed");
-    nest.expect(&handle, &["after", "before", "meanwhile"]).await;
+    nest.expect(&handle, &["after", "before", "meanwhile"])
+        .await;
     handle.stop().await;
 }
 
@@ -158,9 +171,15 @@ async fn at_the_first_start_what_is_there_may_be_left_alone() {
 async fn at_the_first_start_what_is_newer_than_a_time_is_taken() {
     let nest = Nest::with(|o| o.start = Start::Since(1_000_000_000_000));
     nest.write("old", "x");
-    touch(&nest.path("old"), SystemTime::UNIX_EPOCH + Duration::from_secs(999_999_999));
+    touch(
+        &nest.path("old"),
+        SystemTime::UNIX_EPOCH + Duration::from_secs(999_999_999),
+    );
     nest.write("new", "x");
-    touch(&nest.path("new"), SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000));
+    touch(
+        &nest.path("new"),
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000),
+    );
     tokio::time::sleep(Duration::from_millis(20)).await;
     let handle = nest.started().await;
     nest.expect(&handle, &["new"]).await;
@@ -175,9 +194,14 @@ async fn what_is_forgotten_is_taken_again() {
     for name in ["a.csv", "sub/b.csv", "c.json"] {
         nest.write(name, "x");
     }
-    nest.expect(&handle, &["a.csv", "c.json", "sub/b.csv"]).await;
+    nest.expect(&handle, &["a.csv", "c.json", "sub/b.csv"])
+        .await;
     assert_eq!(handle.forget("*.csv").await.unwrap(), 2);
-    nest.expect(&handle, &["a.csv", "a.csv", "c.json", "sub/b.csv", "sub/b.csv"]).await;
+    nest.expect(
+        &handle,
+        &["a.csv", "a.csv", "c.json", "sub/b.csv", "sub/b.csv"],
+    )
+    .await;
     assert_eq!(handle.forget("sub/b.csv").await.unwrap(), 1);
     nest.wait_for(&handle, 6).await;
     assert_eq!(handle.forget("nothing").await.unwrap(), 0);

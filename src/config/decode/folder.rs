@@ -1,9 +1,9 @@
 //! Folder sources.
 
-use super::fields;
-use super::model::{DEFAULT_BUS, Source};
-use super::read::Field;
-use super::yaml::Node;
+use crate::config::fields;
+use crate::config::model::{DEFAULT_BUS, Source};
+use crate::config::read::Field;
+use crate::config::yaml::Node;
 use crate::error::codes;
 use crate::sources::folder::{After, Finished, FolderOptions, Start};
 use chrono::{DateTime, NaiveDate};
@@ -11,9 +11,11 @@ use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-pub(super) fn source(field: &Field<'_>) -> Option<Source> {
+pub(in crate::config) fn source(field: &Field<'_>) -> Option<Source> {
     let table = field.table(&fields::SOURCE)?;
-    let bus = table.string_or("bus", DEFAULT_BUS);
+    let bus = table
+        .bus()
+        .map_or_else(|| DEFAULT_BUS.to_owned(), |bus| bus.value);
     let folder = table.need("folder")?;
     folder_options(&folder, field.name.clone(), bus).map(Source::Folder)
 }
@@ -22,7 +24,10 @@ fn folder_options(field: &Field<'_>, name: String, bus: String) -> Option<Folder
     let table = field.table(&fields::FOLDER)?;
     let root = table.need("path").and_then(|f| f.path());
     let globs = |name: &str| table.get(name).map(|f| globs(&f)).unwrap_or_default();
-    let start = table.get("start").and_then(|f| start(&f)).unwrap_or(Start::All);
+    let start = table
+        .get("start")
+        .and_then(|f| start(&f))
+        .unwrap_or(Start::All);
     let options = FolderOptions {
         name,
         bus,
@@ -37,7 +42,10 @@ fn folder_options(field: &Field<'_>, name: String, bus: String) -> Option<Folder
         content_hash: table.bool_or("content_hash", false),
         deletes: table.bool_or("deletes", false),
         forget_after: table.duration_or("forget_after", DAY * 30),
-        after: table.get("after").and_then(|f| after(&f)).unwrap_or(After::Keep),
+        after: table
+            .get("after")
+            .and_then(|f| after(&f))
+            .unwrap_or(After::Keep),
         root: root?,
     };
     if let Some(field) = table.get("reconcile")
@@ -50,12 +58,18 @@ fn folder_options(field: &Field<'_>, name: String, bus: String) -> Option<Folder
 
 fn globs(field: &Field<'_>) -> Vec<String> {
     let fields = field.one_or_more().unwrap_or_default();
-    let globs: Vec<_> = fields.iter().filter_map(|f| f.string().map(|glob| f.at(glob))).collect();
+    let globs: Vec<_> = fields
+        .iter()
+        .filter_map(|f| f.string().map(|glob| f.at(glob)))
+        .collect();
     for glob in &globs {
         if let Err(error) = globset::Glob::new(&glob.value) {
             let message = format!("`{}` is not a glob: {}", glob.value, error.kind());
-            let diagnostic = crate::error::Diagnostic::error(&codes::BAD_GLOB, message).at(glob.place.clone());
-            field.report(diagnostic.hint("a `[` or `{` that is meant literally is written `[[]` or `[{]`"));
+            let diagnostic =
+                crate::error::Diagnostic::error(&codes::BAD_GLOB, message).at(glob.place.clone());
+            field.report(
+                diagnostic.hint("a `[` or `{` that is meant literally is written `[[]` or `[{]`"),
+            );
         }
     }
     globs.into_iter().map(|glob| glob.value).collect()
@@ -77,13 +91,20 @@ fn finished(field: Option<Field<'_>>) -> Finished {
     finished.quiet = table.duration_or("quiet", finished.quiet);
     finished.done_marker = table.string("done_marker");
     finished.min_age = table.duration_or("min_age", finished.min_age);
-    finished.min_size = table.get("min_size").and_then(|f| f.size()).unwrap_or(finished.min_size);
+    finished.min_size = table
+        .get("min_size")
+        .and_then(|f| f.size())
+        .unwrap_or(finished.min_size);
     finished.trailer = table.bool_or("trailer", finished.trailer);
     if let (Some(marker), Some(field)) = (&finished.done_marker, table.get("done_marker"))
         && marker.contains('/')
     {
         let message = format!("`{marker}` is not the ending of a file name");
-        field.report(field.error(&codes::BAD_VALUE, message).hint("write it like `.done`"));
+        field.report(
+            field
+                .error(&codes::BAD_VALUE, message)
+                .hint("write it like `.done`"),
+        );
     }
     finished
 }
@@ -95,12 +116,16 @@ fn start(field: &Field<'_>) -> Option<Start> {
         "all" => Some(Start::All),
         "now" => Some(Start::Now),
         _ => {
-            let time = DateTime::parse_from_rfc3339(&text).map(|t| t.timestamp_millis()).ok();
+            let time = DateTime::parse_from_rfc3339(&text)
+                .map(|t| t.timestamp_millis())
+                .ok();
             let time = time.or_else(|| text.parse().ok().and_then(midnight));
             if time.is_none() {
                 let message = format!("`{text}` is neither `all`, nor `now`, nor a time");
                 let diagnostic = field.error(&codes::BAD_TIME, message);
-                field.report(diagnostic.hint("times are written `2013-01-01T00:00:00Z` or `2013-01-01`"));
+                field.report(
+                    diagnostic.hint("times are written `2013-01-01T00:00:00Z` or `2013-01-01`"),
+                );
             }
             time.map(Start::Since)
         }
@@ -109,10 +134,16 @@ fn start(field: &Field<'_>) -> Option<Start> {
 
 fn after(field: &Field<'_>) -> Option<After> {
     match &field.item.node {
-        Node::Scalar { .. } => field.choice(&[("keep", false), ("delete", true)]).map(|delete| match delete {
-            true => After::Delete,
-            false => After::Keep,
-        }),
-        _ => field.table(&fields::AFTER)?.need("move")?.path().map(After::Move),
+        Node::Scalar { .. } => field
+            .choice(&[("keep", false), ("delete", true)])
+            .map(|delete| match delete {
+                true => After::Delete,
+                false => After::Keep,
+            }),
+        _ => field
+            .table(&fields::AFTER)?
+            .need("move")?
+            .path()
+            .map(After::Move),
     }
 }

@@ -1,11 +1,10 @@
-//! YAML as a tree in which every key and value knows its place.
-//!
-//! Built from the events of serde-saphyr's parser and not through serde: a
-//! derived type stops at the first mistake, and a tree lets every one be found.
+//! From the parser's events to a tree.
 
+use super::{Entry, Item, Node, shorten};
 use crate::error::{Code, Diagnostic, Place, codes};
-use serde_saphyr::granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, Tag};
-use std::borrow::Cow;
+use serde_saphyr::granit_parser::{
+    ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, Tag, options,
+};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -13,126 +12,11 @@ use std::sync::Arc;
 
 /// Most nodes of one file, aliases expanded: far above any configuration, and
 /// an end to aliases of aliases of aliases.
-const MAX_NODES: usize = 200_000;
-
-/// A node and its place, as bytes of the file's text.
-#[derive(Clone, Debug)]
-pub(super) struct Item {
-    pub node: Node,
-    pub span: Range<usize>,
-}
-
-/// What a node is.
-#[derive(Clone, Debug)]
-pub(super) enum Node {
-    /// A scalar: its text, and whether it was written without quotes.
-    Scalar { text: String, plain: bool },
-    /// A list.
-    List(Arc<Vec<Item>>),
-    /// A table, in the order of the file, no key twice.
-    Table(Arc<Vec<Entry>>),
-}
-
-/// One line of a table.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub key: String,
-    pub key_span: Range<usize>,
-    pub item: Item,
-}
-
-/// What a plain scalar means in YAML's core schema.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Scalar<'a> {
-    Null,
-    Bool(bool),
-    /// A number, spelt as JSON spells numbers.
-    Number(&'a str),
-    /// A number in a spelling that JSON does not have: `0x1F`, `+5`, `007`, `.inf`.
-    OddNumber(&'a str),
-    Text(&'a str),
-}
-
-impl Item {
-    /// Whether this is nothing: `key:` alone, `null` or `~`.
-    pub fn is_null(&self) -> bool {
-        matches!(self.scalar(), Some(Scalar::Null))
-    }
-
-    /// What a scalar means; `None` for lists and tables.
-    pub fn scalar(&self) -> Option<Scalar<'_>> {
-        match &self.node {
-            Node::Scalar { text, plain: true } => Some(plain_scalar(text)),
-            Node::Scalar { text, plain: false } => Some(Scalar::Text(text)),
-            Node::List(_) | Node::Table(_) => None,
-        }
-    }
-
-    /// What this is, for a message.
-    pub fn describe(&self) -> Cow<'static, str> {
-        match (&self.node, self.scalar()) {
-            (Node::List(_), _) => "a list".into(),
-            (Node::Table(_), _) => "a table".into(),
-            (_, Some(Scalar::Null)) => "nothing".into(),
-            (_, Some(Scalar::Bool(b))) => format!("`{b}`").into(),
-            (Node::Scalar { text, .. }, _) => format!("`{}`", shorten(text)).into(),
-        }
-    }
-}
-
-/// A text cut to what fits into a message.
-pub(super) fn shorten(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    match line.char_indices().nth(60) {
-        Some((at, _)) => format!("{}…", &line[..at]),
-        None if line.len() < text.trim_end().len() => format!("{line}…"),
-        None => line.to_owned(),
-    }
-}
-
-fn plain_scalar(text: &str) -> Scalar<'_> {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Scalar::Null,
-        "true" | "True" | "TRUE" => return Scalar::Bool(true),
-        "false" | "False" | "FALSE" => return Scalar::Bool(false),
-        _ => {}
-    }
-    // Numbers as in YAML's core schema; 1.1's `yes`, `1_000` and `1:30` are text.
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let special = matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN");
-    let radix = |prefix: &str, radix: u32| {
-        text.strip_prefix(prefix)
-            .is_some_and(|digits| !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix)))
-    };
-    if special || radix("0x", 16) || radix("0o", 8) {
-        return Scalar::OddNumber(text);
-    }
-    if !is_core_number(unsigned) {
-        return Scalar::Text(text);
-    }
-    // A JSON number is what serde_json takes as one; raw, so that its spelling stays.
-    let json = serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok();
-    if json { Scalar::Number(text) } else { Scalar::OddNumber(text) }
-}
-
-/// `[0-9]* (. [0-9]*)? ([eE] [-+]? [0-9]+)?` with a digit somewhere.
-fn is_core_number(unsigned: &str) -> bool {
-    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
-        None => (unsigned, None),
-    };
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let exponent_ok = exponent.is_none_or(|e| {
-        let e = e.strip_prefix(['-', '+']).unwrap_or(e);
-        !e.is_empty() && digits(e)
-    });
-    digits(whole) && digits(fraction) && !(whole.is_empty() && fraction.is_empty()) && exponent_ok
-}
+const MAX_NODES: usize = 2_000_000;
 
 /// A file's tree. `None` with diagnostics when it is not YAML; `None` without
 /// when it is empty.
-pub(super) fn parse(file: &Path, text: &str) -> (Option<Item>, Vec<Diagnostic>) {
+pub(in crate::config) fn parse(file: &Path, text: &str) -> (Option<Item>, Vec<Diagnostic>) {
     let mut builder = Builder {
         file,
         text,
@@ -142,7 +26,7 @@ pub(super) fn parse(file: &Path, text: &str) -> (Option<Item>, Vec<Diagnostic>) 
         nodes: 0,
         root: None,
     };
-    let options = serde_saphyr::granit_parser::options! {
+    let options = options! {
         emit_unresolved_aliases: true,
         emit_comments: false,
     };
@@ -205,12 +89,18 @@ impl Builder<'_> {
                 let at = range.start..range.start + 3;
                 let message = "the file holds more than one document";
                 let hint = "remove the `---`, or put the second document into a file of its own";
-                Err(Box::new(self.fail(&codes::YAML_SYNTAX, message, at).hint(hint)))
+                Err(Box::new(
+                    self.fail(&codes::YAML_SYNTAX, message, at).hint(hint),
+                ))
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let plain = self.tagged_plain(style == ScalarStyle::Plain, tag.as_deref(), &range)?;
+                let plain =
+                    self.tagged_plain(style == ScalarStyle::Plain, tag.as_deref(), &range)?;
                 let text = text.into_owned();
-                let item = Item { node: Node::Scalar { text, plain }, span: range };
+                let item = Item {
+                    node: Node::Scalar { text, plain },
+                    span: range,
+                };
                 self.add(item, anchor, 1)
             }
             Event::SequenceStart(_, anchor, _) => {
@@ -232,47 +122,81 @@ impl Builder<'_> {
                     item.span = range;
                     self.add(item, 0, nodes)
                 }
-                None => Err(self.fail(&codes::YAML_SYNTAX, "an alias stands inside its own anchor", range)),
+                None => Err(self.fail(
+                    &codes::YAML_SYNTAX,
+                    "an alias stands inside its own anchor",
+                    range,
+                )),
             },
             Event::UnresolvedAlias(name) => {
                 let written = format!("*{name}");
-                let message = format!("`{written}` refers to an anchor `&{name}`, and there is none");
+                let message =
+                    format!("`{written}` refers to an anchor `&{name}`, and there is none");
                 let diagnostic = self.fail(&codes::YAML_SYNTAX, &message, range.clone());
                 let hint = format!("text that starts with `*` needs quotes: `\"{written}\"`");
                 self.diagnostics.push(diagnostic.hint(hint));
                 // Most likely it is meant as text, and then the rest is sound.
-                self.add(Item { node: Node::Scalar { text: written, plain: false }, span: range }, 0, 1)
+                self.add(
+                    Item {
+                        node: Node::Scalar {
+                            text: written,
+                            plain: false,
+                        },
+                        span: range,
+                    },
+                    0,
+                    1,
+                )
             }
             _ => Ok(()),
         }
     }
 
     /// Whether a scalar counts as plain, its tag considered.
-    fn tagged_plain(&self, plain: bool, tag: Option<&Tag>, range: &Range<usize>) -> Result<bool, Box<Diagnostic>> {
+    fn tagged_plain(
+        &self,
+        plain: bool,
+        tag: Option<&Tag>,
+        range: &Range<usize>,
+    ) -> Result<bool, Box<Diagnostic>> {
         let Some(tag) = tag else { return Ok(plain) };
         match (tag.handle(), tag.suffix()) {
             ("tag:yaml.org,2002:", "str") | ("!", "") | ("", "!") => Ok(false),
             ("tag:yaml.org,2002:", "int" | "float" | "bool" | "null") => Ok(true),
             (handle, suffix) => {
                 let message = format!("the tag `{handle}{suffix}` has no meaning here");
-                Err(Box::new(self.fail(&codes::YAML_SYNTAX, &message, range.clone()).hint("remove the tag")))
+                Err(Box::new(
+                    self.fail(&codes::YAML_SYNTAX, &message, range.clone())
+                        .hint("remove the tag"),
+                ))
             }
         }
     }
 
     fn open(&mut self, start: usize, anchor: usize, kind: OpenKind) -> Step {
-        self.stack.push(Open { start, anchor, kind });
+        self.stack.push(Open {
+            start,
+            anchor,
+            kind,
+        });
         Ok(())
     }
 
     fn close(&mut self, end: usize) -> Step {
-        let Some(open) = self.stack.pop() else { return Ok(()) };
+        let Some(open) = self.stack.pop() else {
+            return Ok(());
+        };
         let (node, last, count) = match open.kind {
             OpenKind::List(items) => {
                 let last = items.last().map(|item| item.span.end);
                 (Node::List(Arc::new(items)), last, 1)
             }
-            OpenKind::Table { mut entries, mut seen, merges, .. } => {
+            OpenKind::Table {
+                mut entries,
+                mut seen,
+                merges,
+                ..
+            } => {
                 let last = entries.last().map(|entry| entry.item.span.end);
                 for merge in merges {
                     self.merge(&mut entries, &mut seen, merge)?;
@@ -302,27 +226,38 @@ impl Builder<'_> {
         match self.stack.last_mut().map(|open| &mut open.kind) {
             None => self.root = Some(item),
             Some(OpenKind::List(items)) => items.push(item),
-            Some(OpenKind::Table { entries, seen, key, merges }) => match key.take() {
+            Some(OpenKind::Table {
+                entries,
+                seen,
+                key,
+                merges,
+            }) => match key.take() {
                 None => match item.node {
                     Node::Scalar { text, .. } => *key = Some((text, item.span)),
                     Node::List(_) | Node::Table(_) => {
-                        let diagnostic = Diagnostic::error(&codes::YAML_SYNTAX, "a key must be text")
-                            .at(place(item.span))
-                            .hint("did a `{` or `[` get in without quotes?");
+                        let diagnostic =
+                            Diagnostic::error(&codes::YAML_SYNTAX, "a key must be text")
+                                .at(place(item.span))
+                                .hint("did a `{` or `[` get in without quotes?");
                         return Err(Box::new(diagnostic));
                     }
                 },
                 Some((name, _)) if name == "<<" => merges.push(item),
                 Some((name, key_span)) => {
                     if let Some(first) = seen.get(&name) {
-                        let message = format!("the key `{}` stands twice in one table", shorten(&name));
+                        let message =
+                            format!("the key `{}` stands twice in one table", shorten(&name));
                         let diagnostic = Diagnostic::error(&codes::DUPLICATE_KEY, message)
                             .at(place(key_span))
                             .related(place(first.clone()), "the first is here");
                         self.diagnostics.push(diagnostic);
                     } else {
                         seen.insert(name.clone(), key_span.clone());
-                        entries.push(Entry { key: name, key_span, item });
+                        entries.push(Entry {
+                            key: name,
+                            key_span,
+                            item,
+                        });
                     }
                 }
             },
@@ -355,18 +290,24 @@ impl Builder<'_> {
                     _ => Err(self.fail(&codes::WRONG_TYPE, "`<<` needs a table", table.span)),
                 })
             }
-            Node::Scalar { .. } => {
-                Err(self.fail(&codes::WRONG_TYPE, "`<<` needs a table, like `<<: *name`", from.span))
-            }
+            Node::Scalar { .. } => Err(self.fail(
+                &codes::WRONG_TYPE,
+                "`<<` needs a table, like `<<: *name`",
+                from.span,
+            )),
         }
     }
 
-    fn syntax(&self, error: &serde_saphyr::granit_parser::ScanError) -> Box<Diagnostic> {
+    fn syntax(&self, error: &ScanError) -> Box<Diagnostic> {
         let marker = error.marker();
         let at = marker.byte_offset().unwrap_or(self.text.len());
         let at = self.text.floor_char_boundary(at.min(self.text.len()));
         let rest = &self.text[at..];
-        let width = rest.chars().next().filter(|c| *c != '\n').map_or(0, char::len_utf8);
+        let width = rest
+            .chars()
+            .next()
+            .filter(|c| *c != '\n')
+            .map_or(0, char::len_utf8);
         let said = error.info().to_string();
         let message = match said.rsplit_once(", ") {
             Some((context, what)) if context.starts_with("while ") => what.to_owned(),
@@ -382,7 +323,9 @@ impl Builder<'_> {
     /// What is often wrong when YAML breaks at `at`.
     fn syntax_hint(&self, kind: &ErrorKind, at: usize) -> Option<String> {
         match kind {
-            ErrorKind::UnclosedFlowCollection { open } => return Some(format!("the `{open}` is never closed")),
+            ErrorKind::UnclosedFlowCollection { open } => {
+                return Some(format!("the `{open}` is never closed"));
+            }
             ErrorKind::MismatchedFlowCollectionEnd { open, close } => {
                 return Some(format!("close the `{open}` before the `{close}`"));
             }
@@ -394,19 +337,26 @@ impl Builder<'_> {
         if indent.contains('\t') {
             return Some("indent with spaces; YAML takes no tabs".to_owned());
         }
-        let above = self.text[..line_start].lines().next_back().map(str::trim).unwrap_or_default();
+        let above = self.text[..line_start]
+            .lines()
+            .next_back()
+            .map(str::trim)
+            .unwrap_or_default();
         if !above.is_empty() && !above.contains([':', '#']) && !above.starts_with('-') {
             return Some("is a `:` missing in the line above?".to_owned());
         }
         let value = line.split_once(": ").map(|(_, value)| value.trim());
         match value {
-            Some(value) if value.starts_with(['&', '!', '%', '@', '`']) => {
-                Some(format!("put quotes round a value that starts with `{}`", &value[..1]))
-            }
+            Some(value) if value.starts_with(['&', '!', '%', '@', '`']) => Some(format!(
+                "put quotes round a value that starts with `{}`",
+                &value[..1]
+            )),
             Some(value) if value.contains(": ") && !value.starts_with(['{', '[', '"', '\'']) => {
                 Some("put quotes round a value that contains `: `".to_owned())
             }
-            _ if line.matches('"').count() % 2 == 1 => Some("is a quote missing in this line?".to_owned()),
+            _ if line.matches('"').count() % 2 == 1 => {
+                Some("is a quote missing in this line?".to_owned())
+            }
             None if !line.contains(':') => Some("is a `:` missing in this line?".to_owned()),
             _ => None,
         }
@@ -427,33 +377,4 @@ fn count(item: &Item) -> usize {
         Node::List(items) => 1 + items.iter().map(count).sum::<usize>(),
         Node::Table(entries) => 1 + entries.iter().map(|e| 1 + count(&e.item)).sum::<usize>(),
     }
-}
-
-/// The byte of the file that byte `offset` of a scalar's `text` was written as:
-/// exact where the text stands in the file as it is (in quotes, or line by line
-/// in a `|` block), otherwise `None`. `span` is the scalar's place in `source`.
-pub(super) fn written_at(source: &str, span: &Range<usize>, text: &str, offset: usize) -> Option<usize> {
-    let written = source.get(span.clone())?;
-    if written == text {
-        return Some(span.start + offset);
-    }
-    let unquoted = written.get(1..written.len().checked_sub(1)?);
-    if written.starts_with(['"', '\'']) && unquoted == Some(text) {
-        return Some(span.start + 1 + offset);
-    }
-    let before = text.get(..offset)?;
-    let number = before.matches('\n').count();
-    let column = offset - before.rfind('\n').map_or(0, |at| at + 1);
-    let first = source[..span.start].rfind('\n').map_or(0, |at| at + 1);
-    let mut start = first;
-    let mut lines = source[first..].split_inclusive('\n').zip(text.split_inclusive('\n'));
-    for (index, (line, wanted)) in lines.by_ref().enumerate() {
-        let content = line.trim_end_matches(['\r', '\n']);
-        let indent = content.strip_suffix(wanted.trim_end_matches('\n'))?.len();
-        if index == number {
-            return Some(start + indent + column);
-        }
-        start += line.len();
-    }
-    None
 }

@@ -1,13 +1,16 @@
 //! Handlers: how they are fed and what they do.
 
-use super::raw::{NO_LIMIT, RawHandler, RawKind};
-use super::read::{At, Field, Table};
-use super::yaml::shorten;
-use super::{decode, fields, schemas};
+use super::ends;
+use crate::config::raw::{NO_LIMIT, RawHandler, RawKind};
+use crate::config::read::{At, Field, Table};
+use crate::config::yaml::shorten;
+use crate::config::{fields, schemas};
 use crate::delivery::{BatchOptions, DeliveryOptions};
 use crate::error::{Code, Diagnostic, codes};
 use crate::handlers::load::{LoadOptions, Mode};
-use crate::handlers::transform::{Format, Input, ReadOptions, RejectLimit, TransformOptions, WriteOptions};
+use crate::handlers::transform::{
+    Format, Input, ReadOptions, RejectLimit, TransformOptions, WriteOptions,
+};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,10 +18,13 @@ use std::time::Duration;
 /// Longest time that a batch is waited for.
 const MAX_WINDOW: Duration = Duration::from_secs(15 * 60);
 
-pub(super) fn handler(field: &Field<'_>) -> Option<RawHandler> {
+pub(in crate::config) fn handler(field: &Field<'_>) -> Option<RawHandler> {
     let table = field.table(&fields::HANDLER)?;
     let default = DeliveryOptions::default();
-    let from = table.get("from").and_then(|f| f.one_or_more()).unwrap_or_default();
+    let from = table
+        .get("from")
+        .and_then(|f| f.one_or_more())
+        .unwrap_or_default();
     let notify = table.get("notify").and_then(|f| f.table(&fields::NOTIFY));
     let topic = |name: &str| {
         let field = notify.as_ref()?.get(name)?;
@@ -34,12 +40,17 @@ pub(super) fn handler(field: &Field<'_>) -> Option<RawHandler> {
         Some(timeout)
     });
     Some(RawHandler {
-        from: from.iter().filter_map(|f| f.string().map(|name| f.at(name))).collect(),
+        from: from
+            .iter()
+            .filter_map(|f| f.string().map(|name| f.at(name)))
+            .collect(),
         batch: batch(table.get("batch")),
-        concurrency: concurrency.and_then(|n| usize::try_from(n).ok()).unwrap_or(default.concurrency),
+        concurrency: concurrency
+            .and_then(|n| usize::try_from(n).ok())
+            .unwrap_or(default.concurrency),
         timeout: timeout.unwrap_or(default.timeout),
         rate: table.get("rate").and_then(|f| f.positive()),
-        retry: decode::retry(table.get("retry")),
+        retry: super::retry(table.get("retry")),
         success: topic("success"),
         failure: topic("failure"),
         kind: table.one_of(&fields::HANDLER_KINDS).and_then(|f| kind(&f)),
@@ -50,16 +61,22 @@ fn kind(field: &Field<'_>) -> Option<RawKind> {
     match field.name.as_str() {
         "transform" => transform(field).map(|t| RawKind::Transform(Box::new(t))),
         "load" => load(field).map(RawKind::Load),
-        "exec" => decode::exec(field).map(RawKind::Exec),
-        _ => decode::webhook(field).map(RawKind::Http),
+        "exec" => ends::exec(field).map(RawKind::Exec),
+        _ => ends::webhook(field).map(RawKind::Http),
     }
 }
 
 fn batch(field: Option<Field<'_>>) -> BatchOptions {
     let mut batch = BatchOptions::default();
-    let Some(table) = field.and_then(|f| f.table(&fields::BATCH)) else { return batch };
+    let Some(table) = field.and_then(|f| f.table(&fields::BATCH)) else {
+        return batch;
+    };
     let number = |n: u64| usize::try_from(n).ok();
-    if let Some(size) = table.get("size").and_then(|f| f.integer(1..=10_000)).and_then(number) {
+    if let Some(size) = table
+        .get("size")
+        .and_then(|f| f.integer(1..=10_000))
+        .and_then(number)
+    {
         batch.size = size;
     }
     if let Some(field) = table.get("bytes") {
@@ -87,7 +104,12 @@ fn transform(field: &Field<'_>) -> Option<TransformOptions> {
     let tables = table.get("tables").map(|f| tables(&f)).unwrap_or_default();
     let sql = table.string("sql");
     let write = table.need("write").and_then(|f| write(&f));
-    let options = TransformOptions { read, tables, sql, write: write? };
+    let options = TransformOptions {
+        read,
+        tables,
+        sql,
+        write: write?,
+    };
     check_partitions(&table, &options);
     Some(options)
 }
@@ -103,9 +125,13 @@ fn read(field: Option<Field<'_>>) -> ReadOptions {
         schema: None,
         reject_limit: NO_LIMIT,
     };
-    let Some(table) = field.and_then(|f| f.table(&fields::READ)) else { return read };
+    let Some(table) = field.and_then(|f| f.table(&fields::READ)) else {
+        return read;
+    };
     if let Some(field) = table.get("input") {
-        read.input = field.choice(&[("object", Input::Object), ("events", Input::Events)]).unwrap_or(read.input);
+        read.input = field
+            .choice(&[("object", Input::Object), ("events", Input::Events)])
+            .unwrap_or(read.input);
     }
     read.format = table.get("format").and_then(|f| {
         f.choice(&[
@@ -115,13 +141,21 @@ fn read(field: Option<Field<'_>>) -> ReadOptions {
             ("parquet", Format::Parquet),
         ])
     });
-    let byte = |name: &str, default: u8| table.get(name).and_then(|f| one_byte(&f)).unwrap_or(default);
+    let byte = |name: &str, default: u8| {
+        table
+            .get(name)
+            .and_then(|f| one_byte(&f))
+            .unwrap_or(default)
+    };
     read.delimiter = byte("delimiter", read.delimiter);
     read.quote = byte("quote", read.quote);
     read.header = table.bool_or("header", read.header);
     read.null = null_texts(&table);
     read.schema = table.get("schema").and_then(|f| schemas::named(&f));
-    read.reject_limit = table.get("reject_limit").and_then(|f| reject_limit(&f)).unwrap_or(NO_LIMIT);
+    read.reject_limit = table
+        .get("reject_limit")
+        .and_then(|f| reject_limit(&f))
+        .unwrap_or(NO_LIMIT);
     check_read(&table, &read);
     read
 }
@@ -129,9 +163,14 @@ fn read(field: Option<Field<'_>>) -> ReadOptions {
 /// `null: NA`, `null: [NA, ""]`; here `null: null` means the word, since a
 /// field that says nothing would not be written.
 fn null_texts(table: &Table<'_>) -> Vec<String> {
-    let Some(field) = table.written("null") else { return Vec::new() };
+    let Some(field) = table.written("null") else {
+        return Vec::new();
+    };
     let fields = field.one_or_more().unwrap_or_default();
-    fields.iter().filter_map(|f| f.text().map(|t| t.reveal().to_owned())).collect()
+    fields
+        .iter()
+        .filter_map(|f| f.text().map(|t| t.reveal().to_owned()))
+        .collect()
 }
 
 fn check_read(table: &Table<'_>, read: &ReadOptions) {
@@ -145,13 +184,23 @@ fn check_read(table: &Table<'_>, read: &ReadOptions) {
     }
     if !read.header && read.schema.is_none() && table.get("schema").is_none() {
         let place = table.get("header").map(|f| f.key_place());
-        let diagnostic = Diagnostic::error(&codes::MISSING_FIELD, "`header: false` needs `schema`").at(place);
-        table.field.report(diagnostic.hint("without a header line, the order of the schema's properties names the columns"));
+        let diagnostic =
+            Diagnostic::error(&codes::MISSING_FIELD, "`header: false` needs `schema`").at(place);
+        table.field.report(
+            diagnostic.hint(
+                "without a header line, the order of the schema's properties names the columns",
+            ),
+        );
     }
     if read.delimiter == read.quote {
-        let place = table.get("quote").or(table.get("delimiter")).map(|f| f.place());
+        let place = table
+            .get("quote")
+            .or(table.get("delimiter"))
+            .map(|f| f.place());
         let message = "`delimiter` and `quote` must differ";
-        table.field.report(Diagnostic::error(&codes::BAD_VALUE, message).at(place));
+        table
+            .field
+            .report(Diagnostic::error(&codes::BAD_VALUE, message).at(place));
     }
 }
 
@@ -161,8 +210,16 @@ fn one_byte(field: &Field<'_>) -> Option<u8> {
         b"\\t" => Some(b'\t'),
         [byte] if byte.is_ascii() && !matches!(byte, b'\n' | b'\r') => Some(*byte),
         _ => {
-            let message = format!("`{}` must be one character, not `{}`", field.name, shorten(text.shown()));
-            field.report(field.error(&codes::BAD_VALUE, message).hint("write `\"\\t\"` for tabs"));
+            let message = format!(
+                "`{}` must be one character, not `{}`",
+                field.name,
+                shorten(text.shown())
+            );
+            field.report(
+                field
+                    .error(&codes::BAD_VALUE, message)
+                    .hint("write `\"\\t\"` for tabs"),
+            );
             None
         }
     }
@@ -170,9 +227,14 @@ fn one_byte(field: &Field<'_>) -> Option<u8> {
 
 fn reject_limit(field: &Field<'_>) -> Option<RejectLimit> {
     let text = field.text()?;
-    let share = text.reveal().strip_suffix('%').map(|number| number.trim().parse::<f64>());
+    let share = text
+        .reveal()
+        .strip_suffix('%')
+        .map(|number| number.trim().parse::<f64>());
     match share {
-        Some(Ok(percent)) if (0.0..=100.0).contains(&percent) => return Some(RejectLimit::Share(percent / 100.0)),
+        Some(Ok(percent)) if (0.0..=100.0).contains(&percent) => {
+            return Some(RejectLimit::Share(percent / 100.0));
+        }
         None => {
             if let Ok(count) = text.reveal().parse() {
                 return Some(RejectLimit::Count(count));
@@ -181,7 +243,11 @@ fn reject_limit(field: &Field<'_>) -> Option<RejectLimit> {
         Some(_) => {}
     }
     let message = format!("`{}` is not a limit of rejects", shorten(text.shown()));
-    field.report(field.error(&codes::BAD_VALUE, message).hint("write a number of records, like `100`, or a share, like `1%`"));
+    field.report(
+        field
+            .error(&codes::BAD_VALUE, message)
+            .hint("write a number of records, like `100`, or a share, like `1%`"),
+    );
     None
 }
 
@@ -190,7 +256,10 @@ fn tables(field: &Field<'_>) -> BTreeMap<String, PathBuf> {
     for entry in field.entries().unwrap_or_default() {
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if entry.name == "input" || entry.name.is_empty() || !entry.name.chars().all(word) {
-            let diagnostic = Diagnostic::error(&codes::BAD_NAME, format!("`{}` cannot be the name of a table", entry.name));
+            let diagnostic = Diagnostic::error(
+                &codes::BAD_NAME,
+                format!("`{}` cannot be the name of a table", entry.name),
+            );
             let hint = match entry.name.as_str() {
                 "input" => "`input` is the table of the records that are read",
                 _ => "names of tables have letters, digits and `_`",
@@ -199,23 +268,31 @@ fn tables(field: &Field<'_>) -> BTreeMap<String, PathBuf> {
         }
         let Some(path) = entry.path() else { continue };
         if let Err(error) = std::fs::File::open(&path) {
-            let reason = super::files::reason(&error);
+            let reason = crate::config::files::reason(&error);
             let message = format!("the table `{}` cannot be read: {reason}", entry.name);
-            field.report(entry.error(&codes::TABLE_MISSING, message).hint(paths_hint()));
+            field.report(
+                entry
+                    .error(&codes::TABLE_MISSING, message)
+                    .hint(paths_hint()),
+            );
         }
         tables.insert(entry.name.clone(), path);
     }
     tables
 }
 
-pub(super) fn paths_hint() -> &'static str {
+pub(in crate::config) fn paths_hint() -> &'static str {
     "paths start at the folder of `pointsman.yaml`"
 }
 
 fn write(field: &Field<'_>) -> Option<WriteOptions> {
     let table = field.table(&fields::WRITE)?;
     let name = table.need("table").and_then(|f| table_name(&f));
-    let format = [("parquet", Format::Parquet), ("ndjson", Format::Ndjson), ("csv", Format::Csv)];
+    let format = [
+        ("parquet", Format::Parquet),
+        ("ndjson", Format::Ndjson),
+        ("csv", Format::Csv),
+    ];
     let target_file_bytes = table.get("target_size").and_then(|f| match f.size() {
         Some(bytes) if bytes < 1024 => {
             f.report(f.error(&codes::BAD_VALUE, "`target_size` must be at least `1KiB`"));
@@ -223,11 +300,19 @@ fn write(field: &Field<'_>) -> Option<WriteOptions> {
         }
         size => size,
     });
-    let open = table.get("max_open_files").and_then(|f| f.integer(1..=1_024));
+    let open = table
+        .get("max_open_files")
+        .and_then(|f| f.integer(1..=1_024));
     Some(WriteOptions {
         table: name?,
-        format: table.get("format").and_then(|f| f.choice(&format)).unwrap_or(Format::Parquet),
-        partition_by: table.get("partition_by").map(|f| columns(&f, &codes::BAD_COLUMNS)).unwrap_or_default(),
+        format: table
+            .get("format")
+            .and_then(|f| f.choice(&format))
+            .unwrap_or(Format::Parquet),
+        partition_by: table
+            .get("partition_by")
+            .map(|f| columns(&f, &codes::BAD_COLUMNS))
+            .unwrap_or_default(),
         target_file_bytes: target_file_bytes.unwrap_or(128 << 20),
         max_open_writers: open.and_then(|n| usize::try_from(n).ok()).unwrap_or(64),
     })
@@ -237,11 +322,19 @@ fn write(field: &Field<'_>) -> Option<WriteOptions> {
 fn table_name(field: &Field<'_>) -> Option<String> {
     let name = field.string()?;
     let fit = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if name.len() <= 64 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(fit) {
+    if name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(fit)
+    {
         return Some(name);
     }
-    let diagnostic = field.error(&codes::BAD_NAME, format!("`{}` cannot be the name of a table", shorten(&name)));
-    field.report(diagnostic.hint("names of tables have letters, digits, `-` and `_`, and start with a letter or digit"));
+    let diagnostic = field.error(
+        &codes::BAD_NAME,
+        format!("`{}` cannot be the name of a table", shorten(&name)),
+    );
+    field.report(diagnostic.hint(
+        "names of tables have letters, digits, `-` and `_`, and start with a letter or digit",
+    ));
     None
 }
 
@@ -249,12 +342,22 @@ fn table_name(field: &Field<'_>) -> Option<String> {
 fn columns(field: &Field<'_>, code: &'static Code) -> Vec<String> {
     let fields = field.one_or_more().unwrap_or_default();
     let mut seen: Vec<At<String>> = Vec::new();
-    for column in fields.iter().filter_map(|f| f.string().map(|name| f.at(name))) {
+    for column in fields
+        .iter()
+        .filter_map(|f| f.string().map(|name| f.at(name)))
+    {
         if column.value.contains(['/', '=', '\\']) || column.value.starts_with('.') {
-            let message = format!("`{}` cannot be a column of `{}`", shorten(&column.value), field.name);
+            let message = format!(
+                "`{}` cannot be a column of `{}`",
+                shorten(&column.value),
+                field.name
+            );
             field.report(Diagnostic::error(code, message).at(column.place.clone()));
         } else if let Some(first) = seen.iter().find(|known| known.value == column.value) {
-            let message = format!("the column `{}` stands twice in `{}`", column.value, field.name);
+            let message = format!(
+                "the column `{}` stands twice in `{}`",
+                column.value, field.name
+            );
             let diagnostic = Diagnostic::error(code, message).at(column.place.clone());
             field.report(diagnostic.related(first.place.clone(), "the first is here"));
         } else {
@@ -266,11 +369,20 @@ fn columns(field: &Field<'_>, code: &'static Code) -> Vec<String> {
 
 /// Without SQL, the columns of the result are those of the schema.
 fn check_partitions(table: &Table<'_>, options: &TransformOptions) {
-    let (None, Some((schema, _))) = (&options.sql, &options.read.schema) else { return };
-    let Some(properties) = schema.get("properties").and_then(|p| p.as_object()) else { return };
-    let field = table.get("write").and_then(|f| f.table(&fields::WRITE)).and_then(|t| t.get("partition_by"));
+    let (None, Some((schema, _))) = (&options.sql, &options.read.schema) else {
+        return;
+    };
+    let Some(properties) = schema.get("properties").and_then(|p| p.as_object()) else {
+        return;
+    };
+    let field = table
+        .get("write")
+        .and_then(|f| f.table(&fields::WRITE))
+        .and_then(|t| t.get("partition_by"));
     for column in field.and_then(|f| f.one_or_more()).unwrap_or_default() {
-        let Some(name) = column.string() else { continue };
+        let Some(name) = column.string() else {
+            continue;
+        };
         if !properties.contains_key(&name) {
             let message = format!("the schema has no column `{name}` to partition by");
             let diagnostic = column.error(&codes::BAD_COLUMNS, message);
@@ -283,15 +395,24 @@ fn load(field: &Field<'_>) -> Option<LoadOptions> {
     let table = field.table(&fields::LOAD)?;
     let name = table.need("table").and_then(|f| table_name(&f));
     let mode = table.get("mode");
-    let upsert = mode.as_ref().and_then(|f| f.choice(&[("append", false), ("upsert", true)]));
+    let upsert = mode
+        .as_ref()
+        .and_then(|f| f.choice(&[("append", false), ("upsert", true)]));
     let key_field = table.get("key");
-    let key = key_field.as_ref().map(|f| columns(f, &codes::BAD_COLUMNS)).unwrap_or_default();
+    let key = key_field
+        .as_ref()
+        .map(|f| columns(f, &codes::BAD_COLUMNS))
+        .unwrap_or_default();
     let mode = match (upsert, key_field) {
         (Some(true), _) if !key.is_empty() => Mode::Upsert { key },
         (Some(true), key_field) => {
             let place = key_field.or(mode).map(|f| f.place());
-            let diagnostic = Diagnostic::error(&codes::BAD_KEY, "`mode: upsert` needs a `key`").at(place);
-            field.report(diagnostic.hint("name the columns that tell rows apart, like `key: [carrier, flight]`"));
+            let diagnostic =
+                Diagnostic::error(&codes::BAD_KEY, "`mode: upsert` needs a `key`").at(place);
+            field.report(
+                diagnostic
+                    .hint("name the columns that tell rows apart, like `key: [carrier, flight]`"),
+            );
             return None;
         }
         (_, Some(key_field)) => {

@@ -1,10 +1,14 @@
 //! Taking values out of the tree. Nothing here stops at a mistake: it is noted
 //! in [`Cx`], the value counts as absent, and reading goes on.
 
+mod table;
+
+pub(super) use table::Table;
+
 use super::fields::Shape;
 use super::text::{RefError, References, Text};
 use super::units::{self, UnitError};
-use super::yaml::{Entry, Item, Node, Scalar, shorten};
+use super::yaml::{Entry, Item, Node, Scalar, shorten, word_length, written_at};
 use crate::error::{Code, Diagnostic, Lines, Place, Sources, codes};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -94,12 +98,19 @@ impl<'a> Field<'a> {
     }
 
     fn wrong_type(&self, wanted: &str) {
-        let message = format!("`{}` must be {wanted}, not {}", self.name, self.item.describe());
+        let message = format!(
+            "`{}` must be {wanted}, not {}",
+            self.name,
+            self.item.describe()
+        );
         self.report(self.error(&codes::WRONG_TYPE, message));
     }
 
     pub fn at<T>(&self, value: T) -> At<T> {
-        At { value, place: self.place() }
+        At {
+            value,
+            place: self.place(),
+        }
     }
 
     /// Any scalar as text, references resolved. `wanted` is for the message.
@@ -111,7 +122,10 @@ impl<'a> Field<'a> {
         match self.cx.references.resolve(text) {
             Ok(text) => {
                 if text.is_secret() {
-                    self.cx.shown.borrow_mut().insert(self.path.clone(), text.clone());
+                    self.cx
+                        .shown
+                        .borrow_mut()
+                        .insert(self.path.clone(), text.clone());
                 }
                 Some(text)
             }
@@ -159,7 +173,11 @@ impl<'a> Field<'a> {
             other => {
                 let mut diagnostic = self.error(
                     &codes::WRONG_TYPE,
-                    format!("`{}` must be `true` or `false`, not `{}`", self.name, shorten(text.shown())),
+                    format!(
+                        "`{}` must be `true` or `false`, not `{}`",
+                        self.name,
+                        shorten(text.shown())
+                    ),
                 );
                 match other.to_lowercase().as_str() {
                     "yes" | "on" | "y" | "1" => diagnostic = diagnostic.hint("write `true`"),
@@ -180,7 +198,11 @@ impl<'a> Field<'a> {
             Ok(_) => {
                 let message = match *range.end() {
                     u64::MAX => format!("`{}` must be at least {}", self.name, range.start()),
-                    end => format!("`{}` must be between {} and {end}", self.name, range.start()),
+                    end => format!(
+                        "`{}` must be between {} and {end}",
+                        self.name,
+                        range.start()
+                    ),
                 };
                 self.report(self.error(&codes::BAD_VALUE, message));
                 None
@@ -222,7 +244,11 @@ impl<'a> Field<'a> {
         match read {
             Ok(value) => Some(value),
             Err(_) if text.is_secret() => {
-                let message = format!("`{}` has a value that `{}` cannot take", text.shown(), self.name);
+                let message = format!(
+                    "`{}` has a value that `{}` cannot take",
+                    text.shown(),
+                    self.name
+                );
                 self.report(self.error(code, message));
                 None
             }
@@ -239,7 +265,11 @@ impl<'a> Field<'a> {
         if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text.reveal()) {
             return Some(*value);
         }
-        let message = format!("`{}` is not a value of `{}`", shorten(text.shown()), self.name);
+        let message = format!(
+            "`{}` is not a value of `{}`",
+            shorten(text.shown()),
+            self.name
+        );
         let diagnostic = self
             .error(&codes::BAD_VALUE, message)
             .suggest(text.shown(), choices.iter().map(|(word, _)| *word));
@@ -262,6 +292,25 @@ impl<'a> Field<'a> {
     pub fn entries(&self) -> Option<Vec<Field<'a>>> {
         let entries = self.open_table()?;
         Some(entries.iter().map(|entry| self.child(entry)).collect())
+    }
+
+    /// As [`Field::entries`], without a report when it is not a table.
+    pub fn entries_if_table(&self) -> Option<Vec<Field<'a>>> {
+        matches!(&self.item.node, Node::Table(_)).then(|| self.entries())?
+    }
+
+    /// The place from byte `offset` of a text on, to the end of the word there;
+    /// the whole value where the text is not in the file as it is.
+    pub fn place_at(&self, offset: usize) -> Place {
+        let exact = || {
+            let Node::Scalar { text, .. } = &self.item.node else {
+                return None;
+            };
+            let at = written_at(self.file.text, &self.item.span, text, offset)?;
+            let end = self.item.span.end.min(at + word_length(self.file.text, at));
+            (offset > 0 && at < end).then(|| self.file.place(at..end))
+        };
+        exact().unwrap_or_else(|| self.place())
     }
 
     fn open_table(&self) -> Option<&'a [Entry]> {
@@ -293,7 +342,10 @@ impl<'a> Field<'a> {
             Node::Scalar { .. } if !field.item.is_null() => field.place(),
             _ => field.key_place(),
         };
-        self.cx.places.borrow_mut().insert(field.path.clone(), place);
+        self.cx
+            .places
+            .borrow_mut()
+            .insert(field.path.clone(), place);
         field
     }
 
@@ -325,23 +377,43 @@ impl<'a> Field<'a> {
     /// Texts in a list; those that are wrong are reported and left out.
     pub fn strings(&self) -> Option<Vec<At<String>>> {
         let fields = self.list()?;
-        Some(fields.iter().filter_map(|f| f.string().map(|s| f.at(s))).collect())
+        Some(
+            fields
+                .iter()
+                .filter_map(|f| f.string().map(|s| f.at(s)))
+                .collect(),
+        )
     }
 
     /// A table of texts.
     pub fn texts(&self) -> Option<BTreeMap<String, Text>> {
         let fields = self.entries()?;
-        Some(fields.iter().filter_map(|f| Some((f.name.clone(), f.text()?))).collect())
+        Some(
+            fields
+                .iter()
+                .filter_map(|f| Some((f.name.clone(), f.text()?)))
+                .collect(),
+        )
     }
 
     /// Any value as JSON, references resolved in its texts.
     pub fn json(&self) -> Option<serde_json::Value> {
         use serde_json::Value;
         match &self.item.node {
-            Node::List(_) => self.list()?.iter().map(Field::json).collect::<Option<Vec<_>>>().map(Value::from),
+            Node::List(_) => self
+                .list()?
+                .iter()
+                .map(Field::json)
+                .collect::<Option<Vec<_>>>()
+                .map(Value::from),
             Node::Table(_) => {
-                let pairs = self.entries()?.into_iter().map(|f| Some((f.name.clone(), f.json()?)));
-                pairs.collect::<Option<serde_json::Map<_, _>>>().map(Value::from)
+                let pairs = self
+                    .entries()?
+                    .into_iter()
+                    .map(|f| Some((f.name.clone(), f.json()?)));
+                pairs
+                    .collect::<Option<serde_json::Map<_, _>>>()
+                    .map(Value::from)
             }
             Node::Scalar { .. } => match self.item.scalar() {
                 Some(Scalar::Null) => Some(Value::Null),
@@ -359,122 +431,39 @@ impl<'a> Field<'a> {
 
 /// Says that YAML takes `text` as a number and JSON does not.
 pub(super) fn odd_number(mut diagnostic: Diagnostic, text: &str) -> Diagnostic {
-    diagnostic.message = format!("`{text}` is a number to YAML, in a spelling that JSON does not have");
-    diagnostic.hint(format!("write `\"{text}\"` for the text, or the plain number"))
-}
-
-/// A table with a known set of fields.
-pub(super) struct Table<'a> {
-    pub field: Field<'a>,
-    entries: &'a [Entry],
-    shape: &'static Shape,
-}
-
-impl<'a> Table<'a> {
-    fn new(field: Field<'a>, entries: &'a [Entry], shape: &'static Shape) -> Self {
-        let table = Self { field, entries, shape };
-        table.refuse_unknown();
-        table
-    }
-
-    fn refuse_unknown(&self) {
-        let known: Vec<&str> = self.shape.fields.iter().map(|f| f.name).collect();
-        for entry in self.entries {
-            if known.contains(&entry.key.as_str()) {
-                continue;
-            }
-            let message = format!("unknown field `{}` in {}", shorten(&entry.key), self.shape.title);
-            let diagnostic = Diagnostic::error(&codes::UNKNOWN_FIELD, message)
-                .at(self.field.file.place(entry.key_span.clone()))
-                .suggest(&entry.key, known.iter().copied());
-            self.field.report(diagnostic);
-        }
-    }
-
-    /// A field that is there and is not null.
-    pub fn get(&self, name: &str) -> Option<Field<'a>> {
-        self.written(name).filter(|field| !field.item.is_null())
-    }
-
-    /// A field that is there, even when it is null: for tables without fields.
-    pub fn written(&self, name: &str) -> Option<Field<'a>> {
-        debug_assert!(
-            self.shape.fields.iter().any(|f| f.name == name),
-            "`{name}` is read and is not in the shape of {}",
-            self.shape.title
-        );
-        #[cfg(test)]
-        super::fields::note_read(self.shape, name);
-        let entry = self.entries.iter().find(|entry| entry.key == name)?;
-        Some(self.field.child(entry))
-    }
-
-    /// A field without which nothing works.
-    pub fn need(&self, name: &str) -> Option<Field<'a>> {
-        let field = self.get(name);
-        if field.is_none() {
-            let message = format!("{} needs `{name}`", self.shape.title);
-            let mut diagnostic = Diagnostic::error(&codes::MISSING_FIELD, message).at(self.field.key_place());
-            if let Some(spec) = self.shape.fields.iter().find(|f| f.name == name) {
-                diagnostic = diagnostic.hint(format!("`{name}`: {}", spec.doc));
-            }
-            self.field.report(diagnostic);
-        }
-        field
-    }
-
-    /// The one field of several that is given; anything else is reported.
-    pub fn one_of(&self, names: &[&str]) -> Option<Field<'a>> {
-        let mut given: Vec<Field<'a>> = names.iter().filter_map(|name| self.written(name)).collect();
-        let all = crate::error::quoted(names);
-        match given.len() {
-            1 => given.pop(),
-            0 => {
-                let message = format!("{} needs one of {all}", self.shape.title);
-                self.field.report(Diagnostic::error(&codes::ONE_OF, message).at(self.field.key_place()));
-                None
-            }
-            _ => {
-                let message = format!("{} has {} of {all}, and takes one", self.shape.title, given.len());
-                let mut diagnostic = Diagnostic::error(&codes::ONE_OF, message).at(given[0].key_place());
-                for other in &given[1..] {
-                    diagnostic = diagnostic.related(other.key_place(), "and here");
-                }
-                self.field.report(diagnostic);
-                None
-            }
-        }
-    }
-
-    pub fn duration_or(&self, name: &str, default: Duration) -> Duration {
-        self.get(name).and_then(|f| f.duration()).unwrap_or(default)
-    }
-
-    pub fn bool_or(&self, name: &str, default: bool) -> bool {
-        self.get(name).and_then(|f| f.bool()).unwrap_or(default)
-    }
-
-    pub fn string(&self, name: &str) -> Option<String> {
-        self.get(name).and_then(|f| f.string())
-    }
-
-    pub fn string_or(&self, name: &str, default: &str) -> String {
-        self.string(name).unwrap_or_else(|| default.to_owned())
-    }
+    diagnostic.message =
+        format!("`{text}` is a number to YAML, in a spelling that JSON does not have");
+    diagnostic.hint(format!(
+        "write `\"{text}\"` for the text, or the plain number"
+    ))
 }
 
 /// Names become parts of paths, routes and metrics.
-pub(super) fn check_name(field: &Field<'_>, what: &str) -> bool {
-    let name = &field.name;
-    let letters = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    let starts = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+pub(super) fn check_name(field: &Field<'_>, what: &str) {
+    check_word(&field.name, what, field.key_place(), field);
+}
+
+/// The name of a bus; buses are not declared, so it is checked where it is used.
+pub(super) fn bus_name(field: &Field<'_>) -> Option<At<String>> {
+    let name = field.string()?;
+    check_word(&name, "bus", field.place(), field).then(|| field.at(name))
+}
+
+fn check_word(name: &str, what: &str, place: Place, field: &Field<'_>) -> bool {
+    let letters = name
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let starts = name
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphanumeric());
     if letters && starts && name.len() <= 64 {
         return true;
     }
     let message = format!("`{}` cannot be the name of a {what}", shorten(name));
-    let diagnostic = Diagnostic::error(&codes::BAD_NAME, message)
-        .at(field.key_place())
-        .hint("names have letters, digits, `-` and `_`, start with a letter or digit, and have at most 64 characters");
+    let diagnostic = Diagnostic::error(&codes::BAD_NAME, message).at(place).hint(
+        "names have letters, digits, `-` and `_`, start with a letter or digit, and have at most 64 characters",
+    );
     field.report(diagnostic);
     false
 }

@@ -1,0 +1,334 @@
+//! The bus against a plain append-only file with one `fdatasync` per batch, on the same
+//! disk in the same run; then a restart and memory with a large backlog.
+//!
+//! `cargo bench --bench bus` prints Markdown, then one line of JSON. Options after `--`:
+//! `--quick` (a tenth of everything), `--dir PATH` (default: the system's temporary
+//! folder), `--only throughput|latency|restart|memory`.
+
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pointsman::bus::{Bus, BusOptions, Durability, NewEvent, Outcome, Receive, RouteId, RouteOptions};
+use pointsman::clock;
+use pointsman::storage::Real;
+
+const SIZE: usize = 1024;
+const ROUNDS: usize = 3;
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).cloned();
+    let dir = value("--dir").map_or_else(std::env::temp_dir, PathBuf::from);
+    let scale = if args.iter().any(|a| a == "--quick") { 10 } else { 1 };
+    if let Some(part) = value("--child") {
+        return child(&part, &dir, scale);
+    }
+    let only = value("--only");
+    let wanted = |name: &str| only.as_deref().is_none_or(|o| o == name);
+    let mut json = Vec::new();
+    if wanted("throughput") {
+        throughput(&dir, scale, &mut json);
+    }
+    if wanted("latency") {
+        crowd(&dir, scale, &mut json);
+    }
+    for part in ["restart", "memory"] {
+        if wanted(part) {
+            json.push(in_child(part, &dir, scale));
+        }
+    }
+    println!("\n[{}]", json.join(","));
+}
+
+// ---- throughput ----
+
+/// What one run measured.
+#[derive(Default, Clone)]
+struct Run {
+    per_second: f64,
+    cpu_us: f64,
+    bytes_per_byte: f64,
+    latencies: Vec<Duration>,
+}
+
+fn throughput(dir: &Path, scale: usize, json: &mut Vec<String>) {
+    println!("| batch | plain log, events/s | bus, events/s | ratio | bus CPU µs/event | bytes/byte | accept p50 / p99 / p999 µs (plain p50) |");
+    println!("|---|---|---|---|---|---|---|");
+    for batch in [1, 10, 100, 1000] {
+        let time = Duration::from_millis(3000 / scale as u64);
+        let (mut plain, mut bus) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            plain.push(plain_log(dir, batch, time));
+            bus.push(bus_run(dir, batch, 1, time));
+        }
+        let (plain, bus) = (median(plain), median(bus));
+        let ratio = bus.per_second / plain.per_second;
+        println!(
+            "| {batch} | {:.0} | {:.0} | {ratio:.2} | {:.1} | {:.3} | {} / {} / {} ({}) |",
+            plain.per_second,
+            bus.per_second,
+            bus.cpu_us,
+            bus.bytes_per_byte,
+            quantile(&bus.latencies, 0.5),
+            quantile(&bus.latencies, 0.99),
+            quantile(&bus.latencies, 0.999),
+            quantile(&plain.latencies, 0.5),
+        );
+        json.push(format!(
+            "{{\"bench\":\"throughput\",\"batch\":{batch},\"plain\":{:.0},\"bus\":{:.0},\"ratio\":{ratio:.3},\"cpu_us\":{:.2},\"bytes_per_byte\":{:.3},\"p50_us\":{},\"p99_us\":{},\"p999_us\":{}}}",
+            plain.per_second,
+            bus.per_second,
+            bus.cpu_us,
+            bus.bytes_per_byte,
+            quantile(&bus.latencies, 0.5),
+            quantile(&bus.latencies, 0.99),
+            quantile(&bus.latencies, 0.999),
+        ));
+    }
+}
+
+/// Many publishers of single events: group commit decides.
+fn crowd(dir: &Path, scale: usize, json: &mut Vec<String>) {
+    println!("\n| publishers of single events | events/s | accept p50 / p99 / p999 µs |");
+    println!("|---|---|---|");
+    for publishers in [1, 16, 128] {
+        let time = Duration::from_millis(3000 / scale as u64);
+        let run = median((0..ROUNDS).map(|_| bus_run(dir, 1, publishers, time)).collect());
+        let (p50, p99, p999) =
+            (quantile(&run.latencies, 0.5), quantile(&run.latencies, 0.99), quantile(&run.latencies, 0.999));
+        println!("| {publishers} | {:.0} | {p50} / {p99} / {p999} |", run.per_second);
+        json.push(format!(
+            "{{\"bench\":\"crowd\",\"publishers\":{publishers},\"bus\":{:.0},\"p50_us\":{p50},\"p99_us\":{p99},\"p999_us\":{p999}}}",
+            run.per_second
+        ));
+    }
+}
+
+fn median(mut runs: Vec<Run>) -> Run {
+    runs.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
+    runs.swap_remove(runs.len() / 2)
+}
+
+fn quantile(latencies: &[Duration], q: f64) -> u128 {
+    let mut sorted = latencies.to_vec();
+    sorted.sort_unstable();
+    let at = ((sorted.len() as f64 - 1.0).max(0.0) * q) as usize;
+    sorted.get(at).map_or(0, Duration::as_micros)
+}
+
+fn payload(i: u64) -> Bytes {
+    let mut data = vec![b'x'; SIZE];
+    data[..8].copy_from_slice(&i.to_le_bytes());
+    Bytes::from(data)
+}
+
+fn plain_log(dir: &Path, batch: usize, time: Duration) -> Run {
+    let path = dir.join(format!("plain-{}", std::process::id()));
+    let file = std::fs::File::create(&path).expect("the bench folder is writable");
+    let start = Instant::now();
+    let (mut events, mut offset, mut latencies) = (0_u64, 0_u64, Vec::new());
+    let mut record = Vec::new();
+    while start.elapsed() < time {
+        let began = Instant::now();
+        record.clear();
+        for i in 0..batch as u64 {
+            // What any log needs beside the payload: length, checksum, id, two routes.
+            let body = payload(events + i);
+            record.extend_from_slice(&(body.len() as u32).to_le_bytes());
+            record.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+            record.extend_from_slice(&[0; 24]);
+            record.extend_from_slice(&body);
+        }
+        file.write_all_at(&record, offset).expect("a write");
+        file.sync_data().expect("a sync");
+        offset += record.len() as u64;
+        events += batch as u64;
+        latencies.push(began.elapsed());
+    }
+    let per_second = events as f64 / start.elapsed().as_secs_f64();
+    std::fs::remove_file(&path).expect("a removal");
+    Run { per_second, latencies, ..Run::default() }
+}
+
+fn bus_run(dir: &Path, batch: usize, publishers: usize, time: Duration) -> Run {
+    let dir = dir.join(format!("bus-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    let runtime = runtime();
+    let run = runtime.block_on(async {
+        let (bus, _) = Bus::open(BusOptions::new(&dir), Real::shared(), clock::system()).expect("a new log");
+        let mut routes = Vec::new();
+        for name in ["r/a", "r/b"] {
+            routes.push(bus.route(name, RouteOptions::default()).await.expect("a route"));
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let settled = Arc::new(AtomicU64::new(0));
+        let consumers: Vec<_> =
+            routes.iter().map(|&route| tokio::spawn(consume(bus.clone(), route, stop.clone(), settled.clone()))).collect();
+        let (cpu, written) = (cpu_time(), written());
+        let start = Instant::now();
+        let next = Arc::new(AtomicU64::new(0));
+        let tasks: Vec<_> = (0..publishers)
+            .map(|_| tokio::spawn(publish(bus.clone(), routes.clone(), batch, start + time, next.clone())))
+            .collect();
+        let mut latencies = Vec::new();
+        for task in tasks {
+            latencies.extend(task.await.expect("a publisher"));
+        }
+        let events = (latencies.len() * batch) as u64;
+        while settled.load(Ordering::Relaxed) < events * 2 {
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        bus.flush().await.expect("a flush");
+        let took = start.elapsed().as_secs_f64();
+        stop.store(true, Ordering::Relaxed);
+        for consumer in consumers {
+            consumer.await.expect("a consumer");
+        }
+        let ledger = bus.audit();
+        assert!(ledger.balanced() && ledger.routes.iter().all(|r| r.pending() == 0), "{ledger:#?}");
+        Run {
+            per_second: events as f64 / took,
+            cpu_us: (cpu_time() - cpu) * 1e6 / events as f64,
+            bytes_per_byte: (self::written() - written) as f64 / (events as f64 * SIZE as f64),
+            latencies,
+        }
+    });
+    std::fs::remove_dir_all(&dir).expect("a removal");
+    run
+}
+
+async fn publish(bus: Bus, routes: Vec<RouteId>, batch: usize, until: Instant, next: Arc<AtomicU64>) -> Vec<Duration> {
+    let mut latencies = Vec::new();
+    let label: Arc<str> = "default".into();
+    while Instant::now() < until {
+        let from = next.fetch_add(batch as u64, Ordering::Relaxed);
+        let began = Instant::now();
+        let events = (from..from + batch as u64)
+            .map(|i| {
+                let event = NewEvent::new(label.clone(), format!("event-{i:016}"), payload(i));
+                routes.iter().fold(event, |event, &route| event.deliver(route))
+            })
+            .collect();
+        bus.accept(events).await.expect("an accepted batch");
+        latencies.push(began.elapsed());
+    }
+    latencies
+}
+
+async fn consume(bus: Bus, route: RouteId, stop: Arc<AtomicBool>, settled: Arc<AtomicU64>) {
+    let receive = Receive { max: 1000, max_bytes: 4 << 20, visibility: Duration::from_secs(30) };
+    while !stop.load(Ordering::Relaxed) {
+        let leased = bus.receive(&[route], receive).expect("a receive");
+        if leased.is_empty() {
+            let _ = tokio::time::timeout(Duration::from_millis(20), bus.ready(&[route])).await;
+            continue;
+        }
+        let n = leased.len() as u64;
+        let all = leased.iter().map(|l| l.settle(Outcome::Delivered)).collect();
+        bus.settle(all, Vec::new(), Durability::Relaxed).await.expect("a settlement");
+        settled.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+// ---- restart and memory ----
+
+fn in_child(part: &str, dir: &Path, scale: usize) -> String {
+    let me = std::env::current_exe().expect("this program");
+    let mut command = std::process::Command::new(me);
+    command.args(["--child", part, "--dir"]).arg(dir);
+    if scale > 1 {
+        command.arg("--quick");
+    }
+    let out = command.output().expect("a child process");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let (table, json) = text.trim().rsplit_once('\n').expect("a table and a line of JSON");
+    println!("\n{table}");
+    json.to_owned()
+}
+
+/// Fills a log in one process and opens it in another, so that each one's memory is its own.
+fn child(part: &str, dir: &Path, scale: usize) {
+    if part == "open" {
+        return open_again(dir);
+    }
+    let dir = dir.join(format!("backlog-{}", std::process::id()));
+    let (events, size) = if part == "restart" { (500_000 / scale, 1024) } else { (5_000_000 / scale, 100) };
+    let runtime = runtime();
+    let loaded = runtime.block_on(fill(BusOptions::new(&dir), events, size));
+    let me = std::env::current_exe().expect("this program");
+    let out = std::process::Command::new(me).args(["--child", "open", "--dir"]).arg(&dir).output().expect("a child");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    let [pending, disk, ms, records, rss, peak] = fields[..] else { panic!("{text}") };
+    println!("| {part}: pending | event bytes | log MiB | restart ms | records read | RSS loaded MiB | RSS restarted MiB | its peak MiB |");
+    println!("|---|---|---|---|---|---|---|---|");
+    println!("| {pending} | {size} | {disk} | {ms} | {records} | {loaded} | {rss} | {peak} |");
+    println!(
+        "{{\"bench\":\"{part}\",\"pending\":{pending},\"restart_ms\":{ms},\"rss_loaded_mib\":{loaded},\"rss_mib\":{rss},\"peak_mib\":{peak}}}"
+    );
+    std::fs::remove_dir_all(&dir).expect("a removal");
+}
+
+fn open_again(dir: &Path) {
+    let started = Instant::now();
+    let (bus, report) = Bus::open(BusOptions::new(dir), Real::shared(), clock::system()).expect("the log opens again");
+    let ms = started.elapsed().as_millis();
+    let pending: u64 = bus.routes().iter().map(|r| r.pending).sum();
+    let (rss, peak) = (memory("VmRSS:"), memory("VmHWM:"));
+    println!("{pending} {} {ms} {} {rss} {peak}", bus.disk_bytes() >> 20, report.records);
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+/// Leaves a backlog of two deliveries an event, without closing properly; the memory then.
+async fn fill(options: BusOptions, events: usize, size: usize) -> u64 {
+    let (bus, _) = Bus::open(options, Real::shared(), clock::system()).expect("a new log");
+    let mut routes = Vec::new();
+    for name in ["r/a", "r/b"] {
+        routes.push(bus.route(name, RouteOptions::default()).await.expect("a route"));
+    }
+    let label: Arc<str> = "default".into();
+    let body = Bytes::from(vec![b'x'; size]);
+    for from in (0..events).step_by(1000) {
+        let batch = (from..from + 1000)
+            .map(|i| {
+                let event = NewEvent::new(label.clone(), format!("event-{i:016}"), body.clone());
+                routes.iter().fold(event, |event, &route| event.deliver(route))
+            })
+            .collect();
+        bus.accept(batch).await.expect("an accepted batch");
+    }
+    memory("VmRSS:")
+}
+
+// ---- the process's own figures ----
+
+/// CPU time of this process so far, in seconds.
+fn cpu_time() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("procfs");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: f64 = fields[11..13].iter().map(|f| f.parse::<f64>().unwrap_or(0.0)).sum();
+    ticks / 100.0
+}
+
+/// Bytes handed to `write` so far.
+fn written() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").expect("procfs");
+    let line = io.lines().find_map(|l| l.strip_prefix("wchar: "));
+    line.and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+/// A line of `/proc/self/status`, in MiB.
+fn memory(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+    let line = status.lines().find_map(|l| l.strip_prefix(name));
+    line.and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+}

@@ -1,0 +1,219 @@
+//! Handlers.
+
+use super::Kind::{Bool, Choice, Duration, Integer, List, Number, OneOf, Size, Table, Text, Texts};
+use super::{RETRY, Shape, TEXT, TEXT_OR_LIST, WEBHOOK, field};
+
+/// Fields that say what a handler does.
+pub(in crate::config) const HANDLER_KINDS: [&str; 4] = ["transform", "load", "exec", "http"];
+
+pub(in crate::config) static HANDLER: Shape = Shape {
+    title: "a handler",
+    fields: &[
+        field(
+            "from",
+            TEXT_OR_LIST,
+            "",
+            "queues that it reads; none when rules name the handler itself",
+        ),
+        field(
+            "batch",
+            Table(&BATCH),
+            "{}",
+            "how messages are put together",
+        ),
+        field(
+            "concurrency",
+            Integer(1, 1_024),
+            "4",
+            "batches handled at the same time",
+        ),
+        field("timeout", Duration, "15m", "longest time for one batch"),
+        field(
+            "rate",
+            Number,
+            "",
+            "messages per second at most (default: as fast as it goes)",
+        ),
+        field("retry", Table(&RETRY), "{}", "what happens after a failure"),
+        field(
+            "notify",
+            Table(&NOTIFY),
+            "{}",
+            "topics that hear of its work",
+        ),
+        field(
+            "transform",
+            Table(&TRANSFORM),
+            "",
+            "reads records, checks them, runs SQL, writes files",
+        ),
+        field("load", Table(&LOAD), "", "brings files into a table"),
+        field("exec", Table(&EXEC), "", "runs a program"),
+        field("http", Table(&WEBHOOK), "", "calls an HTTP endpoint"),
+    ],
+};
+
+pub(in crate::config) static BATCH: Shape = Shape {
+    title: "`batch`",
+    fields: &[
+        field("size", Integer(1, 10_000), "1", "most messages"),
+        field("bytes", Size, "6MiB", "most bytes of events"),
+        field(
+            "window",
+            Duration,
+            "0",
+            "how long to wait for a full batch after the first message, at most 15m",
+        ),
+    ],
+};
+
+pub(in crate::config) static NOTIFY: Shape = Shape {
+    title: "`notify`",
+    fields: &[
+        field(
+            "success",
+            Text,
+            "",
+            "topic for each message that was handled",
+        ),
+        field(
+            "failure",
+            Text,
+            "",
+            "topic for each message that went to the dead-letter queue",
+        ),
+    ],
+};
+
+pub(in crate::config) static TRANSFORM: Shape = Shape {
+    title: "a transform",
+    fields: &[
+        field(
+            "read",
+            Table(&READ),
+            "{}",
+            "where the records come from and how they are checked",
+        ),
+        field(
+            "tables",
+            Texts,
+            "{}",
+            "reference tables for the SQL: name -> CSV or Parquet file",
+        ),
+        field(
+            "sql",
+            Text,
+            "",
+            "the query over the table `input` (default: records pass as they are)",
+        ),
+        field("write", Table(&WRITE), "", "where the result goes"),
+    ],
+};
+
+pub(in crate::config) static READ: Shape = Shape {
+    title: "`read`",
+    fields: &[
+        field(
+            "input",
+            Choice(&["object", "events"]),
+            "object",
+            "`object`: each event names a file of records; `events`: the details of the batch are the records",
+        ),
+        field(
+            "format",
+            Choice(&["csv", "ndjson", "json", "parquet"]),
+            "",
+            "format of the file (default: by its name)",
+        ),
+        field(
+            "delimiter",
+            Text,
+            "\",\"",
+            "field delimiter of CSV, one character or `\\t`",
+        ),
+        field("quote", Text, "'\"'", "quote of CSV, one character"),
+        field("header", Bool, "true", "whether CSV has a header line"),
+        field(
+            "null",
+            TEXT_OR_LIST,
+            "[]",
+            "texts that mean null in CSV, besides the empty field",
+        ),
+        field(
+            "schema",
+            Text,
+            "",
+            "file of the JSON Schema that each record must meet",
+        ),
+        field(
+            "reject_limit",
+            OneOf(&[Integer(0, u64::MAX), Text]),
+            "100%",
+            "more rejects than this fail the whole file: a number, or a share like `1%`",
+        ),
+    ],
+};
+
+pub(in crate::config) static WRITE: Shape = Shape {
+    title: "`write`",
+    fields: &[
+        field("table", Text, "", "name of the table in the lake"),
+        field(
+            "format",
+            Choice(&["parquet", "ndjson", "csv"]),
+            "parquet",
+            "format of the files",
+        ),
+        field(
+            "partition_by",
+            TEXT_OR_LIST,
+            "[]",
+            "columns that become folders, outermost first",
+        ),
+        field(
+            "target_size",
+            Size,
+            "128MiB",
+            "a file is closed at about this size",
+        ),
+        field(
+            "max_open_files",
+            Integer(1, 1_024),
+            "64",
+            "most files open at once",
+        ),
+    ],
+};
+
+pub(in crate::config) static LOAD: Shape = Shape {
+    title: "a load",
+    fields: &[
+        field("table", Text, "", "name of the table in the warehouse"),
+        field(
+            "mode",
+            Choice(&["append", "upsert"]),
+            "append",
+            "`append` adds rows, `upsert` replaces those with the same key",
+        ),
+        field("key", TEXT_OR_LIST, "", "columns of the key, for `upsert`"),
+    ],
+};
+
+pub(in crate::config) static EXEC: Shape = Shape {
+    title: "`exec`",
+    fields: &[
+        field(
+            "command",
+            List(&TEXT),
+            "",
+            "the program and its arguments; no shell",
+        ),
+        field(
+            "env",
+            Texts,
+            "{}",
+            "the only environment variables it sees, besides `PATH`",
+        ),
+        field("cwd", Text, ".", "working folder"),
+    ],
+};

@@ -1,0 +1,273 @@
+//! A lake table as its manifests have it: files that no manifest names do not
+//! exist, partition columns have their types, and files of partitions that a
+//! query does not want are not opened.
+
+use super::folders;
+use crate::handlers::Failure;
+use crate::handlers::transform::manifest::{FOLDER, Manifest, inside, named_type};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::config::CsvOptions;
+use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{
+    CsvSource, FileGroup, FileScanConfigBuilder, FileSource, JsonSource, ParquetSource,
+};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::union::UnionExec;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Names of the lake's tables.
+#[must_use]
+pub fn names(root: &Path) -> Vec<String> {
+    let mut names = folders(root);
+    names.retain(|name| exists(root, name));
+    names
+}
+
+/// Whether the lake has a table of this name.
+#[must_use]
+pub fn exists(root: &Path, name: &str) -> bool {
+    root.join(name).join(FOLDER).is_dir()
+}
+
+/// A table of the lake, as it was when it was opened.
+#[derive(Debug)]
+pub struct LakeTable {
+    schema: SchemaRef,
+    file_schema: SchemaRef,
+    partition: Vec<FieldRef>,
+    /// Files by format.
+    files: Vec<(String, Vec<LakeFile>)>,
+}
+
+#[derive(Debug)]
+struct LakeFile {
+    path: PathBuf,
+    bytes: u64,
+    values: Vec<ScalarValue>,
+}
+
+impl LakeTable {
+    /// Reads the manifests of a table.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn open(root: &Path, name: &str) -> Result<Self, Failure> {
+        let manifests = Manifest::all(root, name)?;
+        let by: Vec<String> = manifests.last().map(|m| m.partition_by.clone()).unwrap_or_default();
+        let partition: Vec<FieldRef> = by.iter().map(|n| Arc::new(Field::new(n, kind_of(&manifests, n), true))).collect();
+        let file_schema = file_schema(root, &manifests, &by);
+        let all: Vec<FieldRef> = file_schema.fields().iter().cloned().chain(partition.iter().cloned()).collect();
+        let mut files: Vec<(String, Vec<LakeFile>)> = Vec::new();
+        for manifest in &manifests {
+            let found = files_of(root, manifest, &partition)?;
+            match files.iter_mut().find(|(format, _)| *format == manifest.format) {
+                Some((_, known)) => known.extend(found),
+                None => files.push((manifest.format.clone(), found)),
+            }
+        }
+        Ok(Self {
+            schema: Arc::new(Schema::new(all)),
+            file_schema,
+            partition,
+            files,
+        })
+    }
+
+    /// Whether the filter speaks of partition columns only.
+    fn of_partitions(&self, filter: &Expr) -> bool {
+        let columns = filter.column_refs();
+        let known = |name: &str| self.partition.iter().any(|f| f.name() == name);
+        !columns.is_empty() && columns.iter().all(|c| known(&c.name)) && !filter.is_volatile()
+    }
+
+    /// The files whose partitions the filters let through.
+    fn wanted<'a>(&self, state: &dyn Session, files: &'a [LakeFile], filters: &[Expr]) -> Result<Vec<&'a LakeFile>> {
+        let filters: Vec<&Expr> = filters.iter().filter(|f| self.of_partitions(f)).collect();
+        if filters.is_empty() || files.is_empty() {
+            return Ok(files.iter().collect());
+        }
+        let schema = Arc::new(Schema::new(self.partition.clone()));
+        let columns: Vec<ArrayRef> = (0..self.partition.len())
+            .map(|i| ScalarValue::iter_to_array(files.iter().map(|f| f.values[i].clone())))
+            .collect::<Result<_>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(files.len()));
+        let values = RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)?;
+        let schema = DFSchema::try_from(schema)?;
+        let mut keep = vec![true; files.len()];
+        for filter in filters {
+            let test = state.create_physical_expr(unqualified(filter.clone())?, &schema)?;
+            let result = test.evaluate(&values)?.into_array(files.len())?;
+            let passes: &BooleanArray = result.as_boolean();
+            for (keep, passes) in keep.iter_mut().zip(passes) {
+                *keep &= passes.unwrap_or(false);
+            }
+        }
+        Ok(files.iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
+    }
+
+    fn source(&self, format: &str) -> Arc<dyn FileSource> {
+        let schema = TableSchema::builder(Arc::clone(&self.file_schema))
+            .with_table_partition_cols(self.partition.clone())
+            .build();
+        match format {
+            "ndjson" => Arc::new(JsonSource::new(schema)),
+            "csv" => Arc::new(CsvSource::new(schema).with_csv_options(CsvOptions {
+                has_header: Some(true),
+                newlines_in_values: Some(true),
+                ..CsvOptions::default()
+            })),
+            _ => Arc::new(ParquetSource::new(schema)),
+        }
+    }
+}
+
+/// A filter as it applies to the bare partition columns.
+fn unqualified(filter: Expr) -> Result<Expr> {
+    use datafusion::common::Column;
+    use datafusion::common::tree_node::{Transformed, TreeNode};
+    filter
+        .transform(|e| {
+            Ok(match e {
+                Expr::Column(c) => Transformed::yes(Expr::Column(Column::new_unqualified(c.name))),
+                other => Transformed::no(other),
+            })
+        })
+        .map(|t| t.data)
+}
+
+fn kind_of(manifests: &[Manifest], name: &str) -> DataType {
+    let columns = manifests.iter().rev().flat_map(|m| &m.schema);
+    columns.filter(|c| c.name == *name).map(|c| named_type(&c.kind)).next().unwrap_or(DataType::Utf8)
+}
+
+/// The columns in the files: those of the newest file first, then older ones
+/// that it has no more.
+fn file_schema(root: &Path, manifests: &[Manifest], by: &[String]) -> SchemaRef {
+    let mut fields: Vec<FieldRef> = Vec::new();
+    let mut seen: Vec<&Vec<_>> = Vec::new();
+    for manifest in manifests.iter().rev() {
+        if seen.contains(&&manifest.schema) {
+            continue;
+        }
+        seen.push(&manifest.schema);
+        let declared = || -> Vec<FieldRef> {
+            let columns = manifest.schema.iter();
+            columns.map(|c| Arc::new(Field::new(&c.name, named_type(&c.kind), true))).collect()
+        };
+        let exact = manifest.outputs.first().filter(|_| manifest.format == "parquet");
+        let found = exact.and_then(|o| parquet_fields(&inside(root, &o.path)?)).unwrap_or_else(declared);
+        for field in found {
+            if !by.contains(field.name()) && !fields.iter().any(|f| f.name() == field.name()) {
+                fields.push(Arc::new(field.as_ref().clone().with_nullable(true)));
+            }
+        }
+    }
+    Arc::new(Schema::new(fields))
+}
+
+fn parquet_fields(path: &Path) -> Option<Vec<FieldRef>> {
+    let file = std::fs::File::open(path).ok()?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).ok()?;
+    Some(reader.schema().fields().iter().cloned().collect())
+}
+
+fn files_of(root: &Path, manifest: &Manifest, partition: &[FieldRef]) -> Result<Vec<LakeFile>, Failure> {
+    let mut files = Vec::with_capacity(manifest.outputs.len());
+    for output in &manifest.outputs {
+        let bad = || Failure::permanent("BadPath", format!("`{}` leads out of the lake", output.path));
+        let values = partition.iter().map(|field| {
+            let text = output.partition.get(field.name()).cloned().flatten();
+            value(text, field.data_type())
+        });
+        files.push(LakeFile {
+            path: std::path::absolute(inside(root, &output.path).ok_or_else(bad)?).map_err(|_| bad())?,
+            bytes: output.bytes,
+            values: values.collect::<Result<_, _>>()?,
+        });
+    }
+    Ok(files)
+}
+
+fn value(text: Option<String>, kind: &DataType) -> Result<ScalarValue, Failure> {
+    let failed = |e: &dyn std::error::Error| {
+        Failure::permanent("BadPartition", format!("a partition value is not of type {kind}")).caused_by(e)
+    };
+    let array: ArrayRef = Arc::new(StringArray::from(vec![text]));
+    let typed = cast(&array, kind).map_err(|e| failed(&e))?;
+    ScalarValue::try_from_array(&typed, 0).map_err(|e| failed(&e))
+}
+
+#[async_trait]
+impl TableProvider for LakeTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let how = |filter: &&Expr| match self.of_partitions(filter) {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Inexact,
+        };
+        Ok(filters.iter().map(how).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        // A limit below a filter that is not ours to apply would lose rows.
+        let limit = limit.filter(|_| filters.iter().all(|f| self.of_partitions(f)));
+        let mut scans: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+        for (format, files) in &self.files {
+            let wanted = self.wanted(state, files, filters)?;
+            if wanted.is_empty() {
+                continue;
+            }
+            let group: FileGroup = wanted
+                .into_iter()
+                .map(|file| {
+                    let mut part = PartitionedFile::new(String::new(), file.bytes);
+                    part.object_meta.location = object_store::path::Path::from_absolute_path(&file.path)?;
+                    part.partition_values.clone_from(&file.values);
+                    Ok(part)
+                })
+                .collect::<Result<Vec<_>>>()?
+                .into();
+            let groups = group.split_files(state.config().target_partitions());
+            let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), self.source(format))
+                .with_file_groups(groups)
+                .with_limit(limit)
+                .with_projection_indices(projection.cloned())?
+                .build();
+            scans.push(DataSourceExec::from_data_source(config));
+        }
+        let schema = match projection {
+            None => Arc::clone(&self.schema),
+            Some(columns) => Arc::new(self.schema.project(columns)?),
+        };
+        match scans.len() {
+            0 => Ok(Arc::new(EmptyExec::new(schema))),
+            1 => Ok(scans.remove(0)),
+            _ => UnionExec::try_new(scans),
+        }
+    }
+}

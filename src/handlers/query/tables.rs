@@ -1,0 +1,113 @@
+//! The schemas of the catalog: tables are found when they are asked for.
+
+use super::{QueryEnv, folders, lake, rejects};
+use crate::handlers::load;
+use async_trait::async_trait;
+use datafusion::catalog::{SchemaProvider, TableProvider};
+use datafusion::common::{DataFusionError, Result};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The table of records that were set aside.
+pub const REJECTS: &str = "rejects";
+
+/// The warehouse: a Delta table a folder.
+#[derive(Debug)]
+pub struct Warehouse {
+    env: Arc<QueryEnv>,
+}
+
+/// The lake: a folder of manifests a table.
+#[derive(Debug)]
+pub struct Lake {
+    env: Arc<QueryEnv>,
+}
+
+impl Warehouse {
+    /// The warehouse of `env`.
+    pub fn new(env: Arc<QueryEnv>) -> Self {
+        Self { env }
+    }
+}
+
+impl Lake {
+    /// The lake of `env`.
+    pub fn new(env: Arc<QueryEnv>) -> Self {
+        Self { env }
+    }
+}
+
+/// Names of the Delta tables.
+#[must_use]
+pub fn warehouse_names(root: &Path) -> Vec<String> {
+    let mut names = folders(root);
+    names.retain(|name| is_delta(root, name));
+    names
+}
+
+fn is_delta(root: &Path, name: &str) -> bool {
+    plain(name) && root.join(name).join("_delta_log").is_dir()
+}
+
+/// A name that is one folder's.
+fn plain(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
+}
+
+fn external(e: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
+    DataFusionError::External(Box::new(e))
+}
+
+#[async_trait]
+impl SchemaProvider for Warehouse {
+    fn table_names(&self) -> Vec<String> {
+        let mut names = warehouse_names(&self.env.warehouse);
+        names.push(REJECTS.to_owned());
+        names
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if !is_delta(&self.env.warehouse, name) {
+            return match name == REJECTS {
+                true => rejects::table(&self.env.rejects).map(Some),
+                false => Ok(None),
+            };
+        }
+        let table = load::open(&self.env.warehouse.join(name)).await.map_err(external)?;
+        if table.version().is_none() {
+            return Ok(None);
+        }
+        let provider = table.table_provider().await.map_err(external)?;
+        Ok(Some(provider))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        name == REJECTS || is_delta(&self.env.warehouse, name)
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for Lake {
+    fn table_names(&self) -> Vec<String> {
+        let mut names = lake::names(&self.env.lake);
+        names.push(REJECTS.to_owned());
+        names
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if !plain(name) || !lake::exists(&self.env.lake, name) {
+            return match name == REJECTS {
+                true => rejects::table(&self.env.rejects).map(Some),
+                false => Ok(None),
+            };
+        }
+        let (root, name) = (self.env.lake.clone(), name.to_owned());
+        let table = tokio::task::spawn_blocking(move || lake::LakeTable::open(&root, &name));
+        let table = table.await.map_err(external)?.map_err(external)?;
+        Ok(Some(Arc::new(table)))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        name == REJECTS || (plain(name) && lake::exists(&self.env.lake, name))
+    }
+}

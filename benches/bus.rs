@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pointsman::bus::{Bus, BusOptions, Durability, NewEvent, Outcome, Receive, RouteId, RouteOptions};
+use pointsman::bus::{
+    Bus, BusOptions, Durability, NewEvent, Outcome, Receive, RouteId, RouteOptions,
+};
 use pointsman::clock;
 use pointsman::storage::Real;
 
@@ -21,9 +23,18 @@ const ROUNDS: usize = 3;
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
-    let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).cloned();
+    let value = |name: &str| {
+        args.iter()
+            .position(|a| a == name)
+            .and_then(|i| args.get(i + 1))
+            .cloned()
+    };
     let dir = value("--dir").map_or_else(std::env::temp_dir, PathBuf::from);
-    let scale = if args.iter().any(|a| a == "--quick") { 10 } else { 1 };
+    let scale = if args.iter().any(|a| a == "--quick") {
+        10
+    } else {
+        1
+    };
     if let Some(part) = value("--child") {
         return child(&part, &dir, scale);
     }
@@ -56,7 +67,9 @@ struct Run {
 }
 
 fn throughput(dir: &Path, scale: usize, json: &mut Vec<String>) {
-    println!("| batch | plain log, events/s | bus, events/s | ratio | bus CPU µs/event | bytes/byte | accept p50 / p99 / p999 µs (plain p50) |");
+    println!(
+        "| batch | plain log, events/s | bus, events/s | ratio | bus CPU µs/event | bytes/byte | accept p50 / p99 / p999 µs (plain p50) |"
+    );
     println!("|---|---|---|---|---|---|---|");
     for batch in [1, 10, 100, 1000] {
         let time = Duration::from_millis(3000 / scale as u64);
@@ -97,10 +110,20 @@ fn crowd(dir: &Path, scale: usize, json: &mut Vec<String>) {
     println!("|---|---|---|");
     for publishers in [1, 16, 128] {
         let time = Duration::from_millis(3000 / scale as u64);
-        let run = median((0..ROUNDS).map(|_| bus_run(dir, 1, publishers, time)).collect());
-        let (p50, p99, p999) =
-            (quantile(&run.latencies, 0.5), quantile(&run.latencies, 0.99), quantile(&run.latencies, 0.999));
-        println!("| {publishers} | {:.0} | {p50} / {p99} / {p999} |", run.per_second);
+        let run = median(
+            (0..ROUNDS)
+                .map(|_| bus_run(dir, 1, publishers, time))
+                .collect(),
+        );
+        let (p50, p99, p999) = (
+            quantile(&run.latencies, 0.5),
+            quantile(&run.latencies, 0.99),
+            quantile(&run.latencies, 0.999),
+        );
+        println!(
+            "| {publishers} | {:.0} | {p50} / {p99} / {p999} |",
+            run.per_second
+        );
         json.push(format!(
             "{{\"bench\":\"crowd\",\"publishers\":{publishers},\"bus\":{:.0},\"p50_us\":{p50},\"p99_us\":{p99},\"p999_us\":{p999}}}",
             run.per_second
@@ -151,7 +174,11 @@ fn plain_log(dir: &Path, batch: usize, time: Duration) -> Run {
     }
     let per_second = events as f64 / start.elapsed().as_secs_f64();
     std::fs::remove_file(&path).expect("a removal");
-    Run { per_second, latencies, ..Run::default() }
+    Run {
+        per_second,
+        latencies,
+        ..Run::default()
+    }
 }
 
 fn bus_run(dir: &Path, batch: usize, publishers: usize, time: Duration) -> Run {
@@ -159,20 +186,35 @@ fn bus_run(dir: &Path, batch: usize, publishers: usize, time: Duration) -> Run {
     let _ = std::fs::remove_dir_all(&dir);
     let runtime = runtime();
     let run = runtime.block_on(async {
-        let (bus, _) = Bus::open(BusOptions::new(&dir), Real::shared(), clock::system()).expect("a new log");
+        let (bus, _) =
+            Bus::open(BusOptions::new(&dir), Real::shared(), clock::system()).expect("a new log");
         let mut routes = Vec::new();
         for name in ["r/a", "r/b"] {
-            routes.push(bus.route(name, RouteOptions::default()).await.expect("a route"));
+            routes.push(
+                bus.route(name, RouteOptions::default())
+                    .await
+                    .expect("a route"),
+            );
         }
         let stop = Arc::new(AtomicBool::new(false));
         let settled = Arc::new(AtomicU64::new(0));
-        let consumers: Vec<_> =
-            routes.iter().map(|&route| tokio::spawn(consume(bus.clone(), route, stop.clone(), settled.clone()))).collect();
+        let consumers: Vec<_> = routes
+            .iter()
+            .map(|&route| tokio::spawn(consume(bus.clone(), route, stop.clone(), settled.clone())))
+            .collect();
         let (cpu, written) = (cpu_time(), written());
         let start = Instant::now();
         let next = Arc::new(AtomicU64::new(0));
         let tasks: Vec<_> = (0..publishers)
-            .map(|_| tokio::spawn(publish(bus.clone(), routes.clone(), batch, start + time, next.clone())))
+            .map(|_| {
+                tokio::spawn(publish(
+                    bus.clone(),
+                    routes.clone(),
+                    batch,
+                    start + time,
+                    next.clone(),
+                ))
+            })
             .collect();
         let mut latencies = Vec::new();
         for task in tasks {
@@ -189,7 +231,10 @@ fn bus_run(dir: &Path, batch: usize, publishers: usize, time: Duration) -> Run {
             consumer.await.expect("a consumer");
         }
         let ledger = bus.audit();
-        assert!(ledger.balanced() && ledger.routes.iter().all(|r| r.pending() == 0), "{ledger:#?}");
+        assert!(
+            ledger.balanced() && ledger.routes.iter().all(|r| r.pending() == 0),
+            "{ledger:#?}"
+        );
         Run {
             per_second: events as f64 / took,
             cpu_us: (cpu_time() - cpu) * 1e6 / events as f64,
@@ -201,7 +246,13 @@ fn bus_run(dir: &Path, batch: usize, publishers: usize, time: Duration) -> Run {
     run
 }
 
-async fn publish(bus: Bus, routes: Vec<RouteId>, batch: usize, until: Instant, next: Arc<AtomicU64>) -> Vec<Duration> {
+async fn publish(
+    bus: Bus,
+    routes: Vec<RouteId>,
+    batch: usize,
+    until: Instant,
+    next: Arc<AtomicU64>,
+) -> Vec<Duration> {
     let mut latencies = Vec::new();
     let label: Arc<str> = "default".into();
     while Instant::now() < until {
@@ -210,7 +261,9 @@ async fn publish(bus: Bus, routes: Vec<RouteId>, batch: usize, until: Instant, n
         let events = (from..from + batch as u64)
             .map(|i| {
                 let event = NewEvent::new(label.clone(), format!("event-{i:016}"), payload(i));
-                routes.iter().fold(event, |event, &route| event.deliver(route))
+                routes
+                    .iter()
+                    .fold(event, |event, &route| event.deliver(route))
             })
             .collect();
         bus.accept(events).await.expect("an accepted batch");
@@ -220,7 +273,11 @@ async fn publish(bus: Bus, routes: Vec<RouteId>, batch: usize, until: Instant, n
 }
 
 async fn consume(bus: Bus, route: RouteId, stop: Arc<AtomicBool>, settled: Arc<AtomicU64>) {
-    let receive = Receive { max: 1000, max_bytes: 4 << 20, visibility: Duration::from_secs(30) };
+    let receive = Receive {
+        max: 1000,
+        max_bytes: 4 << 20,
+        visibility: Duration::from_secs(30),
+    };
     while !stop.load(Ordering::Relaxed) {
         let leased = bus.receive(&[route], receive).expect("a receive");
         if leased.is_empty() {
@@ -228,8 +285,13 @@ async fn consume(bus: Bus, route: RouteId, stop: Arc<AtomicBool>, settled: Arc<A
             continue;
         }
         let n = leased.len() as u64;
-        let all = leased.iter().map(|l| l.settle(Outcome::Delivered)).collect();
-        bus.settle(all, Vec::new(), Durability::Relaxed).await.expect("a settlement");
+        let all = leased
+            .iter()
+            .map(|l| l.settle(Outcome::Delivered))
+            .collect();
+        bus.settle(all, Vec::new(), Durability::Relaxed)
+            .await
+            .expect("a settlement");
         settled.fetch_add(n, Ordering::Relaxed);
     }
 }
@@ -244,9 +306,16 @@ fn in_child(part: &str, dir: &Path, scale: usize) -> String {
         command.arg("--quick");
     }
     let out = command.output().expect("a child process");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    let (table, json) = text.trim().rsplit_once('\n').expect("a table and a line of JSON");
+    let (table, json) = text
+        .trim()
+        .rsplit_once('\n')
+        .expect("a table and a line of JSON");
     println!("\n{table}");
     json.to_owned()
 }
@@ -257,16 +326,32 @@ fn child(part: &str, dir: &Path, scale: usize) {
         return open_again(dir);
     }
     let dir = dir.join(format!("backlog-{}", std::process::id()));
-    let (events, size) = if part == "restart" { (500_000 / scale, 1024) } else { (5_000_000 / scale, 100) };
+    let (events, size) = if part == "restart" {
+        (500_000 / scale, 1024)
+    } else {
+        (5_000_000 / scale, 100)
+    };
     let runtime = runtime();
     let loaded = runtime.block_on(fill(BusOptions::new(&dir), events, size));
     let me = std::env::current_exe().expect("this program");
-    let out = std::process::Command::new(me).args(["--child", "open", "--dir"]).arg(&dir).output().expect("a child");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let out = std::process::Command::new(me)
+        .args(["--child", "open", "--dir"])
+        .arg(&dir)
+        .output()
+        .expect("a child");
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let fields: Vec<&str> = text.split_whitespace().collect();
-    let [pending, disk, ms, records, rss, peak] = fields[..] else { panic!("{text}") };
-    println!("| {part}: pending | event bytes | log MiB | restart ms | records read | RSS loaded MiB | RSS restarted MiB | its peak MiB |");
+    let [pending, disk, ms, records, rss, peak] = fields[..] else {
+        panic!("{text}")
+    };
+    println!(
+        "| {part}: pending | event bytes | log MiB | restart ms | records read | RSS loaded MiB | RSS restarted MiB | its peak MiB |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     println!("| {pending} | {size} | {disk} | {ms} | {records} | {loaded} | {rss} | {peak} |");
     println!(
@@ -277,15 +362,24 @@ fn child(part: &str, dir: &Path, scale: usize) {
 
 fn open_again(dir: &Path) {
     let started = Instant::now();
-    let (bus, report) = Bus::open(BusOptions::new(dir), Real::shared(), clock::system()).expect("the log opens again");
+    let (bus, report) = Bus::open(BusOptions::new(dir), Real::shared(), clock::system())
+        .expect("the log opens again");
     let ms = started.elapsed().as_millis();
     let pending: u64 = bus.routes().iter().map(|r| r.pending).sum();
     let (rss, peak) = (memory("VmRSS:"), memory("VmHWM:"));
-    println!("{pending} {} {ms} {} {rss} {peak}", bus.disk_bytes() >> 20, report.records);
+    println!(
+        "{pending} {} {ms} {} {rss} {peak}",
+        bus.disk_bytes() >> 20,
+        report.records
+    );
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
 /// Leaves a backlog of two deliveries an event, without closing properly; the memory then.
@@ -293,7 +387,11 @@ async fn fill(options: BusOptions, events: usize, size: usize) -> u64 {
     let (bus, _) = Bus::open(options, Real::shared(), clock::system()).expect("a new log");
     let mut routes = Vec::new();
     for name in ["r/a", "r/b"] {
-        routes.push(bus.route(name, RouteOptions::default()).await.expect("a route"));
+        routes.push(
+            bus.route(name, RouteOptions::default())
+                .await
+                .expect("a route"),
+        );
     }
     let label: Arc<str> = "default".into();
     let body = Bytes::from(vec![b'x'; size]);
@@ -301,7 +399,9 @@ async fn fill(options: BusOptions, events: usize, size: usize) -> u64 {
         let batch = (from..from + 1000)
             .map(|i| {
                 let event = NewEvent::new(label.clone(), format!("event-{i:016}"), body.clone());
-                routes.iter().fold(event, |event, &route| event.deliver(route))
+                routes
+                    .iter()
+                    .fold(event, |event, &route| event.deliver(route))
             })
             .collect();
         bus.accept(batch).await.expect("an accepted batch");
@@ -314,8 +414,16 @@ async fn fill(options: BusOptions, events: usize, size: usize) -> u64 {
 /// CPU time of this process so far, in seconds.
 fn cpu_time() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("procfs");
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks: f64 = fields[11..13].iter().map(|f| f.parse::<f64>().unwrap_or(0.0)).sum();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let ticks: f64 = fields[11..13]
+        .iter()
+        .map(|f| f.parse::<f64>().unwrap_or(0.0))
+        .sum();
     ticks / 100.0
 }
 
@@ -330,5 +438,7 @@ fn written() -> u64 {
 fn memory(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
     let line = status.lines().find_map(|l| l.strip_prefix(name));
-    line.and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+    line.and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok())
+        .unwrap_or(0)
+        / 1024
 }

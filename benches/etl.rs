@@ -32,13 +32,26 @@ const COUNTRIES: [&str; 13] = [
 ];
 
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let args: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
-        ["generate", path, rows] => generate(Path::new(path), rows.parse().expect("a number of rows")),
+        ["generate", path, rows] => {
+            generate(Path::new(path), rows.parse().expect("a number of rows"))
+        }
         ["run", path, by] => run(Path::new(path), None, by),
-        ["read", path] => run(Path::new(path), Some("select count(*) as n, sum(amount) as total from input"), ""),
-        ["spill", path] => run(Path::new(path), Some("select * from input order by sku, id"), ""),
+        ["read", path] => run(
+            Path::new(path),
+            Some("select count(*) as n, sum(amount) as total from input"),
+            "",
+        ),
+        ["spill", path] => run(
+            Path::new(path),
+            Some("select * from input order by sku, id"),
+            "",
+        ),
         _ => eprintln!("generate PATH ROWS | run PATH COLUMNS | read PATH | spill PATH"),
     }
 }
@@ -63,7 +76,11 @@ impl Random {
 fn generate(path: &Path, rows: u64) {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path).expect("a file"));
     let mut random = Random(42);
-    writeln!(out, "id,ts,day,country,store,sku,quantity,amount,currency,note").expect("disk space");
+    writeln!(
+        out,
+        "id,ts,day,country,store,sku,quantity,amount,currency,note"
+    )
+    .expect("disk space");
     for id in 0..rows {
         let (day, second) = (random.below(365), random.below(86_400));
         let country = COUNTRIES[usize::try_from(random.below(13)).expect("small")];
@@ -89,7 +106,10 @@ fn generate(path: &Path, rows: u64) {
         .expect("disk space");
     }
     out.flush().expect("disk space");
-    println!("{}", json!({"rows": rows, "bytes": std::fs::metadata(path).expect("the file").len()}));
+    println!(
+        "{}",
+        json!({"rows": rows, "bytes": std::fs::metadata(path).expect("the file").len()})
+    );
 }
 
 fn options(sql: Option<&str>, by: &str) -> TransformOptions {
@@ -125,7 +145,11 @@ fn options(sql: Option<&str>, by: &str) -> TransformOptions {
         write: WriteOptions {
             table: "bench".to_owned(),
             format: Format::Parquet,
-            partition_by: by.split(',').filter(|c| !c.is_empty()).map(str::to_owned).collect(),
+            partition_by: by
+                .split(',')
+                .filter(|c| !c.is_empty())
+                .map(str::to_owned)
+                .collect(),
             target_file_bytes: 256 << 20,
             max_open_writers: 10_000,
         },
@@ -134,7 +158,10 @@ fn options(sql: Option<&str>, by: &str) -> TransformOptions {
 
 fn run(path: &Path, sql: Option<&str>, by: &str) {
     let path = std::path::absolute(path).expect("a path");
-    let (folder, name) = (path.parent().expect("a folder"), path.file_name().expect("a file"));
+    let (folder, name) = (
+        path.parent().expect("a folder"),
+        path.file_name().expect("a file"),
+    );
     let out = folder.join(format!("etl-bench-{}", std::process::id()));
     let mut places = Places::default();
     places.add_folder("bench", folder.to_path_buf());
@@ -145,7 +172,8 @@ fn run(path: &Path, sql: Option<&str>, by: &str) {
         memory_bytes: 256 << 20,
         progress_every: Duration::from_secs(1),
     };
-    let handler = TransformHandler::new("bench", options(sql, by), env, places).expect("sound options");
+    let handler =
+        TransformHandler::new("bench", options(sql, by), env, places).expect("sound options");
     let event = ObjectEvent {
         id: "bench".to_owned(),
         source: "pointsman.folder".to_owned(),
@@ -161,6 +189,7 @@ fn run(path: &Path, sql: Option<&str>, by: &str) {
         time_ms: 0,
     };
     let message = Message {
+        input: None,
         event: Arc::new(event.build(&Defaults::default()).expect("an event")),
         seq: 0,
         attempt: 1,
@@ -171,7 +200,10 @@ fn run(path: &Path, sql: Option<&str>, by: &str) {
         cancel: tokio_util::sync::CancellationToken::new(),
         progress: Arc::new(|_| {}),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let began = Instant::now();
     let outcome = runtime.block_on(handler.handle(&[message], &cx));
     let wall = began.elapsed().as_secs_f64();
@@ -204,7 +236,14 @@ fn cpu_seconds() -> f64 {
 
 fn peak_rss_mb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap_or_default();
-    let kb: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+    let line = status
+        .lines()
+        .find(|l| l.starts_with("VmHWM:"))
+        .unwrap_or_default();
+    let kb: u64 = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0);
     kb / 1024
 }

@@ -30,6 +30,8 @@ struct Inner {
     /// When each key was durable; only its number when nobody asks.
     at: Option<HashMap<String, Instant>>,
     taken: usize,
+    /// How long each batch took to be durable.
+    syncs: Vec<f64>,
 }
 
 impl Bus {
@@ -39,6 +41,7 @@ impl Bus {
                 file: File::create(path).unwrap(),
                 at: remember.then(HashMap::new),
                 taken: 0,
+                syncs: Vec::new(),
             }),
         })
     }
@@ -50,9 +53,11 @@ impl Bus {
     fn put(&self, batch: &[Incoming]) -> Vec<Taken> {
         let mut inner = self.inner.lock().unwrap();
         let record: Vec<u8> = batch.iter().flat_map(|i| i.event.text().to_vec()).collect();
+        let begun = Instant::now();
         inner.file.write_all(&record).unwrap();
         inner.file.sync_data().unwrap();
         let now = Instant::now();
+        inner.syncs.push((now - begun).as_secs_f64() * 1e3);
         if let Some(at) = &mut inner.at {
             for incoming in batch {
                 let detail = incoming.event.detail();
@@ -183,6 +188,7 @@ async fn latency() {
         json!({
             "bench": "folder/latency",
             "rename_ms": percentiles(since(&renamed, &bus, Duration::ZERO)),
+            "of_which_the_bus_ms": percentiles(bus.inner.lock().unwrap().syncs.clone()),
             "close_ms_after_the_quiet_time": percentiles(since(&closed, &bus, home.quiet)),
         })
     );

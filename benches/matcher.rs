@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use pointsman::rules::{Matcher, Mode, Pattern, RuleId, Scratch};
 use quamina::{Quamina, QuaminaBuilder};
-use support::s3::{self, Keys};
 use support::citylots;
+use support::s3::{self, Keys};
 
 /// The system's allocator, counting live bytes.
 struct Counting;
@@ -48,8 +48,10 @@ static ALLOCATOR: Counting = Counting;
 const NOWHERE: &str = r#"{"zz-nowhere":["x"]}"#;
 
 fn main() {
-    let chosen: Vec<String> =
-        std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let chosen: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .collect();
     let sections: [(&str, fn()); 5] = [
         ("categories", categories),
         ("scaling", scaling),
@@ -97,7 +99,10 @@ fn ours(rules: &[String]) -> Matcher {
     let matcher = Matcher::new();
     matcher.update(|set| {
         for (i, rule) in rules.iter().enumerate() {
-            set.add(RuleId(i as u32), &Pattern::parse(rule).expect("a valid rule"));
+            set.add(
+                RuleId(i as u32),
+                &Pattern::parse(rule).expect("a valid rule"),
+            );
         }
     });
     matcher
@@ -106,7 +111,10 @@ fn ours(rules: &[String]) -> Matcher {
 fn run_ours(matcher: &Matcher, mode: Mode, events: &[Vec<u8>]) -> (f64, usize) {
     let (rules, mut scratch) = (matcher.snapshot(), Scratch::new());
     measure(events, |event| {
-        rules.matches_in(mode, event, &mut scratch).expect("a valid event").len()
+        rules
+            .matches_in(mode, event, &mut scratch)
+            .expect("a valid event")
+            .len()
     })
 }
 
@@ -114,26 +122,43 @@ fn run_ours(matcher: &Matcher, mode: Mode, events: &[Vec<u8>]) -> (f64, usize) {
 fn theirs(rules: &[String]) -> (Quamina<u32>, usize) {
     let builder = QuaminaBuilder::<u32>::new().with_arena_byte_budget(8 << 30);
     let mut quamina = builder.build().expect("quamina");
-    let taken = rules.iter().enumerate().filter(|(i, rule)| quamina.add_pattern(*i as u32, rule).is_ok());
+    let taken = rules
+        .iter()
+        .enumerate()
+        .filter(|(i, rule)| quamina.add_pattern(*i as u32, rule).is_ok());
     let taken = taken.count();
     (quamina, taken)
 }
 
 fn run_theirs(quamina: &Quamina<u32>, events: &[Vec<u8>]) -> (f64, usize) {
-    measure(events, |event| quamina.matches_for_event(event).expect("a valid event").len())
+    measure(events, |event| {
+        quamina
+            .matches_for_event(event)
+            .expect("a valid event")
+            .len()
+    })
 }
 
 fn rate(rate: f64) -> String {
-    if rate >= 1e6 { format!("{:.2} M", rate / 1e6) } else { format!("{:.1} k", rate / 1e3) }
+    if rate >= 1e6 {
+        format!("{:.2} M", rate / 1e6)
+    } else {
+        format!("{:.1} k", rate / 1e3)
+    }
 }
 
 fn categories() {
     println!("\n## Categories (events/s; city lots, 30,000 events)\n");
-    println!("| category | rules | validating | ours | quamina | ours, full scan | quamina, full scan | ratio | matches |");
+    println!(
+        "| category | rules | validating | ours | quamina | ours, full scan | quamina, full scan | ratio | matches |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     let rules: BTreeMap<String, Vec<String>> =
         serde_json::from_str(include_str!("support/rules.json")).expect("rules.json");
-    let count = std::env::var("EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(30_000);
+    let count = std::env::var("EVENTS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(30_000);
     let events = citylots::events(count);
     let only = std::env::var("ONLY").ok();
     for (name, rules) in rules {
@@ -150,8 +175,17 @@ fn categories() {
         let (q_fast, q_full, ratio, note) = if taken == rules.len() {
             let (q_fast, q_count) = run_theirs(&quamina, &events);
             let (q_full, _) = run_theirs(&theirs(&with_nowhere).0, &events);
-            let note = if q_count == count { String::new() } else { format!(" (quamina {q_count})") };
-            (rate(q_fast), rate(q_full), format!("{:.1}", full / q_full), note)
+            let note = if q_count == count {
+                String::new()
+            } else {
+                format!(" (quamina {q_count})")
+            };
+            (
+                rate(q_fast),
+                rate(q_full),
+                format!("{:.1}", full / q_full),
+                note,
+            )
         } else {
             let refused = format!("refuses {}", rules.len() - taken);
             (refused, "-".to_owned(), "-".to_owned(), String::new())
@@ -168,7 +202,9 @@ fn categories() {
 
 fn scaling() {
     println!("\n## Scaling (events/s; S3 events, one rule matches each)\n");
-    println!("| rules | keys | ours | quamina | ratio | build | memory | quamina build | memory | matches |");
+    println!(
+        "| rules | keys | ours | quamina | ratio | build | memory | quamina build | memory | matches |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for count in [1, 10, 100, 1_000, 10_000, 100_000] {
         for (keys, name) in [(Keys::Prefix, "prefix"), (Keys::Wildcard, "wildcard")] {
@@ -181,7 +217,9 @@ fn scaling() {
 
 fn stress() {
     println!("\n## Wildcard stress (rules with nothing but a wildcard to tell them apart)\n");
-    println!("| rules | keys | ours | quamina | ratio | build | memory | quamina build | memory | matches |");
+    println!(
+        "| rules | keys | ours | quamina | ratio | build | memory | quamina build | memory | matches |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for count in [10, 100, 1_000, 10_000, 100_000] {
         let rules: Vec<String> = (0..count).map(s3::wildcard_rule).collect();
@@ -192,7 +230,11 @@ fn stress() {
 
 fn row(count: usize, name: &str, rules: &[String], events: &[Vec<u8>], compare: bool) {
     // Enough for the slowest, and never less than every rule once.
-    let few = if name == "wildcard" && count >= 1_000 { 2_000 } else { 20_000 };
+    let few = if name == "wildcard" && count >= 1_000 {
+        2_000
+    } else {
+        20_000
+    };
     let (live, start) = (LIVE.load(Ordering::Relaxed), now());
     let matcher = ours(rules);
     let (build, memory) = (now() - start, LIVE.load(Ordering::Relaxed) - live);
@@ -204,7 +246,11 @@ fn row(count: usize, name: &str, rules: &[String], events: &[Vec<u8>], compare: 
         let (build, memory) = (now() - start, LIVE.load(Ordering::Relaxed) - live);
         let few = &events[..events.len().min(few)];
         let (other, _) = run_theirs(&quamina, few);
-        let note = if taken < rules.len() { format!(" (takes {taken})") } else { String::new() };
+        let note = if taken < rules.len() {
+            format!(" (takes {taken})")
+        } else {
+            String::new()
+        };
         theirs_columns = [
             rate(other) + &note,
             format!("{:.1}", fast / other),
@@ -246,35 +292,70 @@ fn worst() {
     let rule = |text: &str| ours(&[text.to_owned()]);
     let long = format!(r#"{{"a":{{"b":"{}"}},"c":"x"}}"#, "y".repeat(1_000_000));
     show("1 MB event, field after it", &rule(r#"{"c":["x"]}"#), &long);
-    show("1 MB value, wildcard", &rule(r#"{"a":{"b":[{"wildcard":"*y*yy*z*"}]}}"#), &long);
-    let grams: Vec<String> =
-        (0..10_000).map(|i| format!(r#"{{"a":{{"b":[{{"wildcard":"*y{i}*z{i}*"}}]}}}}"#)).collect();
+    show(
+        "1 MB value, wildcard",
+        &rule(r#"{"a":{"b":[{"wildcard":"*y*yy*z*"}]}}"#),
+        &long,
+    );
+    let grams: Vec<String> = (0..10_000)
+        .map(|i| format!(r#"{{"a":{{"b":[{{"wildcard":"*y{i}*z{i}*"}}]}}}}"#))
+        .collect();
     show("1 MB value, 10,000 wildcards", &ours(&grams), &long);
     let deep = format!("{}1{}", r#"{"a":"#.repeat(1_000), "}".repeat(1_000));
     let path = vec!["a"; 1_000].join(".");
-    show("nested 1,000 deep", &rule(&format!(r#"{{"{path}":[1]}}"#)), &deep);
+    show(
+        "nested 1,000 deep",
+        &rule(&format!(r#"{{"{path}":[1]}}"#)),
+        &deep,
+    );
     let arrays = format!(r#"{{"a":{}1{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     show("arrays nested 100,000 deep", &rule(r#"{"a":[1]}"#), &arrays);
     let two = r#"{"a":{"b":[1],"c":[1]}}"#;
-    let items: Vec<String> =
-        (0..100_000).map(|i| format!(r#"{{"b":{},"c":{}}}"#, i % 2, 1 - i % 2)).collect();
+    let items: Vec<String> = (0..100_000)
+        .map(|i| format!(r#"{{"b":{},"c":{}}}"#, i % 2, 1 - i % 2))
+        .collect();
     let items = format!(r#"{{"a":[{}]}}"#, items.join(","));
     show("array of 100,000, two fields, no match", &rule(two), &items);
     let absent = r#"{"a":{"b":[1],"c":[{"exists":false}]}}"#;
-    show("array of 100,000, one absent, no match", &rule(absent), &items);
-    let crossed: Vec<String> = (0..2_000).map(|i| format!(r#"{{"x":{i},"y":{i}}}"#)).collect();
+    show(
+        "array of 100,000, one absent, no match",
+        &rule(absent),
+        &items,
+    );
+    let crossed: Vec<String> = (0..2_000)
+        .map(|i| format!(r#"{{"x":{i},"y":{i}}}"#))
+        .collect();
     let crossed = crossed.join(",");
     let crossed = format!(r#"{{"a":[{{"p":[{crossed}],"q":[{crossed}]}}]}}"#);
-    let four = r#"{"a":{"p":{"x":[{"exists":true}]},"q":{"x":[{"exists":true}],"y":[{"exists":false}]}}}"#;
-    show("two arrays of 2,000 inside one, absence", &rule(four), &crossed);
+    let four =
+        r#"{"a":{"p":{"x":[{"exists":true}]},"q":{"x":[{"exists":true}],"y":[{"exists":false}]}}}"#;
+    show(
+        "two arrays of 2,000 inside one, absence",
+        &rule(four),
+        &crossed,
+    );
     let same: Vec<String> = (0..10_000)
-        .map(|i| format!(r#"{{"k":[{{"wildcard":"*aaaa*aaa{}*"}}]}}"#, "b".repeat(i % 7 + 1)))
+        .map(|i| {
+            format!(
+                r#"{{"k":[{{"wildcard":"*aaaa*aaa{}*"}}]}}"#,
+                "b".repeat(i % 7 + 1)
+            )
+        })
         .collect();
     let all_a = format!(r#"{{"k":"{}"}}"#, "a".repeat(1_000));
-    show("10,000 wildcards, all alike, 1,000 characters", &ours(&same), &all_a);
-    let but: Vec<String> =
-        (0..10_000).map(|i| format!(r#"{{"k":[{{"anything-but":"v{i}"}}]}}"#)).collect();
-    show("10,000 anything-but, all match", &ours(&but), r#"{"k":"v7"}"#);
+    show(
+        "10,000 wildcards, all alike, 1,000 characters",
+        &ours(&same),
+        &all_a,
+    );
+    let but: Vec<String> = (0..10_000)
+        .map(|i| format!(r#"{{"k":[{{"anything-but":"v{i}"}}]}}"#))
+        .collect();
+    show(
+        "10,000 anything-but, all match",
+        &ours(&but),
+        r#"{"k":"v7"}"#,
+    );
     let mut pattern = String::from(r#"{"a":[1]"#);
     for i in 0..9 {
         pattern += &format!(r#","$or":[{{"x{i}":[1]}},{{"y{i}":[1]}}]"#);
@@ -282,11 +363,22 @@ fn worst() {
     pattern += "}";
     let start = Instant::now();
     let parsed = Pattern::parse(&pattern).map(|pattern| pattern.branches().len());
-    println!("| parse: nine $or in a row | {:.1?} | {parsed:?} combinations |", start.elapsed());
-    let stars = format!(r#"{{"a":[{{"wildcard":"{}"}}]}}"#, "*a*b*c*ab*ba".repeat(40));
+    println!(
+        "| parse: nine $or in a row | {:.1?} | {parsed:?} combinations |",
+        start.elapsed()
+    );
+    let stars = format!(
+        r#"{{"a":[{{"wildcard":"{}"}}]}}"#,
+        "*a*b*c*ab*ba".repeat(40)
+    );
     let start = Instant::now();
-    let parsed = Pattern::parse(&stars).map_err(|error| error.hint).map(|_| ());
-    println!("| parse: a wildcard of 480 characters | {:.1?} | {parsed:?} |", start.elapsed());
+    let parsed = Pattern::parse(&stars)
+        .map_err(|error| error.hint)
+        .map(|_| ());
+    println!(
+        "| parse: a wildcard of 480 characters | {:.1?} | {parsed:?} |",
+        start.elapsed()
+    );
 }
 
 fn changes() {
@@ -312,6 +404,8 @@ fn changes() {
         };
         let (add, add_slowest) = timed(&|id, pattern| matcher.add(id, pattern));
         let (remove, remove_slowest) = timed(&|id, _| assert!(matcher.remove(id)));
-        println!("| {name} | {add:.1?} | {add_slowest:.1?} | {remove:.1?} | {remove_slowest:.1?} |");
+        println!(
+            "| {name} | {add:.1?} | {add_slowest:.1?} | {remove:.1?} | {remove_slowest:.1?} |"
+        );
     }
 }

@@ -52,7 +52,7 @@ impl Emitter {
     ) -> Result<Vec<Outgoing>, Failure> {
         let cause = message.event.id();
         let mut out = Vec::with_capacity(done.emits.len() + 1);
-        let sends = !done.emits.is_empty() || done.forward_to.is_some();
+        let sends = !done.emits.is_empty() || done.forward.is_some();
         if sends && message.hops >= MAX_HOPS {
             return Err(Failure::permanent(
                 "HopLimit",
@@ -71,9 +71,8 @@ impl Emitter {
             )?;
             out.push(outgoing(message, message.bus.clone(), event));
         }
-        if let Some(bus) = &done.forward_to {
-            let event = message.event.as_ref().clone();
-            out.push(outgoing(message, bus.clone(), event));
+        if let Some(forward) = &done.forward {
+            out.push(outgoing(message, forward.bus.clone(), forward.event.clone()));
         }
         if let Some(topic) = &notify.success {
             let detail = self.notice(handler, message, "success", &done.summary);

@@ -10,7 +10,9 @@ pub enum Keys {
 
 /// `count` events for `rules` rules: event n is for rule n * 7919 % rules.
 pub fn events(count: usize, rules: usize, keys: Keys) -> Vec<Vec<u8>> {
-    (0..count).map(|n| event(n * 7919 % rules, n, keys).into_bytes()).collect()
+    (0..count)
+        .map(|n| event(n * 7919 % rules, n, keys).into_bytes())
+        .collect()
 }
 
 fn event(i: usize, n: usize, keys: Keys) -> String {

@@ -7,12 +7,12 @@ use axum::Json;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use std::time::Duration;
 
 /// An answer that is not a success.
-#[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Debug, Serialize, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
     #[serde(skip)]
@@ -20,25 +20,25 @@ pub struct ApiError {
     #[serde(skip)]
     retry_after: Option<Duration>,
     /// A short, stable name.
-    pub code: String,
+    pub code: &'static str,
     /// What is wrong, for people.
     pub message: String,
     /// The way out, where there is one to name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     /// More, for programs.
-    #[serde(skip_serializing_if = "Value::is_null", default)]
+    #[serde(skip_serializing_if = "Value::is_null")]
     pub details: Value,
 }
 
 impl ApiError {
     /// An answer with a status.
     #[must_use]
-    pub fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status: status.as_u16(),
             retry_after: None,
-            code: code.to_owned(),
+            code,
             message: message.into(),
             hint: None,
             details: Value::Null,
@@ -47,7 +47,7 @@ impl ApiError {
 
     /// 400: the request is wrong.
     #[must_use]
-    pub fn bad(code: &str, message: impl Into<String>) -> Self {
+    pub fn bad(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
@@ -111,7 +111,7 @@ impl From<IntakeError> for ApiError {
             error.to_string(),
         );
         if let IntakeError::Busy { retry_after, .. } = error {
-            "Busy".clone_into(&mut answer.code);
+            answer.code = "Busy";
             answer.retry_after = Some(retry_after);
         }
         answer

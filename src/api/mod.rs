@@ -25,7 +25,6 @@ use std::sync::Arc;
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// All routes over a node.
-#[must_use]
 pub fn routes(node: Arc<Node>) -> Router {
     Router::new()
         .route("/events", post(events::post).get(events::list))

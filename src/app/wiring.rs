@@ -3,11 +3,11 @@
 use crate::bus::{Bus, BusError, RouteId, RouteOptions};
 use crate::clock::SharedClock;
 use crate::config::{
-    Config, EventSchema, Handler, HandlerKind, SchemaPolicy, SubscriptionProtocol, To, Webhook,
+    Config, EventSchema, Handler, HandlerKind, Route, SchemaPolicy, SubscriptionProtocol, To, Webhook,
 };
 use crate::delivery::{Consumer, DeliveryOptions, RetryPolicy};
 use crate::emit::Notify;
-use crate::event::Event;
+use crate::event::{Event, rfc3339};
 use crate::handlers::exec::ExecHandler;
 use crate::handlers::forward::ForwardHandler;
 use crate::handlers::http::WebhookHandler;
@@ -16,10 +16,12 @@ use crate::handlers::objects::Places;
 use crate::handlers::refuse::RefuseHandler;
 use crate::handlers::transform::{TransformEnv, TransformHandler};
 use crate::handlers::{Failure, Handler as Work};
-use crate::queues::{LogQueue, Outgoing};
+use crate::queues::{Feed, LogQueue, Outgoing};
 use crate::router::{Entry, Policy, Router, Table, TableError, TypeSchema};
 use crate::rules::Pattern;
+use crate::rules::input::{Input, InputContext, rule_arn};
 use crate::topics;
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -197,8 +199,9 @@ impl Wiring<'_> {
                 To::Bus(bus) => Arc::new(ForwardHandler::new(bus.clone())),
                 To::Webhook(webhook) => self.webhook(webhook)?,
             };
+            let feed = self.feed(&route)?;
             let name = &route.target.route;
-            consumers.push(self.single(name, work, &route.target.retry));
+            consumers.push(self.single(name, feed, work, &route.target.retry));
         }
         for (topic, options) in &self.config.topics {
             for (name, subscription) in &options.subscriptions {
@@ -208,7 +211,8 @@ impl Wiring<'_> {
                     SubscriptionProtocol::Pull => continue,
                 };
                 let route = topics::route_of(topic, name);
-                consumers.push(self.single(&route, work, &subscription.retry));
+                let feed = self.plain(&route);
+                consumers.push(self.single(&route, feed, work, &subscription.retry));
             }
         }
         for schema in &self.config.event_schemas {
@@ -218,7 +222,9 @@ impl Wiring<'_> {
                 Some(format!("{}: {}", breach.path, breach.reason))
             };
             let work = Arc::new(RefuseHandler::new(Arc::new(reason)));
-            consumers.push(self.single(&schema_route(schema), work, &RetryPolicy::default()));
+            let name = schema_route(schema);
+            let feed = self.plain(&name);
+            consumers.push(self.single(&name, feed, work, &RetryPolicy::default()));
         }
         Ok(consumers)
     }
@@ -248,9 +254,12 @@ impl Wiring<'_> {
             .into_iter()
             .filter(|route| route.handlers.contains(&name))
             .collect();
-        let ids = mine
+        let feeds = mine
             .iter()
-            .filter_map(|r| Some((*self.routes.get(&r.target.route)?, r.target.route.clone())))
+            .map(|route| self.feed(route))
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .flatten()
             .collect();
         let visibility = handler
             .from
@@ -267,7 +276,7 @@ impl Wiring<'_> {
         Ok(Consumer {
             name: name.to_owned(),
             handler: work,
-            queue: Arc::new(self.queue(&queue, name, ids)),
+            queue: Arc::new(self.queue(&queue, name, feeds)),
             options: handler.delivery.clone(),
             visibility,
             retries: mine
@@ -283,13 +292,13 @@ impl Wiring<'_> {
     }
 
     /// A consumer of one route.
-    fn single(&self, route: &str, work: Arc<dyn Work>, retry: &RetryPolicy) -> Consumer {
-        let ids = self
-            .routes
-            .get(route)
-            .map(|id| (*id, route.to_owned()))
-            .into_iter()
-            .collect();
+    fn single(
+        &self,
+        route: &str,
+        feed: Option<Feed>,
+        work: Arc<dyn Work>,
+        retry: &RetryPolicy,
+    ) -> Consumer {
         let options = DeliveryOptions {
             batch: crate::delivery::BatchOptions {
                 size: 10,
@@ -302,7 +311,7 @@ impl Wiring<'_> {
         Consumer {
             name: route.to_owned(),
             handler: work,
-            queue: Arc::new(self.queue(route, route, ids)),
+            queue: Arc::new(self.queue(route, route, feed.into_iter().collect())),
             visibility: options.timeout + SLACK,
             options,
             retries: HashMap::new(),
@@ -311,13 +320,48 @@ impl Wiring<'_> {
         }
     }
 
-    fn queue(&self, name: &str, handler: &str, routes: Vec<(RouteId, String)>) -> LogQueue {
+    /// A route whose target gets the event as it came.
+    fn plain(&self, route: &str) -> Option<Feed> {
+        Some(Feed {
+            id: *self.routes.get(route)?,
+            name: route.to_owned(),
+            input: None,
+        })
+    }
+
+    /// A rule's route, with what its target gets.
+    fn feed(&self, route: &Route<'_>) -> Result<Option<Feed>, Failure> {
+        let input = Input::compile(&route.target.input.spec()).map_err(|e| {
+            Failure::permanent("BadInput", format!("the input of route `{}`", route.target.route))
+                .caused_by(&e)
+        })?;
+        let mut feed = self.plain(&route.target.route);
+        if let (false, Some(feed)) = (input.is_event(), &mut feed) {
+            let node = &self.config.node;
+            let arn = rule_arn(&node.region, &node.account, route.bus, route.rule);
+            let rule = route.rule.to_owned();
+            feed.input = Some(Arc::new(move |event: &Event, accepted_ms| {
+                let context = InputContext {
+                    rule_name: &rule,
+                    rule_arn: &arn,
+                    ingestion_time: &rfc3339(accepted_ms),
+                };
+                let made = input.apply(event.text(), &context);
+                made.map(Bytes::from).map_err(|e| {
+                    Failure::permanent("BadInput", format!("the target's input: {e}")).caused_by(&e)
+                })
+            }));
+        }
+        Ok(feed)
+    }
+
+    fn queue(&self, name: &str, handler: &str, feeds: Vec<Feed>) -> LogQueue {
         let router = self.router.clone();
         LogQueue::new(
             name.to_owned(),
             handler.to_owned(),
             self.bus.clone(),
-            routes,
+            feeds,
             Arc::new(move |out: Outgoing| router.plan(out)),
             self.clock.clone(),
         )

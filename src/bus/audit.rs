@@ -53,7 +53,18 @@ impl Counts {
     }
 
     pub(crate) fn from_array(v: [u64; 10]) -> Self {
-        let [enqueued, replayed, redriven, delivered, retried, dead_lettered, purged, expired, moved_in, moved_out] = v;
+        let [
+            enqueued,
+            replayed,
+            redriven,
+            delivered,
+            retried,
+            dead_lettered,
+            purged,
+            expired,
+            moved_in,
+            moved_out,
+        ] = v;
         Self {
             enqueued,
             replayed,
@@ -123,7 +134,12 @@ impl RouteLedger {
     #[must_use]
     pub fn balanced(&self) -> bool {
         self.enqueued + self.replayed + self.moved_in
-            == self.delivered + self.dead + self.purged + self.expired + self.moved_out + self.pending()
+            == self.delivered
+                + self.dead
+                + self.purged
+                + self.expired
+                + self.moved_out
+                + self.pending()
     }
 }
 
@@ -144,7 +160,10 @@ impl Ledger {
     pub fn balanced(&self) -> bool {
         self.lost == 0
             && self.routes.iter().all(RouteLedger::balanced)
-            && self.buses.values().all(|b| b.accepted == b.matched + b.unmatched)
+            && self
+                .buses
+                .values()
+                .all(|b| b.accepted == b.matched + b.unmatched)
     }
 }
 

@@ -14,19 +14,29 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { events: VecDeque::new(), bytes: 0, limit }
+        Self {
+            events: VecDeque::new(),
+            bytes: 0,
+            limit,
+        }
     }
 
     /// Adds the next event; a gap in the numbers empties the window first.
     pub(crate) fn push(&mut self, event: Arc<StoredEvent>) {
-        if self.events.back().is_some_and(|last| last.seq + 1 != event.seq) {
+        if self
+            .events
+            .back()
+            .is_some_and(|last| last.seq + 1 != event.seq)
+        {
             self.events.clear();
             self.bytes = 0;
         }
         self.bytes += event.footprint();
         self.events.push_back(event);
         while self.bytes > self.limit {
-            let Some(old) = self.events.pop_front() else { break };
+            let Some(old) = self.events.pop_front() else {
+                break;
+            };
             self.bytes -= old.footprint();
         }
     }

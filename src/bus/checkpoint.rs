@@ -32,7 +32,13 @@ pub(crate) fn encode(previous_len: u64, next_seq: u64, state: Option<&State>, ou
     out.put_varint(state.buses.len() as u64);
     for (label, counts) in &state.buses {
         out.put_str(label);
-        for v in [counts.accepted, counts.duplicates, counts.matched, counts.unmatched, counts.bytes] {
+        for v in [
+            counts.accepted,
+            counts.duplicates,
+            counts.matched,
+            counts.unmatched,
+            counts.bytes,
+        ] {
             out.put_varint(v);
         }
     }
@@ -48,7 +54,11 @@ pub(crate) fn link(body: &[u8]) -> Result<Link, Undecodable> {
 }
 
 fn read_link(r: &mut Reader<'_>) -> Result<Link, Undecodable> {
-    Ok(Link { previous_len: r.varint()?, next_seq: r.varint()?, full: r.u8()? != 0 })
+    Ok(Link {
+        previous_len: r.varint()?,
+        next_seq: r.varint()?,
+        full: r.u8()? != 0,
+    })
 }
 
 /// Reads a full checkpoint. Everything that was in somebody's hands is ready again;
@@ -87,7 +97,10 @@ pub(crate) fn decode(body: &[u8], key: LogKey) -> Result<State, Undecodable> {
 /// Roughly how large a checkpoint of this state is, in bytes.
 pub(crate) fn estimate(state: &State) -> u64 {
     let routes = state.routes.iter().map(|r| {
-        let bits = [&r.fresh, &r.again, &r.keyed].into_iter().map(|b| b.len() / 8).sum::<u64>();
+        let bits = [&r.fresh, &r.again, &r.keyed]
+            .into_iter()
+            .map(|b| b.len() / 8)
+            .sum::<u64>();
         bits.min(r.pending * 2)
             + r.entries.len() as u64 * 24
             + r.dead.len() as u64 * 24
@@ -128,7 +141,11 @@ fn put_route(out: &mut Vec<u8>, route: &Route) {
     out.put_u8(
         flag(route.ordered, ORDERED) | flag(route.paused, PAUSED) | flag(route.retired, RETIRED),
     );
-    route.counts.to_array().into_iter().for_each(|v| out.put_varint(v));
+    route
+        .counts
+        .to_array()
+        .into_iter()
+        .for_each(|v| out.put_varint(v));
     put_bitmap(out, &route.fresh);
     put_bitmap(out, &route.again);
     out.put_varint(route.replays.len() as u64);
@@ -183,7 +200,11 @@ fn entry(r: &mut Reader<'_>) -> Result<(u64, Entry), Undecodable> {
         key: r.varint()?,
         at: match r.u8()? {
             0 => At::Ready,
-            _ => At::Delayed { due: 0, until: r.signed()?, wait: r.varint()? },
+            _ => At::Delayed {
+                due: 0,
+                until: r.signed()?,
+                wait: r.varint()?,
+            },
         },
     };
     Ok((seq, entry))
@@ -204,7 +225,10 @@ fn route(r: &mut Reader<'_>, id: RouteId) -> Result<Route, Undecodable> {
     route.again = bitmap(r)?;
     for _ in 0..r.len()? {
         let id = r.str()?.into();
-        route.replays.push(Replay { id, seen: bitmap(r)? });
+        route.replays.push(Replay {
+            id,
+            seen: bitmap(r)?,
+        });
     }
     for _ in 0..r.len()? {
         let (seq, entry) = entry(r)?;
@@ -234,11 +258,25 @@ fn lines(r: &mut Reader<'_>, route: &mut Route) -> Result<(), Undecodable> {
             seq => Some(seq),
         };
         let waiting = r.seqs()?;
-        route.keyed.extend(busy.into_iter().chain(waiting.iter().copied()));
+        route
+            .keyed
+            .extend(busy.into_iter().chain(waiting.iter().copied()));
         let head = route.keys.restore(key, busy, waiting);
-        route.follow(key, Change { up: head, down: None });
+        route.follow(
+            key,
+            Change {
+                up: head,
+                down: None,
+            },
+        );
         if let Some(seq) = busy
-            && !matches!(route.entries.get(&seq), Some(Entry { at: At::Delayed { .. }, .. }))
+            && !matches!(
+                route.entries.get(&seq),
+                Some(Entry {
+                    at: At::Delayed { .. },
+                    ..
+                })
+            )
         {
             let class = usize::from(route.replay_of(seq).is_some());
             route.heads[class].insert(seq, key);
@@ -262,9 +300,18 @@ fn place_entries(route: &mut Route) {
     }
     for seq in ready {
         let replayed = route.replay_of(seq).is_some();
-        if replayed { &mut route.again } else { &mut route.fresh }.insert(seq);
+        if replayed {
+            &mut route.again
+        } else {
+            &mut route.fresh
+        }
+        .insert(seq);
     }
-    let waiting = route.entries.values().filter(|e| e.key == 0 && e.at != At::Ready).count() as u64;
+    let waiting = route
+        .entries
+        .values()
+        .filter(|e| e.key == 0 && e.at != At::Ready)
+        .count() as u64;
     route.pending = route.fresh.len() + route.again.len() + route.keyed.len() + waiting;
 }
 

@@ -95,8 +95,14 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn take(&mut self, n: usize) -> Result<&'a [u8], Undecodable> {
-        let end = self.pos.checked_add(n).ok_or(Undecodable("a length within the record"))?;
-        let slice = self.data.get(self.pos..end).ok_or(Undecodable("more bytes"))?;
+        let end = self
+            .pos
+            .checked_add(n)
+            .ok_or(Undecodable("a length within the record"))?;
+        let slice = self
+            .data
+            .get(self.pos..end)
+            .ok_or(Undecodable("more bytes"))?;
         self.pos = end;
         Ok(slice)
     }

@@ -13,18 +13,22 @@ use super::error::BusError;
 use super::item::Item;
 use super::log::Appender;
 use super::options::BusOptions;
-use super::recover::Damage;
+use super::damage::Damage;
 use super::route::Now;
 use super::state::State;
 use super::table::Table;
-use super::types::{Accepted, Backlog, NewEvent, Pressure, RouteId, RouteInfo, RouteOptions, StoredEvent};
+use super::types::{
+    Accepted, Backlog, NewEvent, Pressure, RouteId, RouteInfo, RouteOptions, StoredEvent,
+};
 use crate::clock::SharedClock;
 use crate::storage::FileSystem;
 
 /// Takes a lock. A thread that panicked while holding it did so in a test or by a
 /// defect; what it guards is changed in steps that each leave it whole.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Decides, with the state as it is, which items to commit. Runs on the writer thread.
@@ -33,7 +37,10 @@ pub(crate) type Plan = Box<dyn FnOnce(&State) -> Result<Vec<Item>, BusError> + S
 /// What the writer is asked to commit.
 pub(crate) enum Work {
     /// Settlements (already validated) and new events.
-    Commit { items: Vec<Item>, events: Vec<NewEvent> },
+    Commit {
+        items: Vec<Item>,
+        events: Vec<NewEvent>,
+    },
     /// A commit of its own.
     Plan(Plan),
 }
@@ -81,7 +88,10 @@ const SLEW: i64 = 2_000;
 
 impl Steady {
     pub(crate) fn new(now: Now) -> Self {
-        Self { offset: now.wall.saturating_sub(now.mono as i64), doubted: None }
+        Self {
+            offset: now.wall.saturating_sub(now.mono as i64),
+            doubted: None,
+        }
     }
 
     /// The time to measure ages by; never later than the wall clock by more than drift.
@@ -137,7 +147,10 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn now(&self) -> Now {
         let mono = u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
-        Now { wall: self.clock.now_ms(), mono }
+        Now {
+            wall: self.clock.now_ms(),
+            mono,
+        }
     }
 
     /// The wall clock to measure ages by.
@@ -201,7 +214,9 @@ impl Core {
         } else {
             queue.urgent += 1;
         }
-        let wake = !request.relaxed || queue.relaxed >= self.options.relaxed_count || queue.requests.is_empty();
+        let wake = !request.relaxed
+            || queue.relaxed >= self.options.relaxed_count
+            || queue.requests.is_empty();
         queue.requests.push_back(request);
         drop(queue);
         if wake {
@@ -213,7 +228,12 @@ impl Core {
     /// Hands work to the writer and waits until it is durable.
     pub(crate) async fn commit(&self, work: Work, bytes: usize) -> Result<Vec<Accepted>, BusError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(Request { work, bytes, relaxed: false, reply: Some(reply) })?;
+        self.submit(Request {
+            work,
+            bytes,
+            relaxed: false,
+            reply: Some(reply),
+        })?;
         match answer.await {
             Ok(result) => result,
             Err(_) => Err(self.check_open().err().unwrap_or(BusError::Closed)),
@@ -238,9 +258,16 @@ impl Core {
 
     // ---- routes ----
 
-    pub(crate) async fn route(&self, name: &str, options: RouteOptions) -> Result<RouteId, BusError> {
+    pub(crate) async fn route(
+        &self,
+        name: &str,
+        options: RouteOptions,
+    ) -> Result<RouteId, BusError> {
         if name.is_empty() || name.len() > 1024 {
-            return Err(BusError::BadEvent(format!("a route's name has 1 to 1024 bytes, not {}", name.len())));
+            return Err(BusError::BadEvent(format!(
+                "a route's name has 1 to 1024 bytes, not {}",
+                name.len()
+            )));
         }
         let as_wanted = |state: &State| {
             let route = state.names.get(name).and_then(|&id| state.route(id))?;
@@ -254,7 +281,14 @@ impl Core {
         self.plan(move |state| {
             let next = RouteId(state.routes.len() as u32);
             let id = state.names.get(&name).copied().unwrap_or(next);
-            Ok((vec![Item::Route { id, name, ordered: options.ordered }], id))
+            Ok((
+                vec![Item::Route {
+                    id,
+                    name,
+                    ordered: options.ordered,
+                }],
+                id,
+            ))
         })
         .await
     }
@@ -293,7 +327,9 @@ impl Core {
             let route = found.ok_or_else(|| BusError::UnknownRouteName(name.clone()))?;
             let (id, pending) = (route.id, route.pending);
             let fate = match backlog {
-                Backlog::Refuse if pending > 0 => return Err(BusError::HasBacklog { name, pending }),
+                Backlog::Refuse if pending > 0 => {
+                    return Err(BusError::HasBacklog { name, pending });
+                }
                 Backlog::Refuse => super::item::Fate::Empty,
                 Backlog::Purge { why } => super::item::Fate::Purged(why),
                 Backlog::MoveTo(to) => {
@@ -317,11 +353,17 @@ impl Core {
 
     pub(crate) fn pressure(&self) -> Pressure {
         if let Err(e) = self.check_open() {
-            return Pressure::Refuse { reason: e.to_string(), retry_after: Duration::from_secs(60) };
+            return Pressure::Refuse {
+                reason: e.to_string(),
+                retry_after: Duration::from_secs(60),
+            };
         }
         let options = &self.options;
         let (log, free) = (self.disk_bytes(), self.free.load(Ordering::Relaxed));
-        let refuse = |reason, secs| Pressure::Refuse { reason, retry_after: Duration::from_secs(secs) };
+        let refuse = |reason, secs| Pressure::Refuse {
+            reason,
+            retry_after: Duration::from_secs(secs),
+        };
         if options.disk_refuse.is_some_and(|mark| log >= mark) {
             return refuse(format!("the log holds {log} bytes, its quota"), 30);
         }
@@ -333,10 +375,14 @@ impl Core {
             return refuse(format!("{waiting} bytes wait to be written"), 1);
         }
         if options.disk_warn.is_some_and(|mark| log >= mark) {
-            return Pressure::Warn { reason: format!("the log holds {log} bytes") };
+            return Pressure::Warn {
+                reason: format!("the log holds {log} bytes"),
+            };
         }
         if free < options.free_warn {
-            return Pressure::Warn { reason: format!("{free} bytes are free on the disk") };
+            return Pressure::Warn {
+                reason: format!("{free} bytes are free on the disk"),
+            };
         }
         Pressure::Ok
     }
@@ -348,7 +394,9 @@ pub(crate) fn relaxed_weight(request: &Request) -> usize {
         Work::Commit { items, .. } => items
             .iter()
             .map(|i| match i {
-                Item::Delivered { seqs, .. } | Item::Released { seqs, .. } | Item::Expired { seqs, .. } => seqs.len(),
+                Item::Delivered { seqs, .. }
+                | Item::Released { seqs, .. }
+                | Item::Expired { seqs, .. } => seqs.len(),
                 _ => 1,
             })
             .sum(),

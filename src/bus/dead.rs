@@ -25,12 +25,19 @@ const DEFAULT_PAGE: usize = 100;
 
 impl Core {
     pub(crate) fn dead(&self, filter: &DeadFilter) -> Result<DeadPage, BusError> {
-        let limit = if filter.limit == 0 { DEFAULT_PAGE } else { filter.limit };
+        let limit = if filter.limit == 0 {
+            DEFAULT_PAGE
+        } else {
+            filter.limit
+        };
         let mut found = self.dead_refs(filter, limit + 1);
         let more = found.len() > limit;
         found.truncate(limit);
         let next = more.then(|| found.last().map(|f| (f.0, f.1))).flatten();
-        let mut page = DeadPage { letters: Vec::with_capacity(found.len()), next };
+        let mut page = DeadPage {
+            letters: Vec::with_capacity(found.len()),
+            next,
+        };
         for (route, seq, letter) in found {
             page.letters.push(self.letter(route, seq, letter)?);
         }
@@ -67,7 +74,11 @@ impl Core {
         let letter = {
             let state = lock(&self.state);
             let found = state.route(route).ok_or(BusError::UnknownRoute(route))?;
-            found.dead.get(&seq).copied().ok_or(BusError::NoDeadLetter { route, seq })?
+            found
+                .dead
+                .get(&seq)
+                .copied()
+                .ok_or(BusError::NoDeadLetter { route, seq })?
         };
         self.letter(route, seq, letter)
     }
@@ -112,16 +123,34 @@ impl Core {
             if target.retired {
                 return Err(BusError::RetiredRoute(target.name.clone()));
             }
-            let goes = |seq: &u64| from.dead.contains_key(seq) && (to == route || state.can_take(to, *seq));
+            let goes = |seq: &u64| {
+                from.dead.contains_key(seq) && (to == route || state.can_take(to, *seq))
+            };
             let (go, skipped): (Vec<u64>, Vec<u64>) = seqs.iter().partition(|s| goes(s));
-            let answer = Redriven { redriven: go.len() as u64, skipped };
-            let items = if go.is_empty() { Vec::new() } else { vec![Item::Redriven { from: route, to, seqs: go }] };
+            let answer = Redriven {
+                redriven: go.len() as u64,
+                skipped,
+            };
+            let items = if go.is_empty() {
+                Vec::new()
+            } else {
+                vec![Item::Redriven {
+                    from: route,
+                    to,
+                    seqs: go,
+                }]
+            };
             Ok((items, answer))
         })
         .await
     }
 
-    pub(crate) async fn purge(&self, route: RouteId, seqs: &[u64], why: &str) -> Result<u64, BusError> {
+    pub(crate) async fn purge(
+        &self,
+        route: RouteId,
+        seqs: &[u64],
+        why: &str,
+    ) -> Result<u64, BusError> {
         let why = why.to_owned();
         let mut seqs = seqs.to_vec();
         seqs.sort_unstable();
@@ -130,7 +159,11 @@ impl Core {
             let from = state.route(route).ok_or(BusError::UnknownRoute(route))?;
             seqs.retain(|seq| from.dead.contains_key(seq));
             let count = seqs.len() as u64;
-            let items = if count == 0 { Vec::new() } else { vec![Item::Purged { route, seqs, why }] };
+            let items = if count == 0 {
+                Vec::new()
+            } else {
+                vec![Item::Purged { route, seqs, why }]
+            };
             Ok((items, count))
         })
         .await
@@ -138,15 +171,25 @@ impl Core {
 
     pub(crate) fn expiring(&self, within: Duration) -> Vec<Expiring> {
         let keep = super::settle::millis(self.options.dead_letter_retention) as i64;
-        let horizon = self.steady_ms().saturating_add(super::settle::millis(within) as i64);
+        let horizon = self
+            .steady_ms()
+            .saturating_add(super::settle::millis(within) as i64);
         let state = lock(&self.state);
         let mut expiring = Vec::new();
         for route in &state.routes {
-            let ends = route.dead.values().map(|d| d.dead_at_ms.saturating_add(keep));
+            let ends = route
+                .dead
+                .values()
+                .map(|d| d.dead_at_ms.saturating_add(keep));
             let soon: Vec<i64> = ends.filter(|&end| end <= horizon).collect();
             if let Some(&first_at_ms) = soon.iter().min() {
                 let count = soon.len() as u64;
-                expiring.push(Expiring { route: route.id, name: route.name.clone(), count, first_at_ms });
+                expiring.push(Expiring {
+                    route: route.id,
+                    name: route.name.clone(),
+                    count,
+                    first_at_ms,
+                });
             }
         }
         expiring

@@ -20,7 +20,11 @@ pub(crate) struct Dedupe {
 
 impl Dedupe {
     pub(crate) fn new() -> Self {
-        Self { shards: vec![HashMap::default(); SHARDS], floor: 0, next_clean: 0 }
+        Self {
+            shards: vec![HashMap::default(); SHARDS],
+            floor: 0,
+            next_clean: 0,
+        }
     }
 
     fn shard(&mut self, hash: u64) -> &mut HashMap<u64, u64, BuildSpread> {
@@ -29,7 +33,9 @@ impl Dedupe {
 
     /// The event that had this hash, if it may still be within a window.
     pub(crate) fn get(&self, hash: u64) -> Option<u64> {
-        let seq = self.shards[(hash >> 56) as usize % SHARDS].get(&hash).copied();
+        let seq = self.shards[(hash >> 56) as usize % SHARDS]
+            .get(&hash)
+            .copied();
         seq.filter(|&s| s >= self.floor)
     }
 

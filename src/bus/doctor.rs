@@ -6,8 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::BusError;
-use super::recover::{self, Damage, DamageKind};
 use super::record::{self, Items, Kind};
+use super::damage::{Damage, DamageKind};
+use super::files;
+use super::rebuild;
+
 use super::segment::{self, BadHeader, Header};
 use crate::storage::{self, FileSystem, LockError, Mode};
 
@@ -54,14 +57,29 @@ impl DoctorReport {
 /// reported at every start; no sound byte is ever removed.
 ///
 /// Fails with [`BusError::InUse`] while a process has the log open.
-pub fn doctor(dir: &Path, fs: &Arc<dyn FileSystem>, repair: bool) -> Result<DoctorReport, BusError> {
+pub fn doctor(
+    dir: &Path,
+    fs: &Arc<dyn FileSystem>,
+    repair: bool,
+) -> Result<DoctorReport, BusError> {
     let entries = fs.list(dir).map_err(|e| BusError::io("list", dir, &e))?;
     let _lock = fs.lock(&dir.join("LOCK")).map_err(|e| match e {
-        LockError::Held(pid) => BusError::InUse { path: dir.to_owned(), pid },
+        LockError::Held(pid) => BusError::InUse {
+            path: dir.to_owned(),
+            pid,
+        },
         LockError::Io(e) => BusError::io("lock", dir.join("LOCK"), &e),
     })?;
-    let ids: Vec<u32> = entries.iter().filter_map(|e| segment::id_of(&e.name, "seg")).collect();
-    let mut doctor = Doctor { dir, fs, repair, report: DoctorReport::default() };
+    let ids: Vec<u32> = entries
+        .iter()
+        .filter_map(|e| segment::id_of(&e.name, "seg"))
+        .collect();
+    let mut doctor = Doctor {
+        dir,
+        fs,
+        repair,
+        report: DoctorReport::default(),
+    };
     let Some(key) = doctor.find_key(&ids)? else {
         return Ok(doctor.report);
     };
@@ -69,7 +87,7 @@ pub fn doctor(dir: &Path, fs: &Arc<dyn FileSystem>, repair: bool) -> Result<Doct
     for (i, &id) in ids.iter().enumerate() {
         expected = doctor.segment(id, key, i + 1 == ids.len(), expected)?;
     }
-    let dropped = recover::read_dropped(&**fs, dir);
+    let dropped = files::read_dropped(&**fs, dir);
     for pair in ids.windows(2) {
         for id in (pair[0] + 1..pair[1]).filter(|id| !dropped.contains(id)) {
             let damage = Damage::new(DamageKind::Missing, id, 0, 0, "the segment is missing");
@@ -91,15 +109,26 @@ impl Doctor<'_> {
         let mut key = None;
         for &id in ids {
             let path = segment::path(self.dir, id);
-            let data = storage::read_all(&**self.fs, &path).map_err(|e| BusError::io("read", path.clone(), &e))?;
+            let data = storage::read_all(&**self.fs, &path)
+                .map_err(|e| BusError::io("read", path.clone(), &e))?;
             match Header::decode(&data) {
                 Ok(header) if header.id == id => key = key.or(Some(header.key)),
                 Err(BadHeader::Newer(found)) => {
-                    return Err(BusError::Format { path, found, known: segment::FORMAT });
+                    return Err(BusError::Format {
+                        path,
+                        found,
+                        known: segment::FORMAT,
+                    });
                 }
                 _ => {
                     let note = "the segment's header is damaged";
-                    self.report.damage.push(Damage::new(DamageKind::Header, id, 0, segment::HEADER as u64, note));
+                    self.report.damage.push(Damage::new(
+                        DamageKind::Header,
+                        id,
+                        0,
+                        segment::HEADER as u64,
+                        note,
+                    ));
                 }
             }
         }
@@ -116,16 +145,22 @@ impl Doctor<'_> {
         expected: Option<u64>,
     ) -> Result<Option<u64>, BusError> {
         let path = segment::path(self.dir, id);
-        let data = storage::read_all(&**self.fs, &path).map_err(|e| BusError::io("read", path.clone(), &e))?;
+        let data = storage::read_all(&**self.fs, &path)
+            .map_err(|e| BusError::io("read", path.clone(), &e))?;
         let data = Bytes::from(data);
         let walk = record::walk(&data, segment::salt(key, id), segment::HEADER);
-        let index = recover::index_from(&data, id, key, &walk);
+        let index = rebuild::index_from(&data, id, key, &walk);
         let mut report = SegmentReport {
             id,
             bytes: data.len() as u64,
             records: walk.records.len() as u64,
             events: index.own.len() as u64,
-            seqs: index.own.seqs.first().copied().zip(index.own.seqs.last().copied()),
+            seqs: index
+                .own
+                .seqs
+                .first()
+                .copied()
+                .zip(index.own.seqs.last().copied()),
             index_sound: false,
         };
         self.undecodable(&data, id, &walk);
@@ -141,11 +176,15 @@ impl Doctor<'_> {
         if !last {
             let saved = storage::read_all(&**self.fs, &segment::index_path(self.dir, id)).ok();
             let saved = saved.and_then(|d| super::index::Index::decode(&d).ok());
-            report.index_sound = saved.is_some_and(|s| s.own == index.own && s.moved == index.moved);
+            report.index_sound =
+                saved.is_some_and(|s| s.own == index.own && s.moved == index.moved);
             if !report.index_sound && self.repair {
-                let written = recover::save_index(&**self.fs, self.dir, &index);
-                written.map_err(|e| BusError::io("write", segment::index_path(self.dir, id), &e))?;
-                self.report.repaired.push(format!("segment {id}: the side index was built again"));
+                let written = files::save_index(&**self.fs, self.dir, &index);
+                written
+                    .map_err(|e| BusError::io("write", segment::index_path(self.dir, id), &e))?;
+                self.report
+                    .repaired
+                    .push(format!("segment {id}: the side index was built again"));
             }
         }
         let next = index.meta.next_seq;
@@ -161,14 +200,20 @@ impl Doctor<'_> {
             };
             if !sound {
                 let note = "a record passes its checksum and does not decode";
-                let damage = Damage::new(DamageKind::Hole, id, found.offset as u64, found.end as u64, note);
+                let damage = Damage::new(
+                    DamageKind::Hole,
+                    id,
+                    found.offset as u64,
+                    found.end as u64,
+                    note,
+                );
                 self.report.damage.push(damage);
             }
         }
     }
 
     fn holes(&mut self, id: u32, walk: &record::Walk) -> Result<(), BusError> {
-        let known = recover::read_holes(&**self.fs, self.dir, id);
+        let known = files::read_holes(&**self.fs, self.dir, id);
         let mut new = Vec::new();
         for hole in &walk.holes {
             let range = (hole.from as u64, hole.to as u64);
@@ -179,23 +224,39 @@ impl Doctor<'_> {
                 (DamageKind::Hole, "records that were durable are damaged")
             } else {
                 new.push(range);
-                (DamageKind::Gap, "unsynced writes of a crash arrived out of order")
+                (
+                    DamageKind::Gap,
+                    "unsynced writes of a crash arrived out of order",
+                )
             };
-            self.report.damage.push(Damage::new(kind, id, range.0, range.1, note));
+            self.report
+                .damage
+                .push(Damage::new(kind, id, range.0, range.1, note));
         }
         if self.repair && !new.is_empty() {
-            let written = recover::add_holes(&**self.fs, self.dir, id, &new);
+            let written = files::add_holes(&**self.fs, self.dir, id, &new);
             written.map_err(|e| BusError::io("write", segment::holes_path(self.dir, id), &e))?;
-            self.report.repaired.push(format!("segment {id}: {} holes written down as known", new.len()));
+            self.report.repaired.push(format!(
+                "segment {id}: {} holes written down as known",
+                new.len()
+            ));
         }
         Ok(())
     }
 
-    fn tail(&mut self, id: u32, last: bool, walk: &record::Walk, path: &Path) -> Result<(), BusError> {
+    fn tail(
+        &mut self,
+        id: u32,
+        last: bool,
+        walk: &record::Walk,
+        path: &Path,
+    ) -> Result<(), BusError> {
         let (from, to) = (walk.sound as u64, (walk.sound + walk.tail) as u64);
         if !last {
             let note = "a closed segment ends in bytes that are no record";
-            self.report.damage.push(Damage::new(DamageKind::Truncated, id, from, to, note));
+            self.report
+                .damage
+                .push(Damage::new(DamageKind::Truncated, id, from, to, note));
             return Ok(());
         }
         self.report.torn_bytes = walk.tail as u64;
@@ -204,7 +265,10 @@ impl Doctor<'_> {
             let file = self.fs.open(path, Mode::Write).map_err(failed("open"))?;
             file.truncate(from).map_err(failed("truncate"))?;
             file.sync_data().map_err(failed("sync"))?;
-            self.report.repaired.push(format!("segment {id}: {} bytes of an unfinished write cut off", walk.tail));
+            self.report.repaired.push(format!(
+                "segment {id}: {} bytes of an unfinished write cut off",
+                walk.tail
+            ));
         }
         Ok(())
     }

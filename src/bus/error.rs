@@ -126,7 +126,10 @@ impl BusError {
         match self {
             Self::Refused { .. } => true,
             Self::Io { kind, .. } => {
-                matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+                matches!(
+                    kind,
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                )
             }
             _ => false,
         }

@@ -10,7 +10,8 @@ use super::cache::Cache;
 use super::core::{Core, Life, Queue, Steady, lock};
 use super::error::BusError;
 use super::options::BusOptions;
-use super::recover::{self, RecoveryReport};
+use super::damage::RecoveryReport;
+use super::recover;
 use super::route::Now;
 use super::{retention, writer};
 use crate::clock::SharedClock;
@@ -39,10 +40,14 @@ impl Handle {
         clock: SharedClock,
     ) -> Result<(Self, RecoveryReport), BusError> {
         let started = clock.monotonic();
-        fs.create_dir_all(&options.dir).map_err(|e| BusError::io("create", &options.dir, &e))?;
+        fs.create_dir_all(&options.dir)
+            .map_err(|e| BusError::io("create", &options.dir, &e))?;
         let lock = take_lock(&options, &*fs)?;
         let mono = u64::try_from(clock.monotonic().as_millis()).unwrap_or(u64::MAX);
-        let now = Now { wall: clock.now_ms(), mono };
+        let now = Now {
+            wall: clock.now_ms(),
+            mono,
+        };
         let recovered = recover::open(&options, &fs, &clock, now)?;
         let mut report = recovered.report;
         report.took = clock.monotonic().saturating_sub(started);
@@ -50,7 +55,10 @@ impl Handle {
             tracing::error!(%damage, "damage in the log");
         }
         if report.torn_bytes > 0 {
-            tracing::warn!(bytes = report.torn_bytes, "an unfinished write was cut off the log");
+            tracing::warn!(
+                bytes = report.torn_bytes,
+                "an unfinished write was cut off the log"
+            );
         }
         let mut state = recovered.state;
         // Receipts of an earlier process must not fit: the high bits are this one's.
@@ -78,7 +86,13 @@ impl Handle {
             maintaining: Mutex::new(()),
         });
         let threads = start(&core, lock)?;
-        Ok((Self { core, threads: Mutex::new(threads) }, report))
+        Ok((
+            Self {
+                core,
+                threads: Mutex::new(threads),
+            },
+            report,
+        ))
     }
 
     pub(crate) fn core(&self) -> &Core {
@@ -113,7 +127,10 @@ impl Handle {
         self.core.maintenance_signal.notify_all();
         lock(&self.core.state).wake_all();
         let mut threads = lock(&self.threads);
-        for thread in [threads.writer.take(), threads.maintenance.take()].into_iter().flatten() {
+        for thread in [threads.writer.take(), threads.maintenance.take()]
+            .into_iter()
+            .flatten()
+        {
             if thread.join().is_err() {
                 tracing::error!("a thread of the bus ended by a panic");
             }
@@ -132,8 +149,15 @@ fn take_lock(options: &BusOptions, fs: &dyn FileSystem) -> Result<Box<dyn Lock>,
     let path = options.dir.join("LOCK");
     fs.lock(&path).map_err(|e| match e {
         LockError::Held(pid) => {
-            let pid = if pid.is_empty() { "unknown".to_owned() } else { pid };
-            BusError::InUse { path: options.dir.clone(), pid }
+            let pid = if pid.is_empty() {
+                "unknown".to_owned()
+            } else {
+                pid
+            };
+            BusError::InUse {
+                path: options.dir.clone(),
+                pid,
+            }
         }
         LockError::Io(e) => BusError::io("lock", path, &e),
     })
@@ -144,9 +168,16 @@ fn start(core: &Arc<Core>, lock: Box<dyn Lock>) -> Result<Threads, BusError> {
         let core = core.clone();
         let failed = |e: std::io::Error| BusError::io("start a thread for", &core.options.dir, &e);
         let core = core.clone();
-        std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&core)).map_err(failed)
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || run(&core))
+            .map_err(failed)
     };
-    let mut threads = Threads { writer: Some(spawn("bus-writer", writer::run)?), maintenance: None, lock: Some(lock) };
+    let mut threads = Threads {
+        writer: Some(spawn("bus-writer", writer::run)?),
+        maintenance: None,
+        lock: Some(lock),
+    };
     if !core.options.maintain_every.is_zero() {
         threads.maintenance = Some(spawn("bus-maintain", retention::run)?);
     }
@@ -166,7 +197,11 @@ impl Core {
         sync(&appender)?;
         let mut mark = Vec::new();
         super::record::begin(super::record::Kind::Commit, &mut mark);
-        let head = super::record::CommitHead { next_seq, time_ms: self.clock.now_ms(), synced: appender.len };
+        let head = super::record::CommitHead {
+            next_seq,
+            time_ms: self.clock.now_ms(),
+            synced: appender.len,
+        };
         head.encode(&mut mark);
         match appender.append(&mut mark) {
             Ok(_) => sync(&appender),

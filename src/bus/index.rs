@@ -81,8 +81,10 @@ impl Rows {
         self.seqs.push(event.seq);
         self.offsets.push(offset);
         self.ids.push(id_hash(key, &event.bus, &event.id));
-        self.causes.push(event.cause.as_deref().map_or(0, |c| short_hash(key, c)));
-        self.roots.push(event.root_id.as_deref().map_or(0, |c| short_hash(key, c)));
+        self.causes
+            .push(event.cause.as_deref().map_or(0, |c| short_hash(key, c)));
+        self.roots
+            .push(event.root_id.as_deref().map_or(0, |c| short_hash(key, c)));
     }
 
     pub(crate) fn find(&self, seq: u64) -> Option<u32> {
@@ -122,7 +124,10 @@ impl Rows {
         if n > r.remaining() {
             return Err(Undecodable("a length within the index"));
         }
-        let mut rows = Self { seqs: Vec::with_capacity(n), ..Self::default() };
+        let mut rows = Self {
+            seqs: Vec::with_capacity(n),
+            ..Self::default()
+        };
         let mut last = 0_u64;
         for _ in 0..n {
             last = last.wrapping_add(r.varint()?);
@@ -133,7 +138,11 @@ impl Rows {
         let word = |c: &[u8]| u64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]);
         rows.ids = raw.chunks_exact(8).map(word).collect();
         for column in [&mut rows.causes, &mut rows.roots] {
-            *column = if r.u8()? == 0 { vec![0; n] } else { column32(r, n)? };
+            *column = if r.u8()? == 0 {
+                vec![0; n]
+            } else {
+                column32(r, n)?
+            };
         }
         Ok(rows)
     }
@@ -141,7 +150,10 @@ impl Rows {
 
 fn column32(r: &mut Reader<'_>, n: usize) -> Result<Vec<u32>, Undecodable> {
     let raw = r.take(n.saturating_mul(4))?;
-    Ok(raw.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect())
+    Ok(raw
+        .chunks_exact(4)
+        .map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]))
+        .collect())
 }
 
 impl Index {
@@ -156,7 +168,12 @@ impl Index {
             labels: BTreeMap::new(),
             moved: RoaringTreemap::new(),
         };
-        Self { meta, own: Rows::default(), moved: Rows::default(), touched: Touched::new() }
+        Self {
+            meta,
+            own: Rows::default(),
+            moved: Rows::default(),
+            touched: Touched::new(),
+        }
     }
 
     /// Notes an item that stands at `offset` in the segment.
@@ -177,7 +194,9 @@ impl Index {
             }
             Item::Retry(retry) => self.touch(retry.route, &[retry.seq]),
             Item::Dead(dead) => self.touch(dead.route, &[dead.seq]),
-            Item::Replayed { route, deliveries, .. } => {
+            Item::Replayed {
+                route, deliveries, ..
+            } => {
                 let seqs: Vec<u64> = deliveries.iter().map(|d| d.0).collect();
                 self.touch(*route, &seqs);
             }
@@ -201,22 +220,35 @@ impl Index {
         self.meta.newest_ms = self.meta.newest_ms.max(event.accepted_ms);
         let stat = match self.meta.labels.get_mut(&event.bus) {
             Some(stat) => stat,
-            None => self.meta.labels.entry(event.bus.clone()).or_insert(LabelStat {
-                count: 0,
-                newest_ms: i64::MIN,
-            }),
+            None => self
+                .meta
+                .labels
+                .entry(event.bus.clone())
+                .or_insert(LabelStat {
+                    count: 0,
+                    newest_ms: i64::MIN,
+                }),
         };
         stat.count += 1;
         stat.newest_ms = stat.newest_ms.max(event.accepted_ms);
     }
 
     fn touch(&mut self, route: RouteId, seqs: &[u64]) {
-        self.touched.entry(route).or_default().extend(seqs.iter().copied());
+        self.touched
+            .entry(route)
+            .or_default()
+            .extend(seqs.iter().copied());
     }
 
     /// Where an event stands in the segment.
     pub(crate) fn find(&self, seq: u64) -> Option<u32> {
-        self.own.find(seq).or_else(|| self.moved.seqs.binary_search(&seq).ok().map(|i| self.moved.offsets[i]))
+        self.own.find(seq).or_else(|| {
+            self.moved
+                .seqs
+                .binary_search(&seq)
+                .ok()
+                .map(|i| self.moved.offsets[i])
+        })
     }
 
     /// Roughly what it takes in memory, in bytes.
@@ -252,7 +284,8 @@ impl Index {
         let meta = Meta::decode_file(data)?;
         let start = HEAD + len;
         let rest = data.get(start..).ok_or(Undecodable("the columns"))?;
-        let (rest, crc) = rest.split_at(rest.len().checked_sub(4).ok_or(Undecodable("a checksum"))?);
+        let (rest, crc) =
+            rest.split_at(rest.len().checked_sub(4).ok_or(Undecodable("a checksum"))?);
         if crc32c::crc32c(rest).to_le_bytes() != *crc {
             return Err(Undecodable("a matching checksum"));
         }
@@ -263,7 +296,12 @@ impl Index {
             let route = RouteId(r.varint_u32()?);
             touched.insert(route, bitmap(&mut r)?);
         }
-        Ok(Self { meta, own, moved, touched })
+        Ok(Self {
+            meta,
+            own,
+            moved,
+            touched,
+        })
     }
 }
 
@@ -305,7 +343,9 @@ impl Meta {
     /// Reads the meta part from the beginning of an index file.
     pub(crate) fn decode_file(data: &[u8]) -> Result<Self, Undecodable> {
         let (len, crc) = head(data)?;
-        let raw = data.get(HEAD..HEAD.saturating_add(len)).ok_or(Undecodable("the meta part"))?;
+        let raw = data
+            .get(HEAD..HEAD.saturating_add(len))
+            .ok_or(Undecodable("the meta part"))?;
         if crc32c::crc32c(raw) != crc {
             return Err(Undecodable("a matching checksum"));
         }
@@ -342,7 +382,13 @@ impl Meta {
         };
         for _ in 0..r.len()? {
             let label = r.str()?.into();
-            meta.labels.insert(label, LabelStat { count: r.varint()?, newest_ms: r.signed()? });
+            meta.labels.insert(
+                label,
+                LabelStat {
+                    count: r.varint()?,
+                    newest_ms: r.signed()?,
+                },
+            );
         }
         meta.moved = bitmap(&mut r)?;
         Ok(meta)

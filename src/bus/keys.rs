@@ -39,8 +39,14 @@ pub(crate) struct Keys {
 impl Line {
     fn open(self) -> Many {
         match self {
-            Self::Waiting(seq) => Many { busy: None, waiting: VecDeque::from([seq]) },
-            Self::Busy(seq) => Many { busy: Some(seq), waiting: VecDeque::new() },
+            Self::Waiting(seq) => Many {
+                busy: None,
+                waiting: VecDeque::from([seq]),
+            },
+            Self::Busy(seq) => Many {
+                busy: Some(seq),
+                waiting: VecDeque::new(),
+            },
             Self::Many(many) => *many,
         }
     }
@@ -83,7 +89,10 @@ impl Keys {
     pub(crate) fn push(&mut self, key: u64, seq: u64) -> Change {
         if !self.lines.contains_key(&key) {
             self.lines.insert(key, Line::Waiting(seq));
-            return Change { up: Some(seq), down: None };
+            return Change {
+                up: Some(seq),
+                down: None,
+            };
         }
         self.change(key, |many| {
             let head = many.waiting.front().copied();
@@ -92,7 +101,10 @@ impl Keys {
                 many.waiting.insert(at, seq);
             }
             if at == 0 && many.busy.is_none() {
-                Change { up: Some(seq), down: head }
+                Change {
+                    up: Some(seq),
+                    down: head,
+                }
             } else {
                 Change::default()
             }
@@ -130,20 +142,28 @@ impl Keys {
             let was_head = many.waiting.front() == Some(&seq);
             if many.busy == Some(seq) {
                 many.busy = None;
-                Change { up: many.waiting.front().copied(), down: None }
+                Change {
+                    up: many.waiting.front().copied(),
+                    down: None,
+                }
             } else {
                 many.waiting.retain(|&s| s != seq);
                 let up = (was_head && many.busy.is_none())
                     .then(|| many.waiting.front().copied())
                     .flatten();
-                Change { up, down: was_head.then_some(seq) }
+                Change {
+                    up,
+                    down: was_head.then_some(seq),
+                }
             }
         })
     }
 
     /// The key of a delivery, found the slow way.
     pub(crate) fn key_of(&self, seq: u64) -> Option<u64> {
-        self.iter().find(|(_, busy, waiting)| *busy == Some(seq) || waiting.contains(&seq)).map(|l| l.0)
+        self.iter()
+            .find(|(_, busy, waiting)| *busy == Some(seq) || waiting.contains(&seq))
+            .map(|l| l.0)
     }
 
     /// Every line: key, the one in flight, those that wait.
@@ -160,9 +180,21 @@ impl Keys {
     }
 
     /// Puts a line back as it was saved; returns what may go now.
-    pub(crate) fn restore(&mut self, key: u64, busy: Option<u64>, waiting: Vec<u64>) -> Option<u64> {
-        let many = Many { busy, waiting: waiting.into() };
-        let head = many.busy.is_none().then(|| many.waiting.front().copied()).flatten();
+    pub(crate) fn restore(
+        &mut self,
+        key: u64,
+        busy: Option<u64>,
+        waiting: Vec<u64>,
+    ) -> Option<u64> {
+        let many = Many {
+            busy,
+            waiting: waiting.into(),
+        };
+        let head = many
+            .busy
+            .is_none()
+            .then(|| many.waiting.front().copied())
+            .flatten();
         self.put(key, many);
         head
     }
@@ -175,14 +207,32 @@ mod tests {
     #[test]
     fn one_goes_and_the_others_wait_in_order() {
         let mut keys = Keys::default();
-        assert_eq!(keys.push(9, 5), Change { up: Some(5), down: None });
+        assert_eq!(
+            keys.push(9, 5),
+            Change {
+                up: Some(5),
+                down: None
+            }
+        );
         assert_eq!(keys.push(9, 7), Change::default());
         keys.start(9, 5);
         assert!(keys.is_busy(9, 5));
         assert_eq!(keys.push(9, 6), Change::default());
-        assert_eq!(keys.finish(9, 5), Change { up: Some(6), down: None });
+        assert_eq!(
+            keys.finish(9, 5),
+            Change {
+                up: Some(6),
+                down: None
+            }
+        );
         keys.start(9, 6);
-        assert_eq!(keys.finish(9, 6), Change { up: Some(7), down: None });
+        assert_eq!(
+            keys.finish(9, 6),
+            Change {
+                up: Some(7),
+                down: None
+            }
+        );
         keys.start(9, 7);
         assert_eq!(keys.finish(9, 7), Change::default());
         assert_eq!(keys.len(), 0);
@@ -192,10 +242,22 @@ mod tests {
     fn an_older_one_takes_the_head_unless_one_is_in_flight() {
         let mut keys = Keys::default();
         keys.push(1, 10);
-        assert_eq!(keys.push(1, 3), Change { up: Some(3), down: Some(10) });
+        assert_eq!(
+            keys.push(1, 3),
+            Change {
+                up: Some(3),
+                down: Some(10)
+            }
+        );
         keys.start(1, 3);
         assert_eq!(keys.push(1, 2), Change::default());
-        assert_eq!(keys.finish(1, 3), Change { up: Some(2), down: None });
+        assert_eq!(
+            keys.finish(1, 3),
+            Change {
+                up: Some(2),
+                down: None
+            }
+        );
     }
 
     #[test]
@@ -203,8 +265,20 @@ mod tests {
         let mut keys = Keys::default();
         keys.push(1, 1);
         keys.push(1, 2);
-        assert_eq!(keys.finish(1, 1), Change { up: Some(2), down: Some(1) });
-        assert_eq!(keys.finish(1, 2), Change { up: None, down: Some(2) });
+        assert_eq!(
+            keys.finish(1, 1),
+            Change {
+                up: Some(2),
+                down: Some(1)
+            }
+        );
+        assert_eq!(
+            keys.finish(1, 2),
+            Change {
+                up: None,
+                down: Some(2)
+            }
+        );
         assert_eq!(keys.len(), 0);
     }
 }

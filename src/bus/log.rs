@@ -22,6 +22,8 @@ pub(crate) struct Appender {
     pub len: u64,
     /// All before this offset is durable.
     pub synced: u64,
+    /// The two newest segments that begin with the whole state, older first; 0 for none.
+    pub checkpoints: [u32; 2],
     /// Bytes written since the last full checkpoint began.
     pub since_checkpoint: u64,
     /// All bytes ever written through this appender.
@@ -47,7 +49,19 @@ impl Appender {
         len: u64,
     ) -> Self {
         let salt = segment::salt(key, id);
-        Self { fs, dir, key, id, salt, file, len, synced: len, since_checkpoint: len, written: 0 }
+        Self {
+            fs,
+            dir,
+            key,
+            id,
+            salt,
+            file,
+            len,
+            synced: len,
+            checkpoints: [0, 0],
+            since_checkpoint: len,
+            written: 0,
+        }
     }
 
     /// Path of the active segment.
@@ -78,7 +92,10 @@ impl Appender {
 
     fn after_failed_write(&self, offset: u64, error: &io::Error) -> WriteFailure {
         let failed = BusError::io("write", self.path(), error);
-        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let full = matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        );
         // A full disk refuses before it takes; cutting off what it took of this record
         // leaves the log as it was. After anything else the end is not known.
         if full && self.file.truncate(offset).is_ok() {
@@ -99,14 +116,21 @@ impl Appender {
     ) -> Result<(Arc<dyn File>, u64), WriteFailure> {
         let id = self.id + 1;
         let path = segment::path(&self.dir, id);
-        let header = segment::Header { id, key: self.key, created_ms: now_ms };
+        let header = segment::Header {
+            id,
+            key: self.key,
+            created_ms: now_ms,
+        };
         let salt = header.salt();
         record::finish(first, salt, segment::HEADER as u64);
         let mut head = header.encode().to_vec();
         head.extend_from_slice(first);
         let file = self.create(&path, &head).map_err(|(action, e)| {
             let failed = BusError::io(action, path.clone(), &e);
-            let full = matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            let full = matches!(
+                e.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            );
             if full && self.fs.remove(&path).is_ok() {
                 WriteFailure::Full(failed)
             } else {
@@ -119,12 +143,26 @@ impl Appender {
         self.len = head.len() as u64;
         self.written += self.len;
         self.synced = 0;
-        self.since_checkpoint = if full { 0 } else { self.since_checkpoint + self.len };
+        if full {
+            self.checkpoints = [self.checkpoints[1], id];
+        }
+        self.since_checkpoint = if full {
+            0
+        } else {
+            self.since_checkpoint + self.len
+        };
         Ok(old)
     }
 
-    fn create(&self, path: &std::path::Path, head: &[u8]) -> Result<Arc<dyn File>, (&'static str, io::Error)> {
-        let file = self.fs.open(path, Mode::Truncate).map_err(|e| ("create", e))?;
+    fn create(
+        &self,
+        path: &std::path::Path,
+        head: &[u8],
+    ) -> Result<Arc<dyn File>, (&'static str, io::Error)> {
+        let file = self
+            .fs
+            .open(path, Mode::Truncate)
+            .map_err(|e| ("create", e))?;
         file.write_at(0, head).map_err(|e| ("write", e))?;
         self.fs.sync_dir(&self.dir).map_err(|e| ("sync", e))?;
         Ok(file)
@@ -143,10 +181,12 @@ pub(crate) fn create_segment(
     record::finish(first, header.salt(), segment::HEADER as u64);
     let mut head = header.encode().to_vec();
     head.extend_from_slice(first);
-    let failed = |action| move |e: io::Error| BusError::io(action, segment::path(dir, header.id), &e);
+    let failed =
+        |action| move |e: io::Error| BusError::io(action, segment::path(dir, header.id), &e);
     let file = fs.open(&path, Mode::Truncate).map_err(failed("create"))?;
     file.write_at(0, &head).map_err(failed("write"))?;
     file.sync_data().map_err(failed("sync"))?;
-    fs.sync_dir(dir).map_err(|e| BusError::io("sync", dir, &e))?;
+    fs.sync_dir(dir)
+        .map_err(|e| BusError::io("sync", dir, &e))?;
     Ok((file, head.len() as u64))
 }

@@ -14,14 +14,18 @@
 //! survives a killed process: a message that kills it is counted.
 
 mod audit;
+mod batch;
+mod bodies;
 mod cache;
 mod checkpoint;
 mod codec;
 mod core;
+mod damage;
 mod dead;
 mod dedupe;
 mod doctor;
 mod error;
+mod files;
 mod handle;
 mod index;
 mod item;
@@ -29,6 +33,7 @@ mod keys;
 mod log;
 mod options;
 mod read;
+mod rebuild;
 mod receive;
 mod record;
 mod recover;
@@ -50,11 +55,11 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 pub use audit::{BusCounts, Ledger, RouteLedger, Verified};
+pub use damage::{Damage, DamageKind, RecoveryReport};
 pub use dead::Expiring;
 pub use doctor::{DoctorReport, SegmentReport, doctor};
 pub use error::BusError;
 pub use options::BusOptions;
-pub use recover::{Damage, DamageKind, RecoveryReport};
 pub use retention::Maintained;
 pub use types::{
     Accepted, AttemptError, Backlog, DeadFilter, DeadLetter, DeadPage, Durability, History,
@@ -199,7 +204,10 @@ impl Bus {
         emits: Vec<NewEvent>,
         durability: Durability,
     ) -> Result<Settled, BusError> {
-        self.handle.core().settle(settlements, emits, durability).await
+        self.handle
+            .core()
+            .settle(settlements, emits, durability)
+            .await
     }
 
     /// Waits until every relaxed settlement given so far is on disk.
@@ -265,7 +273,10 @@ impl Bus {
         deliveries: Vec<Redelivery>,
         replay_id: &str,
     ) -> Result<Redelivered, BusError> {
-        self.handle.core().redeliver(route, deliveries, replay_id).await
+        self.handle
+            .core()
+            .redeliver(route, deliveries, replay_id)
+            .await
     }
 
     // ---- reading ----

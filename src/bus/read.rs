@@ -32,7 +32,11 @@ impl Core {
     }
 
     /// Several events in order; stops after `max_bytes` of payload.
-    pub(crate) fn fetch_many(&self, seqs: &[u64], max_bytes: usize) -> Vec<Result<Option<Arc<StoredEvent>>, BusError>> {
+    pub(crate) fn fetch_many(
+        &self,
+        seqs: &[u64],
+        max_bytes: usize,
+    ) -> Vec<Result<Option<Arc<StoredEvent>>, BusError>> {
         let cached: Vec<Option<Arc<StoredEvent>>> = {
             let cache = lock(&self.cache);
             seqs.iter().map(|&seq| cache.get(seq)).collect()
@@ -47,10 +51,19 @@ impl Core {
                 i += 1;
                 continue;
             }
-            let end = (i..seqs.len()).find(|&j| cached[j].is_some()).unwrap_or(seqs.len());
-            let read = self.table.events(&seqs[i..end], max_bytes.saturating_sub(bytes).max(1));
+            let end = (i..seqs.len())
+                .find(|&j| cached[j].is_some())
+                .unwrap_or(seqs.len());
+            let read = self
+                .table
+                .events(&seqs[i..end], max_bytes.saturating_sub(bytes).max(1));
             i += read.len();
-            bytes += read.iter().flatten().flatten().map(|e| e.payload.len()).sum::<usize>();
+            bytes += read
+                .iter()
+                .flatten()
+                .flatten()
+                .map(|e| e.payload.len())
+                .sum::<usize>();
             out.extend(read);
         }
         out
@@ -68,14 +81,20 @@ impl Core {
         let segments = self.table.read();
         let metas = segments.closed.values().map(|c| &c.meta);
         let all = metas.chain(std::iter::once(&segments.active.index.meta));
-        all.map(|m| m.moved.min().map_or(m.first_seq, |s| s.min(m.first_seq))).min().unwrap_or(1)
+        all.map(|m| m.moved.min().map_or(m.first_seq, |s| s.min(m.first_seq)))
+            .min()
+            .unwrap_or(1)
     }
 
     pub(crate) fn tail(&self) -> broadcast::Receiver<Arc<StoredEvent>> {
         self.tail.subscribe()
     }
 
-    pub(crate) fn read(&self, from_seq: u64, limit: usize) -> Result<Vec<Arc<StoredEvent>>, BusError> {
+    pub(crate) fn read(
+        &self,
+        from_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<Arc<StoredEvent>>, BusError> {
         let next = self.next_seq();
         let mut out = Vec::new();
         let mut seq = from_seq.max(self.first_seq());
@@ -87,7 +106,9 @@ impl Core {
             for event in read {
                 match event {
                     Ok(found) => out.extend(found),
-                    Err(e @ BusError::Corrupt { .. }) => tracing::warn!(error = %e, "an event is left out"),
+                    Err(e @ BusError::Corrupt { .. }) => {
+                        tracing::warn!(error = %e, "an event is left out")
+                    }
                     Err(e) => return Err(e),
                 }
             }
@@ -102,7 +123,11 @@ impl Core {
     fn skip_gap(&self, seq: u64) -> u64 {
         let segments = self.table.read();
         let active = &segments.active.index.meta;
-        let metas = segments.closed.values().map(|c| &c.meta).chain(std::iter::once(active));
+        let metas = segments
+            .closed
+            .values()
+            .map(|c| &c.meta)
+            .chain(std::iter::once(active));
         let next = |m: &index::Meta| {
             let own = (seq < m.next_seq).then_some(seq.max(m.first_seq));
             let mut moved = m.moved.iter();
@@ -124,16 +149,27 @@ impl Core {
         }
         let (seqs, next) = {
             let segments = self.table.read();
-            (segments.active.index.own.seqs.clone(), lock(&self.state).next_seq)
+            (
+                segments.active.index.own.seqs.clone(),
+                lock(&self.state).next_seq,
+            )
         };
-        let rows = Rows { seqs, ..Rows::default() };
+        let rows = Rows {
+            seqs,
+            ..Rows::default()
+        };
         Ok(self.first_in(&rows, ms)?.unwrap_or(next))
     }
 
     /// The first of these events accepted at or after `ms`. Goes back over a clock that
     /// jumped: the search is for the first, by looking at one in 64 and then closely.
     fn first_in(&self, rows: &Rows, ms: i64) -> Result<Option<u64>, BusError> {
-        let at = |i: usize| Ok::<_, BusError>(self.fetch(rows.seqs[i])?.map_or(i64::MIN, |e| e.accepted_ms));
+        let at = |i: usize| {
+            Ok::<_, BusError>(
+                self.fetch(rows.seqs[i])?
+                    .map_or(i64::MIN, |e| e.accepted_ms),
+            )
+        };
         let mut step = 0;
         while step < rows.seqs.len() {
             let last = (step + 63).min(rows.seqs.len() - 1);
@@ -166,7 +202,10 @@ impl Core {
 
     pub(crate) fn by_cause(&self, id: &str) -> Result<Vec<Arc<StoredEvent>>, BusError> {
         let hash = index::short_hash(self.table.key, id);
-        self.search(|rows, i| rows.causes[i] == hash, |e| e.cause.as_deref() == Some(id))
+        self.search(
+            |rows, i| rows.causes[i] == hash,
+            |e| e.cause.as_deref() == Some(id),
+        )
     }
 
     pub(crate) fn by_root(&self, root: &str) -> Result<Vec<Arc<StoredEvent>>, BusError> {
@@ -191,7 +230,11 @@ impl Core {
         let hits = |index: &index::Index| {
             let mut seqs = Vec::new();
             for rows in [&index.own, &index.moved] {
-                seqs.extend((0..rows.len()).filter(|&i| row(rows, i)).map(|i| rows.seqs[i]));
+                seqs.extend(
+                    (0..rows.len())
+                        .filter(|&i| row(rows, i))
+                        .map(|i| rows.seqs[i]),
+                );
             }
             seqs
         };
@@ -210,7 +253,12 @@ impl Core {
     }
 
     /// Reads the chain of failed attempts that ends at `pos`.
-    pub(crate) fn errors_at(&self, route: RouteId, seq: u64, pos: Pos) -> Result<Account, BusError> {
+    pub(crate) fn errors_at(
+        &self,
+        route: RouteId,
+        seq: u64,
+        pos: Pos,
+    ) -> Result<Account, BusError> {
         let mut account = Account::default();
         let mut pos = pos;
         while !pos.is_none() {
@@ -257,7 +305,11 @@ impl Core {
         let active = {
             let segments = self.table.read();
             let index = &segments.active.index;
-            index.touched.values().any(|t| t.contains(seq)).then_some(index.meta.id)
+            index
+                .touched
+                .values()
+                .any(|t| t.contains(seq))
+                .then_some(index.meta.id)
         };
         if let Some(id) = active {
             self.history_in(id, seq, &mut history)?;
@@ -275,11 +327,14 @@ impl Core {
 
     fn history_in(&self, id: u32, seq: u64, history: &mut History) -> Result<(), BusError> {
         let path = segment::path(&self.options.dir, id);
-        let data = crate::storage::read_all(&*self.fs, &path).map_err(|e| BusError::io("read", path, &e))?;
+        let data = crate::storage::read_all(&*self.fs, &path)
+            .map_err(|e| BusError::io("read", path, &e))?;
         let data = Bytes::from(data);
         let walk = record::walk(&data, segment::salt(self.table.key, id), segment::HEADER);
         for found in walk.records.iter().filter(|r| r.kind == Kind::Commit) {
-            let Ok((head, items)) = Items::new(data.slice(found.body..found.end)) else { continue };
+            let Ok((head, items)) = Items::new(data.slice(found.body..found.end)) else {
+                continue;
+            };
             for (_, item) in items.flatten() {
                 note_steps(&item, seq, head.time_ms, history);
             }
@@ -292,15 +347,39 @@ fn note_steps(item: &Item, seq: u64, at_ms: i64, history: &mut History) {
     let mut add = |route: RouteId, step| history.entries.push(HistoryEntry { route, at_ms, step });
     match item {
         Item::Delivered { route, seqs } if seqs.contains(&seq) => add(*route, Step::Delivered),
-        Item::Retry(retry) if retry.seq == seq => add(retry.route, Step::Retried(retry.error.clone())),
-        Item::Dead(dead) if dead.seq == seq => add(dead.route, Step::Dead),
-        Item::Expired { route, seqs, policy } if seqs.contains(&seq) => {
-            add(*route, Step::Expired { policy: policy.clone() });
+        Item::Retry(retry) if retry.seq == seq => {
+            add(retry.route, Step::Retried(retry.error.clone()))
         }
-        Item::Purged { route, seqs, why } if seqs.contains(&seq) => add(*route, Step::Purged { why: why.clone() }),
-        Item::Redriven { from, to, seqs } if seqs.contains(&seq) => add(*to, Step::Redriven { from: *from }),
-        Item::Replayed { route, replay_id, deliveries } if deliveries.iter().any(|d| d.0 == seq) => {
-            add(*route, Step::Replayed { replay_id: replay_id.clone() });
+        Item::Dead(dead) if dead.seq == seq => add(dead.route, Step::Dead),
+        Item::Expired {
+            route,
+            seqs,
+            policy,
+        } if seqs.contains(&seq) => {
+            add(
+                *route,
+                Step::Expired {
+                    policy: policy.clone(),
+                },
+            );
+        }
+        Item::Purged { route, seqs, why } if seqs.contains(&seq) => {
+            add(*route, Step::Purged { why: why.clone() })
+        }
+        Item::Redriven { from, to, seqs } if seqs.contains(&seq) => {
+            add(*to, Step::Redriven { from: *from })
+        }
+        Item::Replayed {
+            route,
+            replay_id,
+            deliveries,
+        } if deliveries.iter().any(|d| d.0 == seq) => {
+            add(
+                *route,
+                Step::Replayed {
+                    replay_id: replay_id.clone(),
+                },
+            );
         }
         _ => {}
     }

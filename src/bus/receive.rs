@@ -11,11 +11,13 @@ use super::error::BusError;
 use super::item::Item;
 use super::log::WriteFailure;
 use super::record::{self, CommitHead, Kind};
-use super::recover::{Damage, DamageKind};
+use super::damage::{Damage, DamageKind};
 use super::route::At;
 use super::settle::millis;
 use super::state::State;
-use super::types::{AttemptError, Durability, Leased, Outcome, Receive, RouteId, Settlement, StoredEvent};
+use super::types::{
+    AttemptError, Durability, Leased, Outcome, Receive, RouteId, Settlement, StoredEvent,
+};
 
 /// How long [`super::Bus::ready`] sleeps at most before it looks again by itself.
 const LONGEST_NAP: Duration = Duration::from_secs(1);
@@ -30,7 +32,11 @@ struct Picked {
 }
 
 impl Core {
-    pub(crate) fn receive(&self, routes: &[RouteId], receive: Receive) -> Result<Vec<Leased>, BusError> {
+    pub(crate) fn receive(
+        &self,
+        routes: &[RouteId],
+        receive: Receive,
+    ) -> Result<Vec<Leased>, BusError> {
         self.check_open()?;
         let mut handed = Vec::new();
         // More than one round only when what was picked could not be read.
@@ -57,12 +63,19 @@ impl Core {
             }
             let mut found: Vec<(u64, RouteId)> = Vec::new();
             for &id in routes {
-                let Some(route) = state.route_mut(id) else { continue };
+                let Some(route) = state.route_mut(id) else {
+                    continue;
+                };
                 if class == 0 {
                     route.advance(now);
                 }
                 if !route.paused {
-                    found.extend(route.candidates(class, room).into_iter().map(|seq| (seq, id)));
+                    found.extend(
+                        route
+                            .candidates(class, room)
+                            .into_iter()
+                            .map(|seq| (seq, id)),
+                    );
                 }
             }
             if routes.len() > 1 {
@@ -85,7 +98,9 @@ impl Core {
         let mut failed = None;
         for (i, one) in picked.into_iter().enumerate() {
             match events.get(i) {
-                Some(Ok(Some(event))) if kept.is_empty() || bytes + event.payload.len() <= max_bytes => {
+                Some(Ok(Some(event)))
+                    if kept.is_empty() || bytes + event.payload.len() <= max_bytes =>
+                {
                     bytes += event.payload.len();
                     kept.push((one, event.clone()));
                 }
@@ -99,7 +114,10 @@ impl Core {
             }
         }
         if !kept.is_empty() || !unreadable.is_empty() {
-            let all = kept.iter().map(|k| &k.0).chain(unreadable.iter().map(|u| &u.0));
+            let all = kept
+                .iter()
+                .map(|k| &k.0)
+                .chain(unreadable.iter().map(|u| &u.0));
             if let Err(e) = self.write_leases(all) {
                 back.extend(kept.into_iter().map(|k| k.0));
                 back.extend(unreadable.into_iter().map(|u| u.0));
@@ -111,7 +129,10 @@ impl Core {
         self.bury(unreadable);
         match failed {
             Some(e) if kept.is_empty() => Err(e),
-            _ => Ok(kept.into_iter().map(|(one, event)| leased(one, event)).collect()),
+            _ => Ok(kept
+                .into_iter()
+                .map(|(one, event)| leased(one, event))
+                .collect()),
         }
     }
 
@@ -128,9 +149,18 @@ impl Core {
         {
             let mut appender = lock(&self.appender);
             record::begin(Kind::Commit, &mut record);
-            CommitHead { next_seq: state.next_seq, time_ms: now.wall, synced: appender.synced }.encode(&mut record);
+            CommitHead {
+                next_seq: state.next_seq,
+                time_ms: now.wall,
+                synced: appender.synced,
+            }
+            .encode(&mut record);
             for (&route, seqs) in &by_route {
-                Item::Leased { route, seqs: seqs.clone() }.encode(appender.salt, &mut record);
+                Item::Leased {
+                    route,
+                    seqs: seqs.clone(),
+                }
+                .encode(appender.salt, &mut record);
             }
             match appender.append(&mut record) {
                 Ok(_) => {}
@@ -143,7 +173,8 @@ impl Core {
                 }
             }
         }
-        self.log_bytes.fetch_add(record.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        self.log_bytes
+            .fetch_add(record.len() as u64, std::sync::atomic::Ordering::Relaxed);
         for (route, seqs) in by_route {
             if let Some(route) = state.route_mut(route) {
                 seqs.iter().for_each(|&seq| route.count_attempt(seq));
@@ -160,7 +191,10 @@ impl Core {
         let mut state = lock(&self.state);
         for one in back {
             if let Some(route) = state.route_mut(one.route)
-                && route.entries.get(&one.seq).is_some_and(|e| e.receipt == one.receipt)
+                && route
+                    .entries
+                    .get(&one.seq)
+                    .is_some_and(|e| e.receipt == one.receipt)
             {
                 route.put_back(one.seq, |e| e.receipt = 0, At::Ready);
             }
@@ -172,8 +206,15 @@ impl Core {
     /// somebody sees it.
     fn bury(&self, unreadable: Vec<(Picked, Option<BusError>)>) {
         for (one, error) in unreadable {
-            let message = error.map_or_else(|| "the event is not in the log".to_owned(), |e| e.to_string());
-            self.note_damage(Damage::unreadable(one.seq, DamageKind::Unreadable, &message));
+            let message = error.map_or_else(
+                || "the event is not in the log".to_owned(),
+                |e| e.to_string(),
+            );
+            self.note_damage(Damage::unreadable(
+                one.seq,
+                DamageKind::Unreadable,
+                &message,
+            ));
             let error = AttemptError {
                 class: "corrupt".to_owned(),
                 message,
@@ -181,18 +222,34 @@ impl Core {
                 handler: "bus".to_owned(),
                 ..AttemptError::default()
             };
-            let outcome = Outcome::Dead { error, context: bytes::Bytes::new() };
-            let settlement = Settlement { route: one.route, seq: one.seq, receipt: one.receipt, outcome };
+            let outcome = Outcome::Dead {
+                error,
+                context: bytes::Bytes::new(),
+            };
+            let settlement = Settlement {
+                route: one.route,
+                seq: one.seq,
+                receipt: one.receipt,
+                outcome,
+            };
             // Relaxed settlements are only queued, so there is nothing to wait for. If
             // it fails, the lease runs out and it is met again.
             let _ = self.settle_relaxed(settlement);
         }
     }
 
-    pub(crate) fn extend(&self, route: RouteId, seq: u64, receipt: u64, visibility: Duration) -> bool {
+    pub(crate) fn extend(
+        &self,
+        route: RouteId,
+        seq: u64,
+        receipt: u64,
+        visibility: Duration,
+    ) -> bool {
         let now = self.now();
         let mut state = lock(&self.state);
-        let Some(route) = state.route_mut(route) else { return false };
+        let Some(route) = state.route_mut(route) else {
+            return false;
+        };
         route.advance(now);
         route.extend(seq, receipt, now.mono + millis(visibility))
     }
@@ -212,9 +269,14 @@ impl Core {
                 if found.clone().any(super::route::Route::has_ready) || self.check_open().is_err() {
                     return;
                 }
-                let due = found.filter(|r| !r.paused).filter_map(super::route::Route::next_due).min();
+                let due = found
+                    .filter(|r| !r.paused)
+                    .filter_map(super::route::Route::next_due)
+                    .min();
                 state.wait(&routes, &waiter);
-                due.map_or(LONGEST_NAP, |due| Duration::from_millis(due.saturating_sub(now.mono).max(1)))
+                due.map_or(LONGEST_NAP, |due| {
+                    Duration::from_millis(due.saturating_sub(now.mono).max(1))
+                })
             };
             // Whichever comes first; both only lead to another look.
             let _ = tokio::time::timeout(nap.min(LONGEST_NAP), waiter.notified()).await;
@@ -242,7 +304,8 @@ impl Core {
     }
 
     fn settle_relaxed(&self, settlement: Settlement) -> Result<(), BusError> {
-        let mut settling = std::pin::pin!(self.settle(vec![settlement], Vec::new(), Durability::Relaxed));
+        let mut settling =
+            std::pin::pin!(self.settle(vec![settlement], Vec::new(), Durability::Relaxed));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         match settling.as_mut().poll(&mut context) {
             std::task::Poll::Ready(result) => result.map(|_| ()),
@@ -251,7 +314,13 @@ impl Core {
     }
 }
 
-fn lease(state: &mut State, class: usize, found: &[(u64, RouteId)], until: u64, picked: &mut Vec<Picked>) {
+fn lease(
+    state: &mut State,
+    class: usize,
+    found: &[(u64, RouteId)],
+    until: u64,
+    picked: &mut Vec<Picked>,
+) {
     let mut by_route: Vec<(RouteId, Vec<u64>)> = Vec::new();
     for &(seq, id) in found {
         match by_route.iter_mut().find(|(r, _)| *r == id) {
@@ -263,7 +332,9 @@ fn lease(state: &mut State, class: usize, found: &[(u64, RouteId)], until: u64, 
     for (id, seqs) in by_route {
         let receipt = state.next_receipt;
         state.next_receipt += seqs.len() as u64;
-        let Some(route) = state.route_mut(id) else { continue };
+        let Some(route) = state.route_mut(id) else {
+            continue;
+        };
         route.lease(class, &seqs, receipt, until);
         for (i, &seq) in seqs.iter().enumerate() {
             picked.push(Picked {
@@ -271,7 +342,11 @@ fn lease(state: &mut State, class: usize, found: &[(u64, RouteId)], until: u64, 
                 seq,
                 receipt: receipt + i as u64,
                 attempts: route.entries.get(&seq).map_or(0, |e| e.attempts) + 1,
-                replay: if class == 1 { route.replay_of(seq).cloned() } else { None },
+                replay: if class == 1 {
+                    route.replay_of(seq).cloned()
+                } else {
+                    None
+                },
             });
         }
     }

@@ -101,7 +101,12 @@ pub(crate) fn at(segment: &[u8], salt: u64, offset: usize) -> Option<Found> {
     if checksum(salt, offset as u64, covered) != crc {
         return None;
     }
-    Some(Found { kind: Kind::from_code(head[12])?, offset, body, end })
+    Some(Found {
+        kind: Kind::from_code(head[12])?,
+        offset,
+        body,
+        end,
+    })
 }
 
 /// Looks for the next sound record that begins after `offset`.
@@ -131,7 +136,11 @@ impl CommitHead {
     }
 
     pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Self, Undecodable> {
-        Ok(Self { next_seq: r.varint()?, time_ms: r.signed()?, synced: r.varint()? })
+        Ok(Self {
+            next_seq: r.varint()?,
+            time_ms: r.signed()?,
+            synced: r.varint()?,
+        })
     }
 }
 
@@ -198,14 +207,21 @@ pub(crate) struct Walk {
 
 /// Finds every sound record from `start` on, and every hole between two of them.
 pub(crate) fn walk(segment: &[u8], salt: u64, start: usize) -> Walk {
-    let mut walk = Walk { sound: start, ..Walk::default() };
+    let mut walk = Walk {
+        sound: start,
+        ..Walk::default()
+    };
     loop {
         let here = walk.sound;
         let found = match at(segment, salt, here) {
             Some(found) => found,
             None => match after(segment, salt, here) {
                 Some(found) => {
-                    walk.holes.push(Hole { from: here, to: found.offset, proven: false });
+                    walk.holes.push(Hole {
+                        from: here,
+                        to: found.offset,
+                        proven: false,
+                    });
                     found
                 }
                 None => break,

@@ -6,7 +6,7 @@ use super::audit::Verified;
 use super::core::{Core, lock};
 use super::error::BusError;
 use super::item::Item;
-use super::recover;
+use super::rebuild;
 use super::types::{Redelivered, Redelivery, RouteId};
 
 const MAX_REPLAY_ID: usize = 256;
@@ -20,7 +20,11 @@ impl Core {
     ) -> Result<Redelivered, BusError> {
         if replay_id.is_empty() || replay_id.len() > MAX_REPLAY_ID {
             let limit = MAX_REPLAY_ID as u64;
-            return Err(BusError::TooLarge { what: "replay id", size: replay_id.len() as u64, limit });
+            return Err(BusError::TooLarge {
+                what: "replay id",
+                size: replay_id.len() as u64,
+                limit,
+            });
         }
         let mut answer = Redelivered::default();
         let mut wanted = Vec::with_capacity(deliveries.len());
@@ -39,7 +43,11 @@ impl Core {
             if target.retired {
                 return Err(BusError::RetiredRoute(target.name.clone()));
             }
-            let seen = target.replays.iter().find(|r| *r.id == *replay_id).map(|r| &r.seen);
+            let seen = target
+                .replays
+                .iter()
+                .find(|r| *r.id == *replay_id)
+                .map(|r| &r.seen);
             let mut go = Vec::with_capacity(wanted.len());
             for Redelivery { seq, key } in wanted {
                 if seen.is_some_and(|s| s.contains(seq)) {
@@ -55,7 +63,11 @@ impl Core {
             }
             let items = match go.is_empty() {
                 true => Vec::new(),
-                false => vec![Item::Replayed { route, replay_id, deliveries: go }],
+                false => vec![Item::Replayed {
+                    route,
+                    replay_id,
+                    deliveries: go,
+                }],
             };
             Ok((items, answer))
         })
@@ -78,10 +90,17 @@ impl Core {
         self.plan(plan).await?;
         let (kept, id, len) = hear.await.map_err(|_| BusError::Closed)?;
         let core = self.clone();
-        let recount = tokio::task::spawn_blocking(move || recover::recount(&core, id, len)).await;
-        let (recounted, from_segment, records, damaged) = recount.map_err(|_| BusError::Closed)??;
+        let recount = tokio::task::spawn_blocking(move || rebuild::recount(&core, id, len)).await;
+        let (recounted, from_segment, records, damaged) =
+            recount.map_err(|_| BusError::Closed)??;
         let agrees = !damaged && same_totals(&recounted, &kept);
-        Ok(Verified { recounted, kept, from_segment, records, agrees })
+        Ok(Verified {
+            recounted,
+            kept,
+            from_segment,
+            records,
+            agrees,
+        })
     }
 }
 

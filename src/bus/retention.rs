@@ -10,7 +10,10 @@ use tokio::sync::oneshot;
 use super::core::{Core, Life, Request, Work, lock};
 use super::error::BusError;
 use super::item::{Attached, Item, Moved, Pos};
-use super::recover::{self, Damage, DamageKind};
+use super::damage::{Damage, DamageKind};
+use super::files;
+use super::recover;
+
 use super::segment;
 use super::settle::millis;
 use super::table::Closed;
@@ -42,7 +45,9 @@ pub(crate) fn run(core: &Core) {
             if !matches!(*lock(&core.life), Life::Open) {
                 return;
             }
-            let waited = core.maintenance_signal.wait_timeout(guard, core.options.maintain_every);
+            let waited = core
+                .maintenance_signal
+                .wait_timeout(guard, core.options.maintain_every);
             drop(waited.unwrap_or_else(std::sync::PoisonError::into_inner));
         }
         if !matches!(*lock(&core.life), Life::Open) {
@@ -110,23 +115,32 @@ impl Core {
     fn save_indexes(&self) -> u64 {
         let mut saved = 0;
         for closed in self.table.closed() {
-            let Some(index) = closed.unsaved() else { continue };
-            match recover::save_index(&*self.fs, &self.options.dir, &index) {
+            let Some(index) = closed.unsaved() else {
+                continue;
+            };
+            match files::save_index(&*self.fs, &self.options.dir, &index) {
                 Ok(()) => {
                     closed.set_saved();
                     saved += 1;
                 }
-                Err(e) => tracing::warn!(segment = closed.meta.id, error = %e, "a side index was not written"),
+                Err(e) => {
+                    tracing::warn!(segment = closed.meta.id, error = %e, "a side index was not written")
+                }
             }
         }
         saved
     }
 
     fn forget_ids(&self) {
-        let horizon = self.steady_ms().saturating_sub(recover::longest_window(&self.options));
+        let horizon = self
+            .steady_ms()
+            .saturating_sub(recover::longest_window(&self.options));
         let floor = {
             let segments = self.table.read();
-            let over = segments.closed.values().take_while(|c| c.meta.newest_ms < horizon);
+            let over = segments
+                .closed
+                .values()
+                .take_while(|c| c.meta.newest_ms < horizon);
             over.map(|c| c.meta.next_seq).max().unwrap_or(0)
         };
         lock(&self.dedupe).forget(floor);
@@ -134,10 +148,16 @@ impl Core {
 
     fn expire_dead(&self) -> Result<u64, BusError> {
         let keep = millis(self.options.dead_letter_retention);
-        let horizon = self.steady_ms().saturating_sub(i64::try_from(keep).unwrap_or(i64::MAX));
+        let horizon = self
+            .steady_ms()
+            .saturating_sub(i64::try_from(keep).unwrap_or(i64::MAX));
         let mut over: BTreeMap<RouteId, Vec<u64>> = BTreeMap::new();
         for route in &lock(&self.state).routes {
-            let seqs = route.dead.iter().filter(|(_, d)| d.dead_at_ms <= horizon).map(|(&seq, _)| seq);
+            let seqs = route
+                .dead
+                .iter()
+                .filter(|(_, d)| d.dead_at_ms <= horizon)
+                .map(|(&seq, _)| seq);
             let seqs: Vec<u64> = seqs.take(EXPIRE_AT_ONCE).collect();
             if !seqs.is_empty() {
                 over.insert(route.id, seqs);
@@ -150,9 +170,14 @@ impl Core {
             tracing::warn!(route = route.0, count = seqs.len(), "dead letters expired");
             let policy = policy.clone();
             self.plan_blocking(move |state| {
-                let still = |seq: &u64| state.route(route).is_some_and(|r| r.dead.contains_key(seq));
+                let still =
+                    |seq: &u64| state.route(route).is_some_and(|r| r.dead.contains_key(seq));
                 let seqs: Vec<u64> = seqs.into_iter().filter(still).collect();
-                Ok(vec![Item::Expired { route, seqs, policy }])
+                Ok(vec![Item::Expired {
+                    route,
+                    seqs,
+                    policy,
+                }])
             })?;
         }
         Ok(expired)
@@ -164,7 +189,12 @@ impl Core {
         plan: impl FnOnce(&super::state::State) -> Result<Vec<Item>, BusError> + Send + 'static,
     ) -> Result<(), BusError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(Request { work: Work::Plan(Box::new(plan)), bytes: 0, relaxed: false, reply: Some(reply) })?;
+        self.submit(Request {
+            work: Work::Plan(Box::new(plan)),
+            bytes: 0,
+            relaxed: false,
+            reply: Some(reply),
+        })?;
         match wait(answer) {
             Ok(result) => result.map(|_| ()),
             Err(_) => Err(self.check_open().err().unwrap_or(BusError::Closed)),
@@ -174,23 +204,29 @@ impl Core {
     /// Drops segments that are past their time, copying forward what is still needed.
     fn retain(&self, done: &mut Maintained) -> Result<(), BusError> {
         let now = self.steady_ms();
-        let checkpoints = self.last_two_checkpoints()?;
-        let mut excess = self.options.retention_bytes.map_or(0, |most| self.disk_bytes().saturating_sub(most));
+        let [needed_for_start, _] = lock(&self.appender).checkpoints;
+        let mut excess = self
+            .options
+            .retention_bytes
+            .map_or(0, |most| self.disk_bytes().saturating_sub(most));
         for closed in self.table.closed() {
             // What a start needs, and one more in case the newest does not read.
-            if closed.meta.id >= checkpoints || closed.unsaved().is_some() {
+            if closed.meta.id >= needed_for_start || closed.unsaved().is_some() {
                 break;
             }
             let by_size = excess > 0;
             if !by_size && !self.past_its_time(&closed, now) {
                 continue;
             }
-            let needed = self.needed(&closed, now, by_size)?;
             let total = closed.meta.next_seq - closed.meta.first_seq + closed.meta.moved.len();
+            if self.surely_needed(&closed, now, by_size) * 4 > total {
+                continue;
+            }
+            let needed = self.needed(&closed, now, by_size)?;
             if needed.len() as u64 * 4 > total {
                 continue;
             }
-            if self.move_forward(&closed, &needed, done)? {
+            if self.move_forward(&closed, &needed, now, by_size, done)? {
                 self.drop_segment(&closed)?;
                 excess = excess.saturating_sub(closed.bytes);
                 done.dropped += 1;
@@ -199,24 +235,12 @@ impl Core {
         Ok(())
     }
 
-    /// The number of the last but one segment with a full checkpoint.
-    fn last_two_checkpoints(&self) -> Result<u32, BusError> {
-        let mut seen = 0;
-        let mut ids: Vec<u32> = self.table.closed().iter().map(|c| c.meta.id).collect();
-        ids.push(lock(&self.appender).id);
-        for &id in ids.iter().rev() {
-            if recover::begins_full(&*self.fs, &self.options.dir, self.table.key, id)? {
-                seen += 1;
-                if seen == 2 {
-                    return Ok(id);
-                }
-            }
-        }
-        Ok(0)
-    }
-
     fn retention_of(&self, bus: &str) -> i64 {
-        let keep = self.options.retention_by_bus.get(bus).unwrap_or(&self.options.retention);
+        let keep = self
+            .options
+            .retention_by_bus
+            .get(bus)
+            .unwrap_or(&self.options.retention);
         i64::try_from(millis(*keep)).unwrap_or(i64::MAX)
     }
 
@@ -224,8 +248,34 @@ impl Core {
     /// Labels that are kept longer may be few enough to be copied.
     fn past_its_time(&self, closed: &Closed, now: i64) -> bool {
         let labels = &closed.meta.labels;
-        labels.iter().any(|(bus, stat)| now.saturating_sub(stat.newest_ms) > self.retention_of(bus))
+        labels
+            .iter()
+            .any(|(bus, stat)| now.saturating_sub(stat.newest_ms) > self.retention_of(bus))
             || labels.is_empty()
+    }
+
+    /// At least so many events of the segment must stay, found without looking at each;
+    /// 0 when some may have been copied already.
+    fn surely_needed(&self, closed: &Closed, now: i64, by_size: bool) -> u64 {
+        let meta = &closed.meta;
+        if self.table.read().moved_after(meta.id) {
+            return 0;
+        }
+        let young = |bus: &str, newest: i64| {
+            !by_size && now.saturating_sub(newest) <= self.retention_of(bus)
+        };
+        let labels = meta
+            .labels
+            .iter()
+            .filter(|(bus, stat)| young(bus, stat.newest_ms));
+        let young: u64 = labels.map(|(_, stat)| stat.count).sum();
+        let own = meta.first_seq..meta.next_seq;
+        let state = lock(&self.state);
+        let pending = state
+            .routes
+            .iter()
+            .map(|r| r.fresh.range_cardinality(own.clone()));
+        pending.max().unwrap_or(0).max(young)
     }
 
     /// The events in the segment that must stay: pending, dead, part of a history, or
@@ -237,20 +287,40 @@ impl Core {
             let state = lock(&self.state);
             for route in &state.routes {
                 held |= route.pending_in(meta.first_seq, meta.next_seq.saturating_sub(1));
-                held.extend(route.dead.range(meta.first_seq..meta.next_seq).map(|d| *d.0));
+                held.extend(
+                    route
+                        .dead
+                        .range(meta.first_seq..meta.next_seq)
+                        .map(|d| *d.0),
+                );
                 for seq in &meta.moved {
                     if route.is_pending(seq) || route.dead.contains_key(&seq) {
                         held.insert(seq);
                     }
                 }
-                let touches = |first: u32, last: Pos| first != 0 && (first..=last.segment()).contains(&meta.id);
-                held.extend(route.entries.iter().filter(|(_, e)| touches(e.first_segment, e.last)).map(|e| *e.0));
-                held.extend(route.dead.iter().filter(|(_, d)| touches(d.first_segment, d.pos)).map(|d| *d.0));
+                let touches = |first: u32, last: Pos| {
+                    first != 0 && (first..=last.segment()).contains(&meta.id)
+                };
+                held.extend(
+                    route
+                        .entries
+                        .iter()
+                        .filter(|(_, e)| touches(e.first_segment, e.last))
+                        .map(|e| *e.0),
+                );
+                held.extend(
+                    route
+                        .dead
+                        .iter()
+                        .filter(|(_, d)| touches(d.first_segment, d.pos))
+                        .map(|d| *d.0),
+                );
             }
         }
         let young = |bus: &str| {
             let stat = meta.labels.get(bus);
-            !by_size && stat.is_some_and(|s| now.saturating_sub(s.newest_ms) <= self.retention_of(bus))
+            !by_size
+                && stat.is_some_and(|s| now.saturating_sub(s.newest_ms) <= self.retention_of(bus))
         };
         if meta.labels.keys().any(|bus| young(bus)) {
             self.add_young(closed, &young, &mut held)?;
@@ -291,14 +361,25 @@ impl Core {
     fn has_history_in(&self, seq: u64, id: u32) -> bool {
         let spans = |first: u32, last: Pos| first != 0 && (first..=last.segment()).contains(&id);
         lock(&self.state).routes.iter().any(|r| {
-            r.entries.get(&seq).is_some_and(|e| spans(e.first_segment, e.last))
-                || r.dead.get(&seq).is_some_and(|d| spans(d.first_segment, d.pos))
+            r.entries
+                .get(&seq)
+                .is_some_and(|e| spans(e.first_segment, e.last))
+                || r.dead
+                    .get(&seq)
+                    .is_some_and(|d| spans(d.first_segment, d.pos))
         })
     }
 
     /// Copies events to the end of the log. `false` when one of them changed meanwhile,
     /// so that the segment has to stay for another round.
-    fn move_forward(&self, closed: &Closed, needed: &[u64], done: &mut Maintained) -> Result<bool, BusError> {
+    fn move_forward(
+        &self,
+        closed: &Arc<Closed>,
+        needed: &[u64],
+        now: i64,
+        by_size: bool,
+        done: &mut Maintained,
+    ) -> Result<bool, BusError> {
         let mut batch = Vec::new();
         let mut bytes = 0;
         for &seq in needed {
@@ -317,7 +398,11 @@ impl Core {
             for one in held.iter().filter(|h| !h.pos.is_none()) {
                 let account = self.errors_at(one.route, seq, one.pos)?;
                 let dead = one.dead.then_some((account.dead_at_ms, account.context));
-                attached.push(Attached { route: one.route, errors: account.errors, dead });
+                attached.push(Attached {
+                    route: one.route,
+                    errors: account.errors,
+                    dead,
+                });
             }
             bytes += event.footprint();
             batch.push((Moved { event, attached }, held));
@@ -332,15 +417,7 @@ impl Core {
             self.commit_moved(batch)?;
         }
         // Whatever changed while it was being copied is still told in the old place.
-        Ok(self.needed_now(closed)?.is_empty())
-    }
-
-    fn needed_now(&self, closed: &Closed) -> Result<Vec<u64>, BusError> {
-        let found = self.table.read().closed.get(&closed.meta.id).cloned();
-        match found {
-            Some(closed) => self.needed(&closed, self.steady_ms(), self.options.retention_bytes.is_some()),
-            None => Ok(Vec::new()),
-        }
+        Ok(self.needed(closed, now, by_size)?.is_empty())
     }
 
     /// Where the history of every delivery of the event ends.
@@ -349,10 +426,18 @@ impl Core {
         let mut held = Vec::new();
         for route in &state.routes {
             if let Some(entry) = route.entries.get(&seq) {
-                held.push(Held { route: route.id, pos: entry.last, dead: false });
+                held.push(Held {
+                    route: route.id,
+                    pos: entry.last,
+                    dead: false,
+                });
             }
             if let Some(letter) = route.dead.get(&seq) {
-                held.push(Held { route: route.id, pos: letter.pos, dead: true });
+                held.push(Held {
+                    route: route.id,
+                    pos: letter.pos,
+                    dead: true,
+                });
             }
         }
         held
@@ -370,8 +455,12 @@ impl Core {
                     now.is_none_or(|pos| pos == h.pos)
                 })
             };
-            let same = batch.into_iter().filter(|(moved, held)| unchanged(moved.event.seq, held));
-            Ok(same.map(|(moved, _)| Item::Moved(Box::new(moved))).collect())
+            let same = batch
+                .into_iter()
+                .filter(|(moved, held)| unchanged(moved.event.seq, held));
+            Ok(same
+                .map(|(moved, _)| Item::Moved(Box::new(moved)))
+                .collect())
         })
     }
 
@@ -380,22 +469,27 @@ impl Core {
         let id = closed.meta.id;
         let older_stays = self.table.closed().first().is_some_and(|c| c.meta.id < id);
         if older_stays {
-            let mut dropped = recover::read_dropped(&*self.fs, dir);
+            let mut dropped = files::read_dropped(&*self.fs, dir);
             let first = self.table.closed().first().map_or(id, |c| c.meta.id);
             dropped.retain(|&d| d > first);
             dropped.push(id);
-            recover::write_dropped(&*self.fs, dir, &dropped)
+            files::write_dropped(&*self.fs, dir, &dropped)
                 .map_err(|e| BusError::io("write", dir.join("dropped"), &e))?;
         }
-        self.table.write().closed.remove(&id);
+        self.table.write().remove(id);
         let path = segment::path(dir, id);
-        self.fs.remove(&path).map_err(|e| BusError::io("remove", path, &e))?;
+        self.fs
+            .remove(&path)
+            .map_err(|e| BusError::io("remove", path, &e))?;
         for side in [segment::index_path(dir, id), segment::holes_path(dir, id)] {
             // Not there, or left over without harm.
             let _ = self.fs.remove(&side);
         }
-        self.fs.sync_dir(dir).map_err(|e| BusError::io("sync", dir, &e))?;
-        self.log_bytes.fetch_sub(closed.bytes.min(self.disk_bytes()), Ordering::Relaxed);
+        self.fs
+            .sync_dir(dir)
+            .map_err(|e| BusError::io("sync", dir, &e))?;
+        self.log_bytes
+            .fetch_sub(closed.bytes.min(self.disk_bytes()), Ordering::Relaxed);
         tracing::info!(segment = id, "a segment past its retention was dropped");
         Ok(())
     }

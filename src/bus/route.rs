@@ -52,7 +52,14 @@ pub(crate) struct Entry {
 
 impl Entry {
     pub(crate) fn new(key: u64) -> Self {
-        Self { attempts: 0, first_segment: 0, receipt: 0, last: Pos(0), key, at: At::Ready }
+        Self {
+            attempts: 0,
+            first_segment: 0,
+            receipt: 0,
+            last: Pos(0),
+            key,
+            at: At::Ready,
+        }
     }
 }
 
@@ -137,7 +144,11 @@ impl Route {
 
     /// The newest replay that gave this delivery.
     pub(crate) fn replay_of(&self, seq: u64) -> Option<&Arc<str>> {
-        self.replays.iter().rev().find(|r| r.seen.contains(seq)).map(|r| &r.id)
+        self.replays
+            .iter()
+            .rev()
+            .find(|r| r.seen.contains(seq))
+            .map(|r| &r.id)
     }
 
     fn is_replayed(&self, seq: u64) -> bool {
@@ -152,7 +163,13 @@ impl Route {
         self.pending += 1;
         let key = if self.ordered { key } else { 0 };
         if let Some(at) = delay {
-            self.entries.insert(seq, Entry { at, ..Entry::new(key) });
+            self.entries.insert(
+                seq,
+                Entry {
+                    at,
+                    ..Entry::new(key)
+                },
+            );
         }
         if key != 0 {
             self.keyed.insert(seq);
@@ -180,7 +197,13 @@ impl Route {
             self.heads[1].remove(&seq);
         }
         let Some(seq) = change.up else { return };
-        if matches!(self.entries.get(&seq), Some(Entry { at: At::Delayed { .. }, .. })) {
+        if matches!(
+            self.entries.get(&seq),
+            Some(Entry {
+                at: At::Delayed { .. },
+                ..
+            })
+        ) {
             // Its delay keeps its place in the line.
             self.keys.start(key, seq);
             self.park(seq);
@@ -192,14 +215,20 @@ impl Route {
 
     /// Lists a delayed entry under its due time.
     fn park(&mut self, seq: u64) {
-        if let Some(Entry { at: At::Delayed { due, .. }, .. }) = self.entries.get(&seq) {
+        if let Some(Entry {
+            at: At::Delayed { due, .. },
+            ..
+        }) = self.entries.get(&seq)
+        {
             self.delayed.insert((*due, seq));
         }
     }
 
     /// Makes a touched delivery ready again, in its place.
     fn make_ready(&mut self, seq: u64) {
-        let Some(entry) = self.entries.get_mut(&seq) else { return };
+        let Some(entry) = self.entries.get_mut(&seq) else {
+            return;
+        };
         entry.at = At::Ready;
         let key = entry.key;
         // Untouched in all but name: the entry would only cost memory.
@@ -296,7 +325,11 @@ impl Route {
             entry.receipt = receipt + i as u64;
         }
         if let Some(last) = last_plain {
-            let plain = if class == 0 { &mut self.fresh } else { &mut self.again };
+            let plain = if class == 0 {
+                &mut self.fresh
+            } else {
+                &mut self.again
+            };
             // The plain ones are the lowest of their bitmap, so the range is exact.
             plain.remove_range(0..=last);
         }
@@ -307,7 +340,11 @@ impl Route {
     /// A written lease counts as an attempt.
     pub(crate) fn count_attempt(&mut self, seq: u64) {
         if !self.entries.contains_key(&seq) && self.is_pending(seq) {
-            let key = if self.keyed.contains(seq) { self.keys.key_of(seq).unwrap_or(0) } else { 0 };
+            let key = if self.keyed.contains(seq) {
+                self.keys.key_of(seq).unwrap_or(0)
+            } else {
+                0
+            };
             self.entries.insert(seq, Entry::new(key));
         }
         if let Some(entry) = self.entries.get_mut(&seq) {
@@ -318,7 +355,9 @@ impl Route {
     /// Whether a settlement with this receipt may go ahead; then nobody else gets
     /// the delivery before it is applied.
     pub(crate) fn begin_settling(&mut self, seq: u64, receipt: u64) -> bool {
-        let Some(entry) = self.entries.get_mut(&seq) else { return false };
+        let Some(entry) = self.entries.get_mut(&seq) else {
+            return false;
+        };
         if entry.receipt != receipt || receipt == 0 {
             return false;
         }
@@ -377,8 +416,12 @@ impl Route {
             if !self.keyed.contains(seq) {
                 return None;
             }
-            let key = self.heads[0].remove(&seq).or_else(|| self.heads[1].remove(&seq));
-            return Some(Entry::new(key.or_else(|| self.keys.key_of(seq)).unwrap_or(0)));
+            let key = self.heads[0]
+                .remove(&seq)
+                .or_else(|| self.heads[1].remove(&seq));
+            return Some(Entry::new(
+                key.or_else(|| self.keys.key_of(seq)).unwrap_or(0),
+            ));
         };
         match entry.at {
             At::Leased { .. } => self.leased -= 1,
@@ -398,7 +441,9 @@ impl Route {
 
     /// Puts a delivery that was in somebody's hands back, ready or delayed.
     pub(crate) fn put_back(&mut self, seq: u64, change: impl FnOnce(&mut Entry), at: At) -> bool {
-        let Some(mut entry) = self.detach(seq) else { return false };
+        let Some(mut entry) = self.detach(seq) else {
+            return false;
+        };
         change(&mut entry);
         entry.at = at;
         let key = entry.key;
@@ -443,7 +488,9 @@ impl Route {
 
     /// The lowest pending sequence number.
     pub(crate) fn oldest(&self) -> Option<u64> {
-        let bits = [&self.fresh, &self.again, &self.keyed].into_iter().filter_map(RoaringTreemap::min);
+        let bits = [&self.fresh, &self.again, &self.keyed]
+            .into_iter()
+            .filter_map(RoaringTreemap::min);
         bits.chain(self.entries.keys().copied().min()).min()
     }
 

@@ -58,12 +58,24 @@ impl Header {
             return Err(BadHeader::Damaged);
         }
         let mut r = Reader::new(&covered[8..]);
-        let mut fields = || Some((r.u32().ok()?, r.u32().ok()?, r.u64().ok()?, r.u64().ok()?, r.u64().ok()?));
+        let mut fields = || {
+            Some((
+                r.u32().ok()?,
+                r.u32().ok()?,
+                r.u64().ok()?,
+                r.u64().ok()?,
+                r.u64().ok()?,
+            ))
+        };
         let (version, id, k0, k1, created) = fields().ok_or(BadHeader::Damaged)?;
         if version > FORMAT {
             return Err(BadHeader::Newer(version));
         }
-        Ok(Self { id, key: [k0, k1], created_ms: created as i64 })
+        Ok(Self {
+            id,
+            key: [k0, k1],
+            created_ms: created as i64,
+        })
     }
 }
 
@@ -99,19 +111,32 @@ mod tests {
 
     #[test]
     fn a_header_comes_back_and_any_flipped_bit_is_noticed() {
-        let header = Header { id: 7, key: [3, 4], created_ms: -5 };
+        let header = Header {
+            id: 7,
+            key: [3, 4],
+            created_ms: -5,
+        };
         let raw = header.encode();
         assert_eq!(Header::decode(&raw), Ok(header));
         for bit in 0..HEADER * 8 {
             let mut flipped = raw;
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Header::decode(&flipped), Err(BadHeader::Damaged), "bit {bit}");
+            assert_eq!(
+                Header::decode(&flipped),
+                Err(BadHeader::Damaged),
+                "bit {bit}"
+            );
         }
     }
 
     #[test]
     fn a_newer_version_is_told_apart_from_damage() {
-        let mut raw = Header { id: 1, key: [0, 0], created_ms: 0 }.encode();
+        let mut raw = Header {
+            id: 1,
+            key: [0, 0],
+            created_ms: 0,
+        }
+        .encode();
         raw[8] = 9;
         let crc = crc32c::crc32c(&raw[..HEADER - 4]);
         raw[HEADER - 4..].copy_from_slice(&crc.to_le_bytes());

@@ -7,7 +7,9 @@ use super::error::BusError;
 use super::item::{Dead, Item, Retry};
 use super::route::{At, Now};
 use super::state::State;
-use super::types::{Accepted, Durability, NewEvent, Outcome, Pressure, RouteId, Settled, Settlement};
+use super::types::{
+    Accepted, Durability, NewEvent, Outcome, Pressure, RouteId, Settled, Settlement,
+};
 
 /// How long a lease lasts whose settlement could not be written.
 const GRACE_MS: u64 = 5_000;
@@ -18,30 +20,60 @@ const MAX_ID: usize = 1024;
 impl Core {
     pub(crate) async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, BusError> {
         self.check_open()?;
-        if let Pressure::Refuse { reason, retry_after } = self.pressure() {
-            return Err(BusError::Refused { reason, retry_after });
+        if let Pressure::Refuse {
+            reason,
+            retry_after,
+        } = self.pressure()
+        {
+            return Err(BusError::Refused {
+                reason,
+                retry_after,
+            });
         }
         let bytes = self.check_events(&events)?;
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        self.commit(Work::Commit { items: Vec::new(), events }, bytes).await
+        self.commit(
+            Work::Commit {
+                items: Vec::new(),
+                events,
+            },
+            bytes,
+        )
+        .await
     }
 
     /// Checks what does not depend on the state; the sum of the payloads.
     fn check_events(&self, events: &[NewEvent]) -> Result<usize, BusError> {
         let too_large = |what, size: usize, limit: usize| {
-            Err(BusError::TooLarge { what, size: size as u64, limit: limit as u64 })
+            Err(BusError::TooLarge {
+                what,
+                size: size as u64,
+                limit: limit as u64,
+            })
         };
         let mut total = 0;
         for event in events {
             if event.bus.is_empty() || event.id.is_empty() {
-                return Err(BusError::BadEvent("its bus and its id must not be empty".into()));
+                return Err(BusError::BadEvent(
+                    "its bus and its id must not be empty".into(),
+                ));
             }
             let texts = [&event.cause, &event.cursor];
-            let longest = texts.iter().filter_map(|t| t.as_ref().map(String::len)).max().unwrap_or(0);
-            let keys = event.deliveries.iter().filter_map(|d| d.key.as_ref().map(String::len));
-            let longest = longest.max(event.id.len()).max(event.root.len()).max(keys.max().unwrap_or(0));
+            let longest = texts
+                .iter()
+                .filter_map(|t| t.as_ref().map(String::len))
+                .max()
+                .unwrap_or(0);
+            let keys = event
+                .deliveries
+                .iter()
+                .filter_map(|d| d.key.as_ref().map(String::len));
+            let longest = longest
+                .max(event.id.len())
+                .max(event.root.len())
+                .max(keys.max().unwrap_or(0));
             if event.bus.len() > MAX_BUS {
                 return too_large("bus", event.bus.len(), MAX_BUS);
             }
@@ -73,15 +105,37 @@ impl Core {
             begin(&mut state, settlements, now)
         };
         if items.is_empty() && emits.is_empty() {
-            return Ok(Settled { applied, emitted: Vec::new() });
+            return Ok(Settled {
+                applied,
+                emitted: Vec::new(),
+            });
         }
         let relaxed = durability == Durability::Relaxed && emits.is_empty();
         if relaxed {
-            let work = Work::Commit { items, events: Vec::new() };
-            self.submit(Request { work, bytes: 0, relaxed: true, reply: None })?;
-            return Ok(Settled { applied, emitted: Vec::new() });
+            let work = Work::Commit {
+                items,
+                events: Vec::new(),
+            };
+            self.submit(Request {
+                work,
+                bytes: 0,
+                relaxed: true,
+                reply: None,
+            })?;
+            return Ok(Settled {
+                applied,
+                emitted: Vec::new(),
+            });
         }
-        let emitted = self.commit(Work::Commit { items, events: emits }, bytes).await?;
+        let emitted = self
+            .commit(
+                Work::Commit {
+                    items,
+                    events: emits,
+                },
+                bytes,
+            )
+            .await?;
         Ok(Settled { applied, emitted })
     }
 
@@ -97,7 +151,12 @@ fn begin(state: &mut State, settlements: Vec<Settlement>, now: Now) -> (Vec<Item
     let mut items: Vec<Item> = Vec::new();
     let mut applied = Vec::with_capacity(settlements.len());
     for settlement in settlements {
-        let Settlement { route: id, seq, receipt, outcome } = settlement;
+        let Settlement {
+            route: id,
+            seq,
+            receipt,
+            outcome,
+        } = settlement;
         let Some(route) = state.route_mut(id) else {
             applied.push(false);
             continue;
@@ -109,22 +168,56 @@ fn begin(state: &mut State, settlements: Vec<Settlement>, now: Now) -> (Vec<Item
         if !ok {
             continue;
         }
-        let (attempts, previous) = route.entries.get(&seq).map_or((0, super::item::Pos(0)), |e| (e.attempts, e.last));
+        let (attempts, previous) = route
+            .entries
+            .get(&seq)
+            .map_or((0, super::item::Pos(0)), |e| (e.attempts, e.last));
         match outcome {
             Outcome::Delivered => push_seq(&mut items, id, seq, true),
             Outcome::Release => push_seq(&mut items, id, seq, false),
-            Outcome::Retry { not_before_ms, mut error } => {
+            Outcome::Retry {
+                not_before_ms,
+                mut error,
+            } => {
                 // The delay is measured from here, whatever the caller's clock said.
-                error.at_ms = if error.at_ms == 0 { now.wall } else { error.at_ms };
-                let retry = Retry { route: id, seq, attempts, not_before_ms, set_ms: now.wall, error, previous };
+                error.at_ms = if error.at_ms == 0 {
+                    now.wall
+                } else {
+                    error.at_ms
+                };
+                let retry = Retry {
+                    route: id,
+                    seq,
+                    attempts,
+                    not_before_ms,
+                    set_ms: now.wall,
+                    error,
+                    previous,
+                };
                 items.push(Item::Retry(Box::new(retry)));
             }
             Outcome::Dead { mut error, context } => {
-                error.at_ms = if error.at_ms == 0 { now.wall } else { error.at_ms };
-                let dead = Dead { route: id, seq, attempts, dead_at_ms: now.wall, error, context, previous };
+                error.at_ms = if error.at_ms == 0 {
+                    now.wall
+                } else {
+                    error.at_ms
+                };
+                let dead = Dead {
+                    route: id,
+                    seq,
+                    attempts,
+                    dead_at_ms: now.wall,
+                    error,
+                    context,
+                    previous,
+                };
                 items.push(Item::Dead(Box::new(dead)));
             }
-            Outcome::Expired { policy } => items.push(Item::Expired { route: id, seqs: vec![seq], policy }),
+            Outcome::Expired { policy } => items.push(Item::Expired {
+                route: id,
+                seqs: vec![seq],
+                policy,
+            }),
         }
     }
     (items, applied)
@@ -135,8 +228,14 @@ fn push_seq(items: &mut Vec<Item>, id: RouteId, seq: u64, delivered: bool) {
     match items.last_mut() {
         Some(Item::Delivered { route, seqs }) if delivered && *route == id => seqs.push(seq),
         Some(Item::Released { route, seqs }) if !delivered && *route == id => seqs.push(seq),
-        _ if delivered => items.push(Item::Delivered { route: id, seqs: vec![seq] }),
-        _ => items.push(Item::Released { route: id, seqs: vec![seq] }),
+        _ if delivered => items.push(Item::Delivered {
+            route: id,
+            seqs: vec![seq],
+        }),
+        _ => items.push(Item::Released {
+            route: id,
+            seqs: vec![seq],
+        }),
     }
 }
 
@@ -151,12 +250,16 @@ pub(crate) fn unsettle_in(state: &mut State, items: &[Item], now: Now) {
     let until = now.mono + GRACE_MS;
     for item in items {
         let (route, seqs): (RouteId, &[u64]) = match item {
-            Item::Delivered { route, seqs } | Item::Released { route, seqs } | Item::Expired { route, seqs, .. } => (*route, seqs),
+            Item::Delivered { route, seqs }
+            | Item::Released { route, seqs }
+            | Item::Expired { route, seqs, .. } => (*route, seqs),
             Item::Retry(retry) => (retry.route, std::slice::from_ref(&retry.seq)),
             Item::Dead(dead) => (dead.route, std::slice::from_ref(&dead.seq)),
             _ => continue,
         };
-        let Some(route) = state.route_mut(route) else { continue };
+        let Some(route) = state.route_mut(route) else {
+            continue;
+        };
         for seq in seqs {
             if let Some(entry) = route.entries.get_mut(seq)
                 && entry.at == At::Settling
@@ -172,5 +275,7 @@ pub(crate) fn unsettle_in(state: &mut State, items: &[Item], now: Now) {
 
 /// A span of time in whole milliseconds.
 pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+    u64::try_from(duration.as_millis())
+        .unwrap_or(u64::MAX / 4)
+        .min(u64::MAX / 4)
 }

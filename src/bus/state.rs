@@ -56,7 +56,9 @@ impl State {
 
     /// Hash of an ordering key; never 0, which means "none".
     pub(crate) fn key_hash(&self, key: Option<&str>) -> u64 {
-        key.map_or(0, |k| siphash::hash(self.key, &[b"key", k.as_bytes()]).max(1))
+        key.map_or(0, |k| {
+            siphash::hash(self.key, &[b"key", k.as_bytes()]).max(1)
+        })
     }
 
     /// A route that must be there; damage may have taken the note with its name.
@@ -122,7 +124,11 @@ impl State {
                 }
             }
             Item::Redriven { from, to, seqs } => self.apply_redriven(*from, *to, seqs),
-            Item::Replayed { route, replay_id, deliveries } => {
+            Item::Replayed {
+                route,
+                replay_id,
+                deliveries,
+            } => {
                 self.apply_replayed(*route, replay_id, deliveries);
             }
             Item::Moved(moved) => self.apply_moved(moved, pos),
@@ -155,7 +161,9 @@ impl State {
             bus.matched += 1;
         }
         for delivery in &event.deliveries {
-            let delay = delivery.not_before_ms.and_then(|until| delay(until, event.accepted_ms, now));
+            let delay = delivery
+                .not_before_ms
+                .and_then(|until| delay(until, event.accepted_ms, now));
             self.enqueue_new(seq, delivery, delay);
         }
     }
@@ -219,7 +227,9 @@ impl State {
 
     fn apply_dead(&mut self, dead: &Dead, pos: Pos) {
         let route = self.ensure(dead.route);
-        let Some(entry) = route.remove(dead.seq) else { return };
+        let Some(entry) = route.remove(dead.seq) else {
+            return;
+        };
         route.counts.dead_lettered += 1;
         let first_segment = match entry.first_segment {
             0 => pos.segment(),
@@ -242,7 +252,9 @@ impl State {
             if from != to && !self.can_take(to, seq) {
                 continue;
             }
-            let Some(letter) = self.ensure(from).dead.remove(&seq) else { continue };
+            let Some(letter) = self.ensure(from).dead.remove(&seq) else {
+                continue;
+            };
             let counts = &mut self.ensure(from).counts;
             counts.redriven += 1;
             if from != to {
@@ -255,7 +267,8 @@ impl State {
 
     /// Whether a delivery of this event can be added to a route.
     pub(crate) fn can_take(&self, route: RouteId, seq: u64) -> bool {
-        self.route(route).is_some_and(|r| !r.is_pending(seq) && !r.dead.contains_key(&seq))
+        self.route(route)
+            .is_some_and(|r| !r.is_pending(seq) && !r.dead.contains_key(&seq))
     }
 
     fn apply_replayed(&mut self, route: RouteId, id: &str, deliveries: &[(u64, u64)]) {
@@ -264,7 +277,10 @@ impl State {
             Some(at) => at,
             None => {
                 let seen = roaring::RoaringTreemap::new();
-                route.replays.push(Replay { id: id.into(), seen });
+                route.replays.push(Replay {
+                    id: id.into(),
+                    seen,
+                });
                 route.replays.len() - 1
             }
         };
@@ -306,7 +322,9 @@ impl State {
     fn apply_retired(&mut self, id: RouteId, fate: &Fate) {
         let backlog = self.ensure(id).all_pending();
         for seq in backlog {
-            let Some(entry) = self.ensure(id).remove(seq) else { continue };
+            let Some(entry) = self.ensure(id).remove(seq) else {
+                continue;
+            };
             match fate {
                 Fate::MovedTo(to) if self.can_take(*to, seq) => {
                     self.ensure(id).counts.moved_out += 1;
@@ -348,8 +366,16 @@ impl State {
 
     pub(crate) fn ledger(&self) -> Ledger {
         let routes = self.routes.iter().map(route_ledger).collect();
-        let buses = self.buses.iter().map(|(k, v)| (k.to_string(), *v)).collect();
-        Ledger { buses, routes, lost: self.lost }
+        let buses = self
+            .buses
+            .iter()
+            .map(|(k, v)| (k.to_string(), *v))
+            .collect();
+        Ledger {
+            buses,
+            routes,
+            lost: self.lost,
+        }
     }
 
     // ---- waking ----
@@ -357,7 +383,8 @@ impl State {
     /// Wakes `waiter` at the next [`State::wake`] with something ready on its routes.
     pub(crate) fn wait(&mut self, routes: &[RouteId], waiter: &Arc<Notify>) {
         self.waiters.retain(|(_, w)| w.strong_count() > 0);
-        self.waiters.extend(routes.iter().map(|&r| (r, Arc::downgrade(waiter))));
+        self.waiters
+            .extend(routes.iter().map(|&r| (r, Arc::downgrade(waiter))));
     }
 
     /// Wakes everybody whose route has something ready.
@@ -367,7 +394,9 @@ impl State {
         }
         let mut waiters = std::mem::take(&mut self.waiters);
         waiters.retain(|(route, waiter)| {
-            let Some(waiter) = waiter.upgrade() else { return false };
+            let Some(waiter) = waiter.upgrade() else {
+                return false;
+            };
             if self.route(*route).is_some_and(Route::has_ready) {
                 waiter.notify_one();
                 return false;
@@ -391,8 +420,14 @@ impl State {
 /// when it is over. A jump of the wall clock can shorten it, never lengthen it.
 fn delay(until: i64, set: i64, now: Now) -> Option<At> {
     let wait = u64::try_from(until.saturating_sub(set)).unwrap_or(0);
-    let left = u64::try_from(until.saturating_sub(now.wall)).unwrap_or(0).min(wait);
-    (left > 0).then(|| At::Delayed { due: now.mono + left, until, wait })
+    let left = u64::try_from(until.saturating_sub(now.wall))
+        .unwrap_or(0)
+        .min(wait);
+    (left > 0).then(|| At::Delayed {
+        due: now.mono + left,
+        until,
+        wait,
+    })
 }
 
 fn route_ledger(route: &Route) -> RouteLedger {

@@ -1,6 +1,6 @@
 //! Which segments there are, and where in them an event is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -31,7 +31,12 @@ pub(crate) struct Closed {
 
 impl Closed {
     pub(crate) fn new(meta: Meta, bytes: u64, unsaved: Option<Arc<Index>>) -> Self {
-        Self { meta, bytes, unsaved: Mutex::new(unsaved), file: Mutex::new(None) }
+        Self {
+            meta,
+            bytes,
+            unsaved: Mutex::new(unsaved),
+            file: Mutex::new(None),
+        }
     }
 
     pub(crate) fn unsaved(&self) -> Option<Arc<Index>> {
@@ -50,9 +55,58 @@ pub(crate) struct Active {
     pub bytes: u64,
 }
 
+/// All segments, and the ways to the one that holds an event.
 pub(crate) struct Segments {
     pub closed: BTreeMap<u32, Arc<Closed>>,
+    /// Closed segments by the first sequence number that was given out in them.
+    by_seq: BTreeMap<u64, u32>,
+    /// Closed segments that hold copies of older events.
+    movers: BTreeSet<u32>,
     pub active: Active,
+}
+
+impl Segments {
+    fn new(active: Active) -> Self {
+        Self {
+            closed: BTreeMap::new(),
+            by_seq: BTreeMap::new(),
+            movers: BTreeSet::new(),
+            active,
+        }
+    }
+
+    pub(crate) fn insert(&mut self, closed: Closed) {
+        let meta = &closed.meta;
+        if meta.next_seq > meta.first_seq {
+            self.by_seq.insert(meta.first_seq, meta.id);
+        }
+        if !meta.moved.is_empty() {
+            self.movers.insert(meta.id);
+        }
+        self.closed.insert(meta.id, Arc::new(closed));
+    }
+
+    pub(crate) fn remove(&mut self, id: u32) {
+        self.closed.remove(&id);
+        self.movers.remove(&id);
+        self.by_seq.retain(|_, other| *other != id);
+    }
+
+    /// Whether events of segment `id` may have been copied into a later one.
+    pub(crate) fn moved_after(&self, id: u32) -> bool {
+        self.movers.range(id + 1..).next().is_some() || !self.active.index.meta.moved.is_empty()
+    }
+
+    /// The closed segments that may hold an event, the newest copy first.
+    fn homes(&self, seq: u64) -> Vec<Arc<Closed>> {
+        let own = self.by_seq.range(..=seq).next_back().map(|(_, id)| *id);
+        let copies = self.movers.iter().rev().copied();
+        let closed = copies.chain(own).filter_map(|id| self.closed.get(&id));
+        let holds = |c: &&Arc<Closed>| {
+            (c.meta.first_seq..c.meta.next_seq).contains(&seq) || c.meta.moved.contains(seq)
+        };
+        closed.filter(holds).cloned().collect()
+    }
 }
 
 /// All segments. Readers share it; the writer holds it only to add what it wrote.
@@ -76,19 +130,31 @@ impl Table {
         fs: Arc<dyn FileSystem>,
         dir: PathBuf,
         key: LogKey,
-        closed: BTreeMap<u32, Arc<Closed>>,
+        closed: Vec<Closed>,
         active: Active,
     ) -> Self {
-        let segments = RwLock::new(Segments { closed, active });
-        Self { fs, dir, key, segments, loaded: Mutex::new(Vec::new()) }
+        let mut segments = Segments::new(active);
+        closed.into_iter().for_each(|c| segments.insert(c));
+        let segments = RwLock::new(segments);
+        Self {
+            fs,
+            dir,
+            key,
+            segments,
+            loaded: Mutex::new(Vec::new()),
+        }
     }
 
     pub(crate) fn read(&self) -> std::sync::RwLockReadGuard<'_, Segments> {
-        self.segments.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.segments
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(crate) fn write(&self) -> std::sync::RwLockWriteGuard<'_, Segments> {
-        self.segments.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.segments
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The closed segments, oldest first.
@@ -127,15 +193,17 @@ impl Table {
     fn load_index(&self, closed: &Closed) -> Result<Index, BusError> {
         let path = segment::index_path(&self.dir, closed.meta.id);
         let read = crate::storage::read_all(&*self.fs, &path);
-        if let Ok(index) = read.map_err(|_| ()).and_then(|d| Index::decode(&d).map_err(|_| ()))
+        if let Ok(index) = read
+            .map_err(|_| ())
+            .and_then(|d| Index::decode(&d).map_err(|_| ()))
             && index.meta == closed.meta
         {
             return Ok(index);
         }
         tracing::warn!(path = %path.display(), "the side index is missing or broken and is built again");
-        let index = super::recover::build_index(&*self.fs, &self.dir, self.key, &closed.meta)?;
+        let index = super::rebuild::build_index(&*self.fs, &self.dir, self.key, &closed.meta)?;
         // A failed write costs only the same work again at the next look.
-        let _ = super::recover::save_index(&*self.fs, &self.dir, &index);
+        let _ = super::files::save_index(&*self.fs, &self.dir, &index);
         Ok(index)
     }
 
@@ -145,7 +213,10 @@ impl Table {
             return Ok(file.clone());
         }
         let path = segment::path(&self.dir, closed.meta.id);
-        let opened = self.fs.open(&path, Mode::Read).map_err(|e| BusError::io("open", path, &e))?;
+        let opened = self
+            .fs
+            .open(&path, Mode::Read)
+            .map_err(|e| BusError::io("open", path, &e))?;
         *file = Some(opened.clone());
         Ok(opened)
     }
@@ -157,18 +228,22 @@ impl Table {
             let active = &segments.active;
             if let Some(offset) = active.index.find(seq) {
                 let file = active.file.clone();
-                return Ok(Some(Place { segment: active.index.meta.id, offset, file }));
+                return Ok(Some(Place {
+                    segment: active.index.meta.id,
+                    offset,
+                    file,
+                }));
             }
-            let holds = |c: &&Arc<Closed>| {
-                (c.meta.first_seq..c.meta.next_seq).contains(&seq) || c.meta.moved.contains(seq)
-            };
-            // The newest copy counts.
-            segments.closed.values().rev().filter(holds).cloned().collect()
+            segments.homes(seq)
         };
         for closed in homes {
             if let Some(offset) = self.index(&closed)?.find(seq) {
                 let file = self.file_of(&closed)?;
-                return Ok(Some(Place { segment: closed.meta.id, offset, file }));
+                return Ok(Some(Place {
+                    segment: closed.meta.id,
+                    offset,
+                    file,
+                }));
             }
         }
         Ok(None)
@@ -181,14 +256,22 @@ impl Table {
 
     /// Reads an event from disk.
     pub(crate) fn event(&self, seq: u64) -> Result<Option<Arc<StoredEvent>>, BusError> {
-        let Some(place) = self.locate(seq)? else { return Ok(None) };
+        let Some(place) = self.locate(seq)? else {
+            return Ok(None);
+        };
         let item = self.item_at(&place)?;
-        event_of(item, seq).map(Some).ok_or_else(|| self.corrupt(&place, "another item stands here"))
+        event_of(item, seq)
+            .map(Some)
+            .ok_or_else(|| self.corrupt(&place, "another item stands here"))
     }
 
     /// Reads events from disk, neighbours together, up to `max_bytes` of them but at
     /// least the first. The answer has one entry per event looked at.
-    pub(crate) fn events(&self, seqs: &[u64], max_bytes: usize) -> Vec<Result<Option<Arc<StoredEvent>>, BusError>> {
+    pub(crate) fn events(
+        &self,
+        seqs: &[u64],
+        max_bytes: usize,
+    ) -> Vec<Result<Option<Arc<StoredEvent>>, BusError>> {
         let mut out = Vec::with_capacity(seqs.len());
         let mut window = Window::default();
         let mut bytes = 0;
@@ -205,10 +288,18 @@ impl Table {
         out
     }
 
-    fn event_in(&self, seq: u64, window: &mut Window) -> Result<Option<Arc<StoredEvent>>, BusError> {
-        let Some(place) = self.locate(seq)? else { return Ok(None) };
+    fn event_in(
+        &self,
+        seq: u64,
+        window: &mut Window,
+    ) -> Result<Option<Arc<StoredEvent>>, BusError> {
+        let Some(place) = self.locate(seq)? else {
+            return Ok(None);
+        };
         let item = self.item_in(&place, window)?;
-        event_of(item, seq).map(Some).ok_or_else(|| self.corrupt(&place, "another item stands here"))
+        event_of(item, seq)
+            .map(Some)
+            .ok_or_else(|| self.corrupt(&place, "another item stands here"))
     }
 
     /// Reads an addressed item by position.
@@ -218,35 +309,59 @@ impl Table {
             if segments.active.index.meta.id == pos.segment() {
                 let file = segments.active.file.clone();
                 drop(segments);
-                return self.item_at(&Place { segment: pos.segment(), offset: pos.offset(), file }).map(Some);
+                return self
+                    .item_at(&Place {
+                        segment: pos.segment(),
+                        offset: pos.offset(),
+                        file,
+                    })
+                    .map(Some);
             }
             segments.closed.get(&pos.segment()).cloned()
         };
-        let Some(closed) = closed else { return Ok(None) };
+        let Some(closed) = closed else {
+            return Ok(None);
+        };
         let file = self.file_of(&closed)?;
-        self.item_at(&Place { segment: pos.segment(), offset: pos.offset(), file }).map(Some)
+        self.item_at(&Place {
+            segment: pos.segment(),
+            offset: pos.offset(),
+            file,
+        })
+        .map(Some)
     }
 
     fn item_at(&self, place: &Place) -> Result<Item, BusError> {
-        self.item_in(place, &mut Window { ahead: 4096, ..Window::default() })
+        self.item_in(
+            place,
+            &mut Window {
+                ahead: 4096,
+                ..Window::default()
+            },
+        )
     }
 
     fn item_in(&self, place: &Place, window: &mut Window) -> Result<Item, BusError> {
-        let failed = |e| BusError::io("read", segment::path(&self.dir, place.segment), &e);
-        let head = window.get(place, item::ADDRESSED_HEADER).map_err(failed)?;
+        let failed = |e: std::io::Error| match e.kind() {
+            // The length was read from the file, and so is no better than the file.
+            std::io::ErrorKind::UnexpectedEof => {
+                self.corrupt(place, "the item ends after the file")
+            }
+            _ => BusError::io("read", segment::path(&self.dir, place.segment), &e),
+        };
         let mut raw = [0; item::ADDRESSED_HEADER];
-        raw.copy_from_slice(&head);
+        raw.copy_from_slice(window.get(place, item::ADDRESSED_HEADER).map_err(failed)?);
         let Some((kind, crc, len)) = item::addressed_header(&raw) else {
             return Err(self.corrupt(place, "no item begins here"));
         };
-        if len > super::record::MAX_RECORD {
-            return Err(self.corrupt(place, "the item's length is impossible"));
-        }
-        let whole = window.get(place, item::ADDRESSED_HEADER + len).map_err(failed)?;
+        let whole = window
+            .get(place, item::ADDRESSED_HEADER + len)
+            .map_err(failed)?;
         // A copy, so that one event does not keep the whole window in memory.
         let body = Bytes::copy_from_slice(&whole[item::ADDRESSED_HEADER..]);
         let salt = segment::salt(self.key, place.segment);
-        item::decode_checked(salt, kind, crc, &body).map_err(|e| self.corrupt(place, &format!("expected {e}")))
+        item::decode_checked(salt, kind, crc, &body)
+            .map_err(|e| self.corrupt(place, &format!("expected {e}")))
     }
 
     fn corrupt(&self, place: &Place, what: &str) -> BusError {
@@ -268,13 +383,21 @@ struct Window {
 
 impl Default for Window {
     fn default() -> Self {
-        Self { segment: 0, start: 0, data: Vec::new(), ahead: READ_AHEAD }
+        Self {
+            segment: 0,
+            start: 0,
+            data: Vec::new(),
+            ahead: READ_AHEAD,
+        }
     }
 }
 
 impl Window {
-    fn get(&mut self, place: &Place, len: usize) -> std::io::Result<Bytes> {
-        let (from, to) = (u64::from(place.offset), u64::from(place.offset) + len as u64);
+    fn get(&mut self, place: &Place, len: usize) -> std::io::Result<&[u8]> {
+        let (from, to) = (
+            u64::from(place.offset),
+            u64::from(place.offset) + len as u64,
+        );
         let inside = self.segment == place.segment
             && self.start <= from
             && to <= self.start + self.data.len() as u64;
@@ -282,7 +405,7 @@ impl Window {
             self.fill(place, len)?;
         }
         let at = (from - self.start) as usize;
-        Ok(Bytes::copy_from_slice(&self.data[at..at + len]))
+        Ok(&self.data[at..at + len])
     }
 
     fn fill(&mut self, place: &Place, len: usize) -> std::io::Result<()> {
@@ -293,7 +416,9 @@ impl Window {
         let want = (len.max(self.ahead) as u64).min(left) as usize;
         self.data.resize(want, 0);
         self.segment = 0;
-        place.file.read_exact_at(u64::from(place.offset), &mut self.data)?;
+        place
+            .file
+            .read_exact_at(u64::from(place.offset), &mut self.data)?;
         (self.segment, self.start) = (place.segment, u64::from(place.offset));
         Ok(())
     }

@@ -6,38 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::batch::{Batch, add_events, add_items};
 use super::checkpoint;
 use super::core::{Core, Queue, Request, Work, lock, relaxed_weight};
 use super::error::BusError;
-use super::index::{self, Index};
+use super::index::Index;
 use super::item::{Item, Pos};
 use super::log::WriteFailure;
 use super::record::{self, CommitHead, Kind};
 use super::route::Now;
-use super::state::State;
 use super::table::Closed;
-use super::types::{Accepted, NewEvent, RouteId, StoredEvent};
 
 /// How long to wait before a full disk is tried again for what nobody waits for.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(50);
-
-/// A commit being put together.
-#[derive(Default)]
-struct Batch {
-    items: Vec<Item>,
-    events: Vec<Arc<StoredEvent>>,
-    acks: BTreeMap<RouteId, Vec<u64>>,
-    duplicates: BTreeMap<Arc<str>, u64>,
-    /// Dedupe insertions to take back when the write fails.
-    inserted: Vec<(u64, Option<u64>)>,
-    answers: Vec<Result<Vec<Accepted>, BusError>>,
-}
-
-impl Batch {
-    fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.events.is_empty() && self.acks.is_empty()
-    }
-}
 
 /// The writer's own memory between commits.
 #[derive(Default)]
@@ -73,11 +54,19 @@ fn next(core: &Core) -> Option<Vec<Request>> {
                 return None;
             }
             since = None;
-            queue = core.queue_signal.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
+            queue = core
+                .queue_signal
+                .wait(queue)
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             continue;
         }
         let waited = since.get_or_insert_with(Instant::now).elapsed();
-        let Some(left) = core.options.relaxed_delay.checked_sub(waited).filter(|l| !l.is_zero() && !due) else {
+        let Some(left) = core
+            .options
+            .relaxed_delay
+            .checked_sub(waited)
+            .filter(|l| !l.is_zero() && !due)
+        else {
             return Some(take(core, &mut queue));
         };
         queue = core
@@ -97,11 +86,14 @@ fn take(core: &Core, queue: &mut Queue) -> Vec<Request> {
             Work::Plan(_) => 0,
             Work::Commit { events, .. } => events.len(),
         };
-        let over = events + count > core.options.commit_events || bytes + request.bytes > core.options.commit_bytes;
+        let over = events + count > core.options.commit_events
+            || bytes + request.bytes > core.options.commit_bytes;
         if over && !taken.is_empty() && count > 0 {
             break;
         }
-        let Some(request) = queue.requests.pop_front() else { break };
+        let Some(request) = queue.requests.pop_front() else {
+            break;
+        };
         events += count;
         bytes += request.bytes;
         queue.bytes -= request.bytes;
@@ -173,7 +165,12 @@ impl Writer {
         let mut again = Vec::new();
         for ((reply, relaxed, bytes), work) in replies.into_iter().zip(works) {
             if relaxed && !broken {
-                again.push(Request { work, bytes, relaxed, reply: None });
+                again.push(Request {
+                    work,
+                    bytes,
+                    relaxed,
+                    reply: None,
+                });
                 continue;
             }
             if let Work::Commit { items, .. } = &work {
@@ -189,32 +186,36 @@ impl Writer {
     }
 
     fn build(&mut self, core: &Core, works: &mut [Work], now: Now) -> Batch {
-        let mut batch = Batch { duplicates: std::mem::take(&mut self.duplicates), ..Batch::default() };
-        let mut state = lock(&core.state);
-        let mut next_seq = state.next_seq;
+        let mut batch = Batch {
+            duplicates: std::mem::take(&mut self.duplicates),
+            ..Batch::default()
+        };
+        // Only this thread gives numbers out.
+        let mut next_seq = lock(&core.state).next_seq;
         for work in works {
             let answer = match work {
                 Work::Plan(_) => {
-                    let nothing = Work::Commit { items: Vec::new(), events: Vec::new() };
-                    let Work::Plan(plan) = std::mem::replace(work, nothing) else { continue };
-                    plan(&state).map(|items| {
+                    let nothing = Work::Commit {
+                        items: Vec::new(),
+                        events: Vec::new(),
+                    };
+                    let Work::Plan(plan) = std::mem::replace(work, nothing) else {
+                        continue;
+                    };
+                    plan(&lock(&core.state)).map(|items| {
                         batch.items.extend(items);
                         Vec::new()
                     })
                 }
                 Work::Commit { items, events } => {
-                    // Kept by the request, in case the write fails.
-                    match add_events(core, &state, &mut batch, std::mem::take(events), &mut next_seq, now) {
-                        Ok(accepted) => {
-                            add_items(&mut batch, items);
-                            Ok(accepted)
-                        }
-                        Err(e) => {
-                            let items = std::mem::take(items);
-                            super::settle::unsettle_in(&mut state, &items, now);
-                            Err(e)
-                        }
+                    // The items stay with the request, in case the write fails.
+                    let accepted =
+                        add_events(core, &mut batch, std::mem::take(events), &mut next_seq, now);
+                    match accepted {
+                        Ok(_) => add_items(&mut batch, items),
+                        Err(_) => super::settle::unsettle(core, &std::mem::take(items)),
                     }
+                    accepted
                 }
             };
             batch.answers.push(answer);
@@ -230,7 +231,10 @@ impl Writer {
             return Ok(());
         }
         for (bus, count) in &batch.duplicates {
-            batch.items.push(Item::Duplicates { bus: bus.to_string(), count: *count });
+            batch.items.push(Item::Duplicates {
+                bus: bus.to_string(),
+                count: *count,
+            });
         }
         for (route, mut seqs) in std::mem::take(&mut batch.acks) {
             seqs.sort_unstable();
@@ -247,7 +251,12 @@ impl Writer {
     }
 
     /// Encodes and writes the record; returns the items' offsets and their base.
-    fn append(&mut self, core: &Core, items: &[Item], now: Now) -> Result<(Vec<u32>, Pos), WriteFailure> {
+    fn append(
+        &mut self,
+        core: &Core,
+        items: &[Item],
+        now: Now,
+    ) -> Result<(Vec<u32>, Pos), WriteFailure> {
         let next_seq = lock(&core.state).next_seq;
         let (salt, synced) = {
             let appender = lock(&core.appender);
@@ -256,7 +265,12 @@ impl Writer {
         let record = &mut self.record;
         record.clear();
         record::begin(Kind::Commit, record);
-        CommitHead { next_seq, time_ms: now.wall, synced }.encode(record);
+        CommitHead {
+            next_seq,
+            time_ms: now.wall,
+            synced,
+        }
+        .encode(record);
         let mut offsets = Vec::with_capacity(items.len());
         for item in items {
             offsets.push(record.len() as u32);
@@ -264,7 +278,8 @@ impl Writer {
         }
         let mut appender = lock(&core.appender);
         let offset = appender.append(record)?;
-        core.log_bytes.fetch_add(record.len() as u64, Ordering::Relaxed);
+        core.log_bytes
+            .fetch_add(record.len() as u64, Ordering::Relaxed);
         if record.capacity() > 8 << 20 {
             *record = Vec::new();
         }
@@ -276,7 +291,8 @@ impl Writer {
             let appender = lock(&core.appender);
             (appender.file.clone(), appender.len, appender.path())
         };
-        file.sync_data().map_err(|e| WriteFailure::Broken(BusError::io("sync", path, &e)))?;
+        file.sync_data()
+            .map_err(|e| WriteFailure::Broken(BusError::io("sync", path, &e)))?;
         let mut appender = lock(&core.appender);
         appender.synced = appender.synced.max(len);
         Ok(())
@@ -304,7 +320,13 @@ impl Writer {
         }
         {
             let mut state = lock(&core.state);
-            state.apply_all(items.iter().zip(offsets).map(|(item, &at)| (place(at), item)), now);
+            state.apply_all(
+                items
+                    .iter()
+                    .zip(offsets)
+                    .map(|(item, &at)| (place(at), item)),
+                now,
+            );
             state.wake();
         }
         if core.tail.receiver_count() > 0 {
@@ -329,7 +351,8 @@ impl Writer {
 /// Closes the active segment and goes on in a new one, which begins with the state.
 pub(crate) fn roll(core: &Core, now: Now) -> Result<(), WriteFailure> {
     let sync = |file: &Arc<dyn crate::storage::File>, path| {
-        file.sync_data().map_err(|e| WriteFailure::Broken(BusError::io("sync", path, &e)))
+        file.sync_data()
+            .map_err(|e| WriteFailure::Broken(BusError::io("sync", path, &e)))
     };
     let (old, old_path) = {
         // Receivers wait meanwhile: what they lease must be in the state that the new
@@ -339,7 +362,12 @@ pub(crate) fn roll(core: &Core, now: Now) -> Result<(), WriteFailure> {
         let full = checkpoint::estimate(&state) <= (appender.since_checkpoint + appender.len) / 4;
         let mut first = Vec::new();
         record::begin(Kind::Checkpoint, &mut first);
-        checkpoint::encode(appender.len, state.next_seq, full.then_some(&*state), &mut first);
+        checkpoint::encode(
+            appender.len,
+            state.next_seq,
+            full.then_some(&*state),
+            &mut first,
+        );
         let old_path = appender.path();
         let (old, old_len) = appender.roll(&mut first, full, now.wall)?;
         core.log_bytes.fetch_add(appender.len, Ordering::Relaxed);
@@ -352,7 +380,7 @@ pub(crate) fn roll(core: &Core, now: Now) -> Result<(), WriteFailure> {
         segments.active.bytes = appender.len;
         let index = Arc::new(index);
         let closed = Closed::new(index.meta.clone(), old_len, Some(index.clone()));
-        segments.closed.insert(index.meta.id, Arc::new(closed));
+        segments.insert(closed);
         (old, old_path)
     };
     // Before anything in the new segment is called durable.
@@ -391,87 +419,4 @@ fn retry_later(core: &Core, again: Vec<Request>, error: &BusError) {
     queue.requests = waiting;
     drop(queue);
     std::thread::sleep(FULL_DISK_PAUSE);
-}
-
-fn add_items(batch: &mut Batch, items: &[Item]) {
-    for item in items {
-        match item {
-            Item::Delivered { route, seqs } => batch.acks.entry(*route).or_default().extend(seqs),
-            other => batch.items.push(other.clone()),
-        }
-    }
-}
-
-/// Numbers new events, leaving out duplicates; all or none.
-fn add_events(
-    core: &Core,
-    state: &State,
-    batch: &mut Batch,
-    events: Vec<NewEvent>,
-    next_seq: &mut u64,
-    now: Now,
-) -> Result<Vec<Accepted>, BusError> {
-    for event in &events {
-        for delivery in &event.deliveries {
-            let route = state.route(delivery.route).ok_or(BusError::UnknownRoute(delivery.route))?;
-            if route.retired {
-                return Err(BusError::RetiredRoute(route.name.clone()));
-            }
-        }
-    }
-    let mut accepted = Vec::with_capacity(events.len());
-    // Looked at for every commit, so that no jump of the clock goes by unseen.
-    let steady = core.steady_ms();
-    let mut dedupe = lock(&core.dedupe);
-    for event in events {
-        let hash = index::id_hash(core.table.key, &event.bus, &event.id);
-        if let Some(seq) = dedupe.get(hash)
-            && is_duplicate(core, batch, seq, &event, steady)
-        {
-            *batch.duplicates.entry(event.bus.clone()).or_default() += 1;
-            accepted.push(Accepted { seq, duplicate: true });
-            continue;
-        }
-        let seq = *next_seq;
-        *next_seq += 1;
-        batch.inserted.push((hash, dedupe.insert(hash, seq)));
-        batch.events.push(Arc::new(stored(event, seq, now.wall)));
-        accepted.push(Accepted { seq, duplicate: false });
-    }
-    Ok(accepted)
-}
-
-/// Whether the event `seq`, whose id has the same hash, makes `event` a duplicate.
-fn is_duplicate(core: &Core, batch: &Batch, seq: u64, event: &NewEvent, steady: i64) -> bool {
-    let here = batch.events.first().map(|first| first.seq).filter(|&first| seq >= first);
-    let first = match here {
-        Some(first) => batch.events.get((seq - first) as usize).cloned(),
-        None => match core.fetch(seq) {
-            Ok(Some(found)) => Some(found),
-            // Its bytes are gone or unreadable; 64 equal bits of a keyed hash are
-            // better evidence than the odds of storing an event twice.
-            Ok(None) | Err(_) => return true,
-        },
-    };
-    let Some(first) = first else { return true };
-    let window = core.options.dedupe_by_bus.get(&*event.bus).unwrap_or(&core.options.dedupe_window);
-    let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
-    first.bus == event.bus && first.id == event.id && steady.saturating_sub(first.accepted_ms) < window
-}
-
-fn stored(event: NewEvent, seq: u64, accepted_ms: i64) -> StoredEvent {
-    let root_id = (event.root != event.id).then_some(event.root);
-    StoredEvent {
-        seq,
-        accepted_ms,
-        bus: event.bus,
-        id: event.id,
-        cause: event.cause,
-        root_id,
-        hops: event.hops,
-        cursor: event.cursor,
-        rules_version: event.rules_version,
-        deliveries: event.deliveries,
-        payload: event.payload,
-    }
 }

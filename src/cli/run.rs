@@ -79,10 +79,6 @@ async fn serve(
         sources = config.sources.len(), rules = config.rules.len(), handlers = config.handlers.len(),
         "pointsman {} runs; Ctrl-C stops it", env!("CARGO_PKG_VERSION")
     );
-    for (name, source) in &config.sources {
-        let crate::config::Source::Folder(folder) = source;
-        tracing::info!(source = name, folder = %folder.root.display(), "watching");
-    }
     Ok(tokio::spawn(server.serve(Arc::clone(node), stop.clone())))
 }
 

@@ -2,7 +2,7 @@
 //! Then, only when there are none, what hardly can be meant: on a broken
 //! configuration those would mostly repeat the mistakes above them.
 
-use super::model::{Config, DEFAULT_BUS, EventSchema, Source, To};
+use super::model::{Config, DEFAULT_BUS, EventSchema, HandlerKind, Source, TargetInput, To};
 use super::pattern::Overlap;
 use super::{loops, pattern};
 use crate::error::{Diagnostic, codes, nearest};
@@ -20,7 +20,34 @@ pub trait Checker {
 /// What cannot work.
 pub(super) fn errors(config: &Config) -> Vec<Diagnostic> {
     let mut found = folders(config);
+    found.extend(unused_inputs(config));
     found.extend(loops::check(config));
+    found
+}
+
+/// Inputs of targets that read the event itself.
+fn unused_inputs(config: &Config) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for route in config.routes() {
+        if route.target.input == TargetInput::Event {
+            continue;
+        }
+        let reads_event = route.handlers.iter().find(|name| {
+            matches!(
+                config.handlers.get(**name).map(|handler| &handler.kind),
+                Some(HandlerKind::Transform(_) | HandlerKind::Load(_))
+            )
+        });
+        if let Some(handler) = reads_event {
+            let message = format!(
+                "route `{}` has an input, but handler `{handler}` reads the event itself",
+                route.target.route
+            );
+            let mut diagnostic = Diagnostic::error(&codes::BAD_INPUT, message);
+            diagnostic.place = config.place(&format!("rules.{}.targets", route.rule));
+            found.push(diagnostic.hint("leave the input out: transforms and loads need the whole event"));
+        }
+    }
     found
 }
 

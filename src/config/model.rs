@@ -13,7 +13,6 @@ use crate::handlers::transform::TransformOptions;
 use crate::rules::Pattern;
 use crate::rules::input::TargetInputSpec;
 use crate::sources::folder::FolderOptions;
-use crate::topics::{Protocol, SubscriptionOptions, TopicOptions};
 use chrono_tz::Tz;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -275,20 +274,6 @@ pub struct Topic {
     pub subscriptions: BTreeMap<String, Subscription>,
 }
 
-impl Topic {
-    /// The topic with its secrets in the clear, for the part that publishes.
-    #[must_use]
-    pub fn options(&self) -> TopicOptions {
-        TopicOptions {
-            subscriptions: self
-                .subscriptions
-                .iter()
-                .map(|(name, sub)| (name.clone(), sub.options()))
-                .collect(),
-        }
-    }
-}
-
 /// A durable subscription.
 #[derive(Clone, Debug)]
 pub struct Subscription {
@@ -300,22 +285,6 @@ pub struct Subscription {
     pub protocol: SubscriptionProtocol,
     /// What happens after a failed delivery.
     pub retry: RetryPolicy,
-}
-
-impl Subscription {
-    /// The subscription with its secrets in the clear, for the part that publishes.
-    #[must_use]
-    pub fn options(&self) -> SubscriptionOptions {
-        SubscriptionOptions {
-            filter: self.filter.clone(),
-            protocol: match &self.protocol {
-                SubscriptionProtocol::Webhook(webhook) => Protocol::Webhook(webhook.options()),
-                SubscriptionProtocol::Exec(exec) => Protocol::Exec(exec.options()),
-                SubscriptionProtocol::Pull => Protocol::Pull,
-            },
-            retry: self.retry.clone(),
-        }
-    }
 }
 
 /// How messages reach a subscriber.

@@ -190,6 +190,7 @@ fn queue(queue: &Queue) -> Value {
 fn retry(retry: &RetryPolicy) -> Value {
     json!({
         "attempts": retry.attempts,
+        "lost": retry.lost,
         "base": format_duration(retry.base),
         "cap": format_duration(retry.cap),
         "max_age": format_duration(retry.max_age),

@@ -41,6 +41,7 @@ pub(super) struct RawQueue {
 #[derive(Clone, Default)]
 pub(super) struct RawRetry {
     pub attempts: Option<u32>,
+    pub lost: Option<u32>,
     pub base: Option<Duration>,
     pub cap: Option<Duration>,
     pub max_age: Option<Duration>,
@@ -51,6 +52,7 @@ impl RawRetry {
     pub fn or(&self, other: &Self) -> Self {
         Self {
             attempts: self.attempts.or(other.attempts),
+            lost: self.lost.or(other.lost),
             base: self.base.or(other.base),
             cap: self.cap.or(other.cap),
             max_age: self.max_age.or(other.max_age),
@@ -63,6 +65,7 @@ impl RawRetry {
         let base = self.base.unwrap_or(default.base);
         RetryPolicy {
             attempts: self.attempts.unwrap_or(default.attempts),
+            lost: self.lost.unwrap_or(default.lost),
             base,
             // A long first delay without a word about the cap means that delay.
             cap: self.cap.unwrap_or(default.cap.max(base)),

@@ -323,6 +323,7 @@ fn routes_are_named_and_know_their_handlers_and_retries() {
     let seconds = Duration::from_secs;
     let expected = RetryPolicy {
         attempts: 3,
+        lost: 16,
         base: seconds(2),
         cap: seconds(60),
         max_age: seconds(3600),
@@ -354,11 +355,11 @@ fn secrets_are_never_printed_and_arrive_all_the_same() {
         assert!(!printed.contains(secret), "{secret}: {printed}");
     }
     assert!(printed.contains("${env:HOOK}") && printed.contains("${env:INBOX}"));
-    let hook = config.topics["done"].options();
-    let crate::topics::Protocol::Webhook(hook) = &hook.subscriptions["a"].protocol else {
+    let hook = &config.topics["done"].subscriptions["a"].protocol;
+    let SubscriptionProtocol::Webhook(hook) = hook else {
         panic!()
     };
-    assert_eq!(hook.url, "https://user:hunter2@example.com/hook");
+    assert_eq!(hook.options().url, "https://user:hunter2@example.com/hook");
 }
 
 #[test]

@@ -31,8 +31,13 @@ pub struct BatchOptions {
 /// What happens after a failure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first included; at least 1.
+    /// Attempts in all, the first included; at least 1. Only those count that
+    /// ended with an answer.
     pub attempts: u32,
+    /// Attempts that ended without an answer, because the process died or the
+    /// visibility timeout ran out; at least 1. It is higher than `attempts`,
+    /// since whatever was under way when a process dies is counted, guilty or not.
+    pub lost: u32,
     /// Delay before the second attempt; doubles from there, with full jitter.
     pub base: Duration,
     /// Longest delay.
@@ -55,6 +60,7 @@ impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             attempts: 8,
+            lost: 16,
             base: Duration::from_secs(1),
             cap: Duration::from_secs(15 * 60),
             max_age: Duration::from_secs(24 * 3600),

@@ -36,7 +36,7 @@ impl Reason {
     }
 }
 
-/// Judges a failure after `attempt` attempts at the age of `age`, with
+/// Judges a failure after `attempt` attempts with an answer, at the age of `age`, with
 /// exponential backoff and full jitter (a delay drawn from 0 to the bound):
 /// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>.
 #[must_use]
@@ -75,6 +75,7 @@ mod tests {
     fn policy() -> RetryPolicy {
         RetryPolicy {
             attempts: 4,
+            lost: 16,
             base: Duration::from_secs(1),
             cap: Duration::from_secs(3),
             max_age: Duration::from_secs(60),

@@ -155,9 +155,13 @@ async fn gather(
     let mut batch: Vec<Received> = Vec::new();
     let mut bytes = 0;
     let mut window_end = None;
+    let mut looked = false;
     loop {
+        // A message that came back unanswered may be what killed the process, so
+        // whatever comes first is looked at before others join it.
+        let size = if batch.is_empty() { 1 } else { limits.size };
         let room = Want {
-            messages: limits.size.saturating_sub(batch.len()),
+            messages: size.saturating_sub(batch.len()),
             bytes: limits.bytes.saturating_sub(bytes),
             // A message waits for the window, too.
             visibility: consumer.visibility + limits.window,
@@ -165,9 +169,14 @@ async fn gather(
         let more = consumer.queue.receive(room).await?;
         bytes += more.iter().map(|m| m.event.text().len()).sum::<usize>();
         batch.extend(more);
+        let alone = batch.first().is_some_and(|m| m.attempt > 1);
         let full = batch.len() >= limits.size || bytes >= limits.bytes;
-        if full || (!batch.is_empty() && limits.window.is_zero()) {
+        if alone || full || (looked && limits.window.is_zero()) {
             return Ok(Some(batch));
+        }
+        if !batch.is_empty() && !looked {
+            looked = true;
+            continue;
         }
         if !batch.is_empty() && window_end.is_none() {
             window_end = Some(tokio::time::Instant::now() + limits.window);

@@ -52,23 +52,39 @@ impl Worker {
             .handled(&self.consumer.name, messages, failed, seconds);
     }
 
-    /// Takes out messages that were received more often than they may be: the
-    /// process died each time, so they are not tried again.
+    /// Takes out messages whose attempts ended without an answer too often: they
+    /// may be what kills the process, so they are not tried again.
     fn crashed(&self, batch: Vec<Received>) -> (Answers, Vec<Received>) {
-        let (spent, rest): (Vec<_>, Vec<_>) = batch
-            .into_iter()
-            .partition(|m| m.attempt > self.consumer.retry(&m.route).attempts);
-        let failure = |m: &Received| {
-            Failure::permanent(
+        let (mut spent, mut rest) = (Vec::new(), Vec::new());
+        for message in batch {
+            let lost = (message.attempt - 1).saturating_sub(self.failures(&message));
+            if lost < self.consumer.retry(&message.route).lost {
+                rest.push(message);
+                continue;
+            }
+            let failure = Failure::permanent(
                 "NeverSettled",
                 format!(
-                    "received {} times without an answer: the process died or the handler outlived its visibility timeout each time",
-                    m.attempt - 1
+                    "received {lost} times without an answer: the process died or the handler outlived its visibility timeout each time"
                 ),
-            )
-        };
-        let spent = spent.into_iter().map(|m| { let f = failure(&m); (m, Err(f)) }).collect();
+            );
+            spent.push((message, Err(failure)));
+        }
         (spent, rest)
+    }
+
+    /// How many attempts on a message have failed before this one.
+    fn failures(&self, message: &Received) -> u32 {
+        if message.attempt <= 1 {
+            return 0;
+        }
+        self.consumer
+            .queue
+            .failures(&message.receipt)
+            .unwrap_or_else(|error| {
+                tracing::warn!(seq = message.receipt.seq, %error, "its attempts cannot be read");
+                message.attempt - 1
+            })
     }
 
     /// Runs the handler; a batch that fails whole is split in halves until the
@@ -149,8 +165,8 @@ impl Worker {
                 handler = consumer.name,
                 route = message.route,
                 event = message.event.id(),
-                summary = %brief(&done.summary),
-                "delivered"
+                what = %brief(&done.summary),
+                "done"
             );
             Ok(events)
         });
@@ -169,7 +185,7 @@ impl Worker {
         let verdict = judge(
             self.consumer.retry(&message.route),
             &failure,
-            message.attempt,
+            self.failures(message) + 1,
             Duration::from_millis(age),
             self.clock.random(),
         );
@@ -235,6 +251,7 @@ impl Worker {
 fn message(received: &Received) -> Message {
     Message {
         event: Arc::clone(&received.event),
+        input: received.input.clone(),
         seq: received.receipt.seq,
         attempt: received.attempt,
         accepted_ms: received.accepted_ms,
@@ -249,18 +266,25 @@ fn failed_whole(outcome: &Outcome) -> bool {
         })
 }
 
-/// The figures of a summary, without its lists.
+/// The figures of a summary that people look for first.
 fn brief(summary: &serde_json::Value) -> String {
-    let Some(members) = summary.as_object() else {
-        return String::new();
-    };
-    let figures: Vec<String> = members
-        .iter()
-        .filter(|(_, value)| value.is_string() || value.is_number())
-        .map(|(name, value)| match value.as_str() {
-            Some(text) => format!("{name}={text}"),
-            None => format!("{name}={value}"),
-        })
-        .collect();
-    figures.join(" ")
+    let mut said = Vec::new();
+    if let Some(key) = summary.pointer("/object/key").and_then(|key| key.as_str()) {
+        said.push(key.to_owned());
+    }
+    if let Some(table) = summary["table"].as_str() {
+        said.push(format!("table {table}"));
+    }
+    for (name, words) in [("rows_in", "rows in"), ("rows_out", "rows out"), ("rows", "rows")] {
+        if let Some(count) = summary[name].as_u64() {
+            said.push(format!("{count} {words}"));
+        }
+    }
+    if let Some(count) = summary.pointer("/rejects/count").and_then(|c| c.as_u64()) {
+        said.push(format!("{count} rejects"));
+    }
+    if let Some(ms) = summary["duration_ms"].as_u64() {
+        said.push(format!("{}.{} s", ms / 1000, ms % 1000 / 100));
+    }
+    said.join(", ")
 }

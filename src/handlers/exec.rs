@@ -124,11 +124,12 @@ fn lines(batch: &[Message]) -> Vec<u8> {
     let mut input = Vec::new();
     for message in batch {
         // An envelope may hold line ends between its members; NDJSON must not.
-        let text = message.event.text();
-        if text.contains(&b'\n') {
-            input.extend_from_slice(message.event.value().to_string().as_bytes());
-        } else {
-            input.extend_from_slice(text);
+        let text = message.payload();
+        match serde_json::from_slice::<serde_json::Value>(text) {
+            Ok(value) if text.contains(&b'\n') => {
+                input.extend_from_slice(value.to_string().as_bytes());
+            }
+            _ => input.extend_from_slice(text),
         }
         input.push(b'\n');
     }

@@ -78,7 +78,7 @@ impl WebhookHandler {
         if !self.options.allow_private {
             self.refuse_private().await?;
         }
-        let body = message.event.text().clone();
+        let body = message.payload().clone();
         let id = message.event.id();
         let stamp = (self.clock.now_ms() / 1000).to_string();
         let mut request = self

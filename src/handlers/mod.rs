@@ -11,6 +11,7 @@ pub mod refuse;
 pub mod transform;
 
 use crate::event::Event;
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,12 +25,22 @@ use tokio_util::sync::CancellationToken;
 pub struct Message {
     /// The event.
     pub event: Arc<Event>,
+    /// What the rule's target says is sent instead of the event.
+    pub input: Option<Bytes>,
     /// Its sequence number in the log.
     pub seq: u64,
     /// How often it was received, this time included.
     pub attempt: u32,
     /// When the bus accepted it, Unix milliseconds.
     pub accepted_ms: i64,
+}
+
+impl Message {
+    /// What is sent on: the target's input, or the event as it came.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        self.input.as_ref().unwrap_or_else(|| self.event.text())
+    }
 }
 
 /// What a handler gets besides its messages.
@@ -91,10 +102,19 @@ impl Outcome {
 pub struct Done {
     /// Events for the bus, caused by this message.
     pub emits: Vec<Emit>,
-    /// The message itself, as it is, for another bus or topic.
-    pub forward_to: Option<String>,
+    /// The message itself, for another bus or topic.
+    pub forward: Option<Forward>,
     /// Figures and names for the completion topic.
     pub summary: Value,
+}
+
+/// A message that is handed on.
+#[derive(Debug)]
+pub struct Forward {
+    /// The bus.
+    pub bus: String,
+    /// The event, with the id that it had.
+    pub event: Event,
 }
 
 /// An event that a handler wants on the bus. Its id is computed from the

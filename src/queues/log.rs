@@ -18,33 +18,48 @@ use std::time::Duration;
 /// settling, given to the queue so that both are one commit.
 pub type Plan = Arc<dyn Fn(Outgoing) -> NewEvent + Send + Sync>;
 
+/// Makes what a target gets instead of an event, given the event and when it
+/// was accepted (Unix milliseconds).
+pub type MakeInput = Arc<dyn Fn(&Event, i64) -> Result<Bytes, Failure> + Send + Sync>;
+
+/// A route that feeds a queue.
+#[derive(Clone)]
+pub struct Feed {
+    /// Its number.
+    pub id: RouteId,
+    /// Its name.
+    pub name: String,
+    /// What the target gets; `None`: the event as it came.
+    pub input: Option<MakeInput>,
+}
+
 /// A queue in the log.
 pub struct LogQueue {
     name: String,
     bus: Bus,
     routes: Vec<RouteId>,
-    names: HashMap<RouteId, String>,
+    feeds: HashMap<RouteId, Feed>,
     plan: Plan,
     clock: SharedClock,
     handler: String,
 }
 
 impl LogQueue {
-    /// The queue `name`, fed by `routes`, read by `handler`.
+    /// The queue `name`, fed by `feeds`, read by `handler`.
     #[must_use]
     pub fn new(
         name: String,
         handler: String,
         bus: Bus,
-        routes: Vec<(RouteId, String)>,
+        feeds: Vec<Feed>,
         plan: Plan,
         clock: SharedClock,
     ) -> Self {
         Self {
             name,
             bus,
-            routes: routes.iter().map(|(id, _)| *id).collect(),
-            names: routes.into_iter().collect(),
+            routes: feeds.iter().map(|feed| feed.id).collect(),
+            feeds: feeds.into_iter().map(|feed| (feed.id, feed)).collect(),
             plan,
             clock,
             handler,
@@ -61,10 +76,17 @@ impl LogQueue {
             let failure = Failure::permanent("BadEvent", "the event in the log cannot be read");
             Box::new((receipt, failure.caused_by(&e)))
         })?;
+        let feed = self.feeds.get(&leased.route);
+        let input = feed
+            .and_then(|feed| feed.input.as_ref())
+            .map(|make| make(&event, leased.event.accepted_ms))
+            .transpose()
+            .map_err(|failure| Box::new((receipt, failure)))?;
         Ok(Received {
             event: Arc::new(event),
+            input,
             receipt,
-            route: self.names.get(&leased.route).cloned().unwrap_or_default(),
+            route: feed.map_or_else(String::new, |feed| feed.name.clone()),
             bus: leased.event.bus.to_string(),
             attempt: leased.attempts,
             accepted_ms: leased.event.accepted_ms,
@@ -183,6 +205,12 @@ impl Queue for LogQueue {
             }
             Ok(received)
         })
+    }
+
+    fn failures(&self, receipt: &Receipt) -> Result<u32, QueueError> {
+        let errors = self.bus.attempts(RouteId(receipt.route), receipt.seq);
+        let errors = errors.map_err(|e| self.stopped(&e))?;
+        Ok(u32::try_from(errors.len()).unwrap_or(u32::MAX))
     }
 
     fn extend(&self, receipts: &[Receipt], visibility: Duration) {

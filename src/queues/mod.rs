@@ -7,10 +7,11 @@
 
 mod log;
 
-pub use log::LogQueue;
+pub use log::{Feed, LogQueue, MakeInput};
 
 use crate::event::Event;
 use crate::handlers::Failure;
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,8 @@ use std::time::Duration;
 pub struct Received {
     /// The event.
     pub event: Arc<Event>,
+    /// What the target gets instead of the event, where its rule says so.
+    pub input: Option<Bytes>,
     /// Identifies this loan.
     pub receipt: Receipt,
     /// Name of the route that it came by.
@@ -127,6 +130,9 @@ pub trait Queue: Send + Sync {
     fn ready(&self) -> BoxFuture<'_, ()>;
     /// Lends up to `want` messages; an empty answer means none is due.
     fn receive(&self, want: Want) -> BoxFuture<'_, Result<Vec<Received>, QueueError>>;
+    /// How many attempts on a message have ended with a failure so far. May read
+    /// from disk; asked only about messages that were received before.
+    fn failures(&self, receipt: &Receipt) -> Result<u32, QueueError>;
     /// Prolongs loans to `visibility` from now. A loan that is over is left alone.
     fn extend(&self, receipts: &[Receipt], visibility: Duration);
     /// Settles messages and sends events, all or nothing. A message whose loan

@@ -64,7 +64,11 @@ struct Node {
 }
 
 fn bottom_up(fields: &[Places], elements: &[Element], limit: u64) -> Result<bool, TooMany> {
-    let wanted = if fields.len() == 64 { u64::MAX } else { (1 << fields.len()) - 1 };
+    let wanted = if fields.len() == 64 {
+        u64::MAX
+    } else {
+        (1 << fields.len()) - 1
+    };
     let mut own: Vec<(u32, u64)> = Vec::new();
     for (i, field) in fields.iter().enumerate() {
         own.extend(field.matching.iter().map(|element| (*element, 1 << i)));
@@ -182,14 +186,17 @@ struct Level {
 }
 
 impl<'s> Search<'s> {
-    fn new(
-        fields: &'s [Places],
-        elements: &'s [Element],
-        arrays: &'s [u32],
-        limit: u64,
-    ) -> Self {
+    fn new(fields: &'s [Places], elements: &'s [Element], arrays: &'s [u32], limit: u64) -> Self {
         let picked = vec![NO_ELEMENT; arrays.len()];
-        Search { fields, elements, arrays, picked, trail: Vec::new(), steps: 0, limit }
+        Search {
+            fields,
+            elements,
+            arrays,
+            picked,
+            trail: Vec::new(),
+            steps: 0,
+            limit,
+        }
     }
 
     fn run(&mut self) -> Result<bool, TooMany> {
@@ -223,7 +230,10 @@ impl<'s> Search<'s> {
                 if let Some(level) = levels.last_mut() {
                     level.next = next;
                 }
-                levels.push(Level { next: 0, trail: self.trail.len() });
+                levels.push(Level {
+                    next: 0,
+                    trail: self.trail.len(),
+                });
             } else {
                 levels.pop();
             }
@@ -249,7 +259,11 @@ impl<'s> Search<'s> {
                 if picked != NO_ELEMENT && picked != element {
                     // Nothing but the picked element of this array will do.
                     let ahead = picked > *candidate;
-                    jump = Some(if ahead { picked } else { self.arrays[array as usize] });
+                    jump = Some(if ahead {
+                        picked
+                    } else {
+                        self.arrays[array as usize]
+                    });
                 }
                 element = parent;
             }
@@ -259,7 +273,9 @@ impl<'s> Search<'s> {
             match jump {
                 None => return Ok(Some(at)),
                 Some(element) => {
-                    at += candidates[at..].partition_point(|other| *other < element).max(1);
+                    at += candidates[at..]
+                        .partition_point(|other| *other < element)
+                        .max(1);
                 }
             }
         }

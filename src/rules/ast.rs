@@ -112,16 +112,18 @@ impl Hash for Literal {
 
 impl Hash for Range {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let bits = |bound: Option<(f64, bool)>| bound.map(|(value, included)| {
-            (value.to_bits(), included)
-        });
+        let bits =
+            |bound: Option<(f64, bool)>| bound.map(|(value, included)| (value.to_bits(), included));
         (bits(self.lower), bits(self.upper)).hash(state);
     }
 }
 
 impl Literal {
     pub(crate) fn new(text: &str) -> Self {
-        Literal { text: Text::from(text), value: number::comparable(text.as_bytes()) }
+        Literal {
+            text: Text::from(text),
+            value: number::comparable(text.as_bytes()),
+        }
     }
 }
 
@@ -158,9 +160,7 @@ impl fmt::Display for Clause {
             Clause::Text(text) | Clause::Ip(_, text) => Quoted(text).fmt(f),
             Clause::Prefix(text) => operator(f, "prefix", &Quoted(text)),
             Clause::Suffix(text) => operator(f, "suffix", &Quoted(text)),
-            Clause::IgnoreCase(folded) => {
-                operator(f, "equals-ignore-case", &Quoted(folded.text()))
-            }
+            Clause::IgnoreCase(folded) => operator(f, "equals-ignore-case", &Quoted(folded.text())),
             Clause::PrefixIgnoreCase(folded) => {
                 write!(f, "{{\"prefix\":{}}}", Clause::IgnoreCase(folded.clone()))
             }
@@ -183,8 +183,12 @@ impl fmt::Display for Range {
         {
             return write!(f, "[\"=\",{low}]");
         }
-        let lower = self.lower.map(|(bound, included)| (if included { ">=" } else { ">" }, bound));
-        let upper = self.upper.map(|(bound, included)| (if included { "<=" } else { "<" }, bound));
+        let lower = self
+            .lower
+            .map(|(bound, included)| (if included { ">=" } else { ">" }, bound));
+        let upper = self
+            .upper
+            .map(|(bound, included)| (if included { "<=" } else { "<" }, bound));
         f.write_str("[")?;
         for (i, (sign, bound)) in lower.into_iter().chain(upper).enumerate() {
             write!(f, "{}\"{sign}\",{bound}", if i == 0 { "" } else { "," })?;
@@ -200,12 +204,16 @@ impl fmt::Display for AnythingBut {
             AnythingBut::Numbers(numbers) => list(f, numbers.iter().map(|number| &number.text)),
             AnythingBut::Prefix(texts) => nested(f, "prefix", texts.iter().map(Quoted)),
             AnythingBut::Suffix(texts) => nested(f, "suffix", texts.iter().map(Quoted)),
-            AnythingBut::IgnoreCase(folded) => {
-                nested(f, "equals-ignore-case", folded.iter().map(|one| Quoted(one.text())))
-            }
-            AnythingBut::Wildcard(wildcards) => {
-                nested(f, "wildcard", wildcards.iter().map(|one| Quoted(one.text())))
-            }
+            AnythingBut::IgnoreCase(folded) => nested(
+                f,
+                "equals-ignore-case",
+                folded.iter().map(|one| Quoted(one.text())),
+            ),
+            AnythingBut::Wildcard(wildcards) => nested(
+                f,
+                "wildcard",
+                wildcards.iter().map(|one| Quoted(one.text())),
+            ),
         }
     }
 }

@@ -100,7 +100,11 @@ fn resolve(found: Found, carry: &mut Carry) -> Block {
     carry.inside = ((inside as i64) >> 63) as u64;
     carry.backslashes |= found.backslashes;
     carry.controls |= found.controls & inside;
-    Block { quotes, opens: found.opens & !inside, closes: found.closes & !inside }
+    Block {
+        quotes,
+        opens: found.opens & !inside,
+        closes: found.closes & !inside,
+    }
 }
 
 /// The bytes that follow a backslash which is not escaped itself.
@@ -140,9 +144,9 @@ const CONTROL: u8 = 0x1F;
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8,
-        _mm256_cmpeq_epi8, _mm256_min_epu8, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set_epi64x,
-        _mm256_set1_epi8,
+        _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x,
+        _mm_set1_epi8, _mm256_cmpeq_epi8, _mm256_min_epu8, _mm256_movemask_epi8, _mm256_or_si256,
+        _mm256_set_epi64x, _mm256_set1_epi8,
     };
 
     use super::{CASE, CONTROL, Found, Map, index_with};
@@ -320,7 +324,9 @@ mod tests {
         };
         (0..2_000).map(move |_| {
             let len = next() % 300;
-            (0..len).map(|_| b"\"\\{}[]ab:, \"\n\\"[next() % 14]).collect()
+            (0..len)
+                .map(|_| b"\"\\{}[]ab:, \"\n\\"[next() % 14])
+                .collect()
         })
     }
 
@@ -329,7 +335,12 @@ mod tests {
         let mut map = Map::default();
         for text in texts() {
             index(&text, &mut map);
-            assert_eq!(map.blocks, slowly(&text), "{}", String::from_utf8_lossy(&text));
+            assert_eq!(
+                map.blocks,
+                slowly(&text),
+                "{}",
+                String::from_utf8_lossy(&text)
+            );
             assert_eq!(map.backslashes, text.contains(&b'\\'));
         }
     }

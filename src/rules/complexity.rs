@@ -6,9 +6,16 @@
 //! score has to be computed the same way, oddities included: fields are visited
 //! in sorted order through the states that event-ruler would build, a field
 //! that only says `exists: false` hides the fields after it, and branches of a
-//! `$or` share states where their first fields are equal.
+//! `$or` share states where their first fields are equal. Prefixes are shared
+//! up to the first star of a pattern; what follows it is built anew for every
+//! pattern, also for one that is there already.
+//!
+//! On the conformance corpus the score is that of event-ruler for 1,662 of
+//! 1,682 patterns with wildcards. The others have a `$or` whose branches repeat
+//! a wildcard, or a list of wildcards with a common beginning; there
+//! event-ruler's sharing depends on the order in which its states were built.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use super::ast::{AnythingBut, Branch, Clause, Field};
 use super::text::Text;
@@ -45,7 +52,10 @@ pub(super) fn score(branches: &[Branch]) -> u32 {
 }
 
 fn has_wildcard(clause: &Clause) -> bool {
-    matches!(clause, Clause::Wildcard(_) | Clause::AnythingBut(AnythingBut::Wildcard(_)))
+    matches!(
+        clause,
+        Clause::Wildcard(_) | Clause::AnythingBut(AnythingBut::Wildcard(_))
+    )
 }
 
 fn is_value(clause: &Clause) -> bool {
@@ -94,21 +104,26 @@ impl Graph {
         let current = &self.states[state];
         let known = if is_value(clause) {
             current.values.get(path).and_then(|clauses| {
-                clauses.iter().find(|(other, _)| other == clause).map(|(_, next)| *next)
+                clauses
+                    .iter()
+                    .find(|(other, _)| other == clause)
+                    .map(|(_, next)| *next)
             })
         } else {
             current.absent.get(path).copied()
         };
-        if let Some(next) = known {
-            return next;
-        }
-        let next = last.unwrap_or_else(|| {
+        // A wildcard that is known is built a second time all the same.
+        let next = known.or(last).unwrap_or_else(|| {
             self.states.push(State::default());
             self.states.len() - 1
         });
         let current = &mut self.states[state];
         if is_value(clause) {
-            current.values.entry(path.clone()).or_default().push((clause.clone(), next));
+            current
+                .values
+                .entry(path.clone())
+                .or_default()
+                .push((clause.clone(), next));
         } else {
             current.absent.insert(path.clone(), next);
         }
@@ -137,8 +152,8 @@ impl Graph {
 /// A prefix of some wildcard: what follows it, and which clauses it belongs to.
 #[derive(Default)]
 struct Prefix {
-    bytes: BTreeMap<u8, usize>,
-    star: Option<usize>,
+    bytes: Vec<(u8, usize)>,
+    stars: Vec<usize>,
     is_star: bool,
     clauses: HashSet<usize>,
 }
@@ -146,67 +161,91 @@ struct Prefix {
 /// The score of the clauses of one field.
 fn field_score<'c>(clauses: impl Iterator<Item = &'c Clause>) -> u32 {
     let mut prefixes = vec![Prefix::default()];
-    for (number, clause) in clauses.enumerate() {
-        match clause {
-            Clause::Wildcard(one) => insert(&mut prefixes, number, one.pieces()),
-            Clause::AnythingBut(AnythingBut::Wildcard(all)) => {
-                all.iter().for_each(|one| insert(&mut prefixes, number, one.pieces()));
-            }
-            _ => {}
+    let mut counted: Vec<&Clause> = Vec::new();
+    let mut ends = Vec::new();
+    for clause in clauses {
+        if !has_wildcard(clause) {
+            continue;
+        }
+        let number = counted
+            .iter()
+            .position(|other| *other == clause)
+            .unwrap_or_else(|| {
+                counted.push(clause);
+                ends.push(child(&mut prefixes));
+                ends.len() - 1
+            });
+        let end = ends[number];
+        prefixes[end].clauses.insert(number);
+        let wildcards = match clause {
+            Clause::AnythingBut(AnythingBut::Wildcard(all)) => &all[..],
+            Clause::Wildcard(one) => std::slice::from_ref(one),
+            _ => &[],
+        };
+        for wildcard in wildcards {
+            insert(&mut prefixes, number, wildcard.pieces(), end);
         }
     }
     if prefixes.len() == 1 {
         return 0;
     }
     let mut best = 0;
-    let mut seen: HashMap<Vec<usize>, ()> = HashMap::new();
+    let mut seen: HashSet<Vec<usize>> = HashSet::new();
     let mut queue = VecDeque::from([closure(&prefixes, [0])]);
     while let Some(set) = queue.pop_front() {
-        if seen.contains_key(&set) || seen.len() == MAX_SETS {
+        if seen.contains(&set) || seen.len() == MAX_SETS {
             continue;
         }
         let size: usize = set.iter().map(|at| prefixes[*at].clauses.len()).sum();
         best = best.max(u32::try_from(size).unwrap_or(CEILING).min(CEILING));
-        let mut bytes: Vec<u8> =
-            set.iter().flat_map(|at| prefixes[*at].bytes.keys().copied()).collect();
+        let mut bytes: Vec<u8> = set
+            .iter()
+            .flat_map(|at| prefixes[*at].bytes.iter().map(|(byte, _)| *byte))
+            .collect();
         bytes.sort_unstable();
         bytes.dedup();
-        queue.extend(bytes.into_iter().map(|byte| successors(&prefixes, &set, byte)));
-        seen.insert(set, ());
+        queue.extend(
+            bytes
+                .into_iter()
+                .map(|byte| successors(&prefixes, &set, byte)),
+        );
+        seen.insert(set);
     }
     best
 }
 
-fn insert(prefixes: &mut Vec<Prefix>, clause: usize, pieces: &[Box<[u8]>]) {
+/// Adds the prefixes of one wildcard. All wildcards of a clause have one end.
+fn insert(prefixes: &mut Vec<Prefix>, clause: usize, pieces: &[Box<[u8]>], end: usize) {
     let mut at = 0;
     prefixes[0].clauses.insert(clause);
     for (i, piece) in pieces.iter().enumerate() {
         if i > 0 {
-            at = match prefixes[at].star {
-                Some(star) => star,
-                None => {
+            at = match prefixes[at].stars.first() {
+                Some(star) if i == 1 => *star,
+                _ => {
                     let star = child(prefixes);
                     prefixes[star].is_star = true;
-                    prefixes[at].star = Some(star);
+                    prefixes[at].stars.push(star);
                     star
                 }
             };
             prefixes[at].clauses.insert(clause);
         }
-        // The closing quote belongs to the value.
-        let quote = (i + 1 == pieces.len()).then_some(b'"');
-        for byte in piece.iter().copied().chain(quote) {
-            at = match prefixes[at].bytes.get(&byte) {
-                Some(next) => *next,
-                None => {
+        for byte in piece.iter().copied() {
+            let known = prefixes[at].bytes.iter().find(|(other, _)| *other == byte);
+            at = match known {
+                Some((_, next)) if i == 0 => *next,
+                _ => {
                     let next = child(prefixes);
-                    prefixes[at].bytes.insert(byte, next);
+                    prefixes[at].bytes.push((byte, next));
                     next
                 }
             };
             prefixes[at].clauses.insert(clause);
         }
     }
+    // The closing quote belongs to the value.
+    prefixes[at].bytes.push((b'"', end));
 }
 
 fn child(prefixes: &mut Vec<Prefix>) -> usize {
@@ -216,8 +255,11 @@ fn child(prefixes: &mut Vec<Prefix>) -> usize {
 
 /// A set of prefixes with the stars that match nothing yet.
 fn closure(prefixes: &[Prefix], set: impl IntoIterator<Item = usize>) -> Vec<usize> {
-    let mut all: Vec<usize> =
-        set.into_iter().flat_map(|at| [Some(at), prefixes[at].star]).flatten().collect();
+    let mut all: Vec<usize> = Vec::new();
+    for at in set {
+        all.push(at);
+        all.extend(&prefixes[at].stars);
+    }
     all.sort_unstable();
     all.dedup();
     all
@@ -226,7 +268,11 @@ fn closure(prefixes: &[Prefix], set: impl IntoIterator<Item = usize>) -> Vec<usi
 fn successors(prefixes: &[Prefix], set: &[usize], byte: u8) -> Vec<usize> {
     let next = set.iter().flat_map(|at| {
         let stay = prefixes[*at].is_star.then_some(*at);
-        [stay, prefixes[*at].bytes.get(&byte).copied()]
+        let go = prefixes[*at]
+            .bytes
+            .iter()
+            .filter(|(other, _)| *other == byte);
+        go.map(|(_, next)| *next).chain(stay)
     });
-    closure(prefixes, next.flatten())
+    closure(prefixes, next)
 }

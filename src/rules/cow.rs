@@ -18,13 +18,19 @@ pub(super) struct CowVec<T> {
 
 impl<T> Clone for CowVec<T> {
     fn clone(&self) -> Self {
-        CowVec { chunks: self.chunks.clone(), len: self.len }
+        CowVec {
+            chunks: self.chunks.clone(),
+            len: self.len,
+        }
     }
 }
 
 impl<T> Default for CowVec<T> {
     fn default() -> Self {
-        CowVec { chunks: Arc::default(), len: 0 }
+        CowVec {
+            chunks: Arc::default(),
+            len: 0,
+        }
     }
 }
 
@@ -90,7 +96,9 @@ const FREE: Slot = Slot { tag: 0, id: EMPTY };
 impl Default for Table {
     fn default() -> Self {
         let empty = Arc::new(Shard::default());
-        Table { shards: Arc::new(vec![empty; 1 << SHARD_BITS]) }
+        Table {
+            shards: Arc::new(vec![empty; 1 << SHARD_BITS]),
+        }
     }
 }
 
@@ -131,7 +139,10 @@ impl Table {
                 shard.place(slot);
             }
         }
-        shard.place(Slot { tag: hash as u32, id });
+        shard.place(Slot {
+            tag: hash as u32,
+            id,
+        });
         shard.used += 1;
     }
 
@@ -140,7 +151,10 @@ impl Table {
         let shard = Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[shard_of(hash)]);
         let old = std::mem::take(&mut shard.slots);
         shard.slots = vec![FREE; old.len()];
-        for slot in old.into_iter().filter(|slot| slot.id != EMPTY && slot.id != id) {
+        for slot in old
+            .into_iter()
+            .filter(|slot| slot.id != EMPTY && slot.id != id)
+        {
             shard.place(slot);
         }
         shard.used -= 1;
@@ -244,9 +258,14 @@ mod tests {
         let key = |id: u32| hash(1, &id.to_le_bytes());
         (0..5_000).for_each(|id| table.insert(key(id), id));
         let before = table.clone();
-        (0..5_000).step_by(2).for_each(|id| table.remove(key(id), id));
+        (0..5_000)
+            .step_by(2)
+            .for_each(|id| table.remove(key(id), id));
         for id in 0..5_000 {
-            assert_eq!(table.find(key(id), |other| other == id).is_some(), id % 2 == 1);
+            assert_eq!(
+                table.find(key(id), |other| other == id).is_some(),
+                id % 2 == 1
+            );
             assert_eq!(before.find(key(id), |other| other == id), Some(id));
         }
     }

@@ -49,7 +49,11 @@ pub struct EventError {
 
 impl fmt::Display for EventError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at line {}, column {}", self.reason, self.line, self.column)
+        write!(
+            f,
+            "{} at line {}, column {}",
+            self.reason, self.line, self.column
+        )
     }
 }
 
@@ -58,7 +62,12 @@ impl EventError {
         let before = &event[..offset.min(event.len())];
         let line = 1 + memchr::memchr_iter(b'\n', before).count();
         let start = memchr::memrchr(b'\n', before).map_or(0, |at| at + 1);
-        EventError { reason, offset, line, column: before.len() - start + 1 }
+        EventError {
+            reason,
+            offset,
+            line,
+            column: before.len() - start + 1,
+        }
     }
 }
 
@@ -109,6 +118,9 @@ pub enum EventFault {
     #[error("the event is larger than 1 GiB")]
     TooLarge,
     /// Deciding the array consistency of one rule took too many steps.
-    #[error("the event's arrays need more than {} steps to match one rule", super::MAX_STEPS)]
+    #[error(
+        "the event's arrays need more than {} steps to match one rule",
+        super::MAX_STEPS
+    )]
     TooManySteps,
 }

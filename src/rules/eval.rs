@@ -25,13 +25,14 @@ impl<'v> Value<'v> {
 pub(super) fn accepts(clauses: &[Clause], value: &Value<'_>) -> bool {
     clauses.iter().any(|clause| clause.accepts(value))
         || (value.kind == Kind::Number
-            && clauses.iter().any(|clause| accepts_number(clauses, clause, value)))
+            && clauses
+                .iter()
+                .any(|clause| accepts_number(clauses, clause, value)))
 }
 
 /// Whether a value satisfies one clause of a field.
 pub(super) fn accepts_one(clauses: &[Clause], clause: &Clause, value: &Value<'_>) -> bool {
-    clause.accepts(value)
-        || (value.kind == Kind::Number && accepts_number(clauses, clause, value))
+    clause.accepts(value) || (value.kind == Kind::Number && accepts_number(clauses, clause, value))
 }
 
 /// The block of addresses that a clause asks for.
@@ -105,14 +106,14 @@ impl Clause {
             Clause::Number(literal) => {
                 value.kind == Kind::Number
                     && (value.bytes == literal.text.as_bytes()
-                        || (literal.value.is_some() && literal.value == number::comparable(value.bytes)))
+                        || (literal.value.is_some()
+                            && literal.value == number::comparable(value.bytes)))
             }
             Clause::Range(range) => {
                 // The costly check comes last.
                 value.kind == Kind::Number
-                    && Number::read(value.bytes).is_some_and(|mut number| {
-                        number.is_within(range) && number.is_comparable()
-                    })
+                    && Number::read(value.bytes)
+                        .is_some_and(|mut number| number.is_within(range) && number.is_comparable())
             }
             _ => value.text().is_some_and(|text| self.accepts_text(text)),
         }
@@ -145,9 +146,8 @@ impl AnythingBut {
     fn excludes(&self, value: &Value<'_>) -> bool {
         if let AnythingBut::Numbers(numbers) = self {
             return value.kind == Kind::Number
-                && number::comparable(value.bytes).is_some_and(|found| {
-                    numbers.iter().any(|number| number.value == Some(found))
-                });
+                && number::comparable(value.bytes)
+                    .is_some_and(|found| numbers.iter().any(|number| number.value == Some(found)));
         }
         let Some(text) = value.text() else {
             return false;

@@ -72,7 +72,11 @@ impl Explanation {
     /// How far the event is from matching: the fewest fields that fail in any
     /// branch; 0 if it matches. Sort by it to see "nearly matched" rules first.
     pub fn distance(&self) -> usize {
-        if self.matched { 0 } else { self.branches.first().map_or(0, |branch| branch.distance) }
+        if self.matched {
+            0
+        } else {
+            self.branches.first().map_or(0, |branch| branch.distance)
+        }
     }
 
     /// The first field that fails in the branch that is closest to a match.
@@ -93,23 +97,84 @@ pub fn explain(pattern: &Pattern, event: &[u8]) -> Result<Explanation, EventErro
 }
 
 fn try_explain(pattern: &Pattern, event: &[u8]) -> Result<Explanation, Fault> {
-    let mut trie = Trie::default();
-    let mut add = |field: &Field| trie.add(field.path.as_bytes(), &mut Vec::new());
-    let paths: Vec<Vec<PathId>> = pattern
-        .branches()
-        .iter()
-        .map(|branch| branch.fields.iter().map(&mut add).collect())
-        .collect();
-    let mut leaves = Leaves::default();
-    leaves.index(event)?;
-    scan::scan(&trie, event, &mut leaves)?;
-    let event = Event { text: event, leaves: &leaves };
+    let seen = Seen::new(pattern, event)?;
     let mut branches = Vec::new();
-    for (branch, paths) in pattern.branches().iter().zip(&paths) {
-        branches.push(explain_branch(branch, paths, event)?);
+    for (branch, paths) in pattern.branches().iter().zip(&seen.paths) {
+        branches.push(explain_branch(branch, paths, seen.event())?);
     }
     branches.sort_by_key(|branch| branch.distance);
-    Ok(Explanation { matched: branches.iter().any(|branch| branch.matched), branches })
+    Ok(Explanation {
+        matched: branches.iter().any(|branch| branch.matched),
+        branches,
+    })
+}
+
+/// Whether a pattern matches, without compiling it.
+pub(super) fn matches(pattern: &Pattern, event: &[u8]) -> Result<bool, EventError> {
+    let matched = Seen::new(pattern, event).and_then(|seen| {
+        for (branch, paths) in pattern.branches().iter().zip(&seen.paths) {
+            if decide(branch, paths, seen.event())?.1 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    });
+    matched.map_err(|(reason, at)| EventError::new(reason, event, at))
+}
+
+/// An event's leaves at the paths of one pattern.
+struct Seen<'e> {
+    text: &'e [u8],
+    leaves: Leaves,
+    /// The paths of every branch's fields.
+    paths: Vec<Vec<PathId>>,
+}
+
+impl<'e> Seen<'e> {
+    fn new(pattern: &Pattern, text: &'e [u8]) -> Result<Self, Fault> {
+        let mut trie = Trie::default();
+        let mut add = |field: &Field| trie.add(field.path.as_bytes(), &mut Vec::new());
+        let paths = pattern
+            .branches()
+            .iter()
+            .map(|branch| branch.fields.iter().map(&mut add).collect())
+            .collect();
+        let mut leaves = Leaves::default();
+        leaves.index(text)?;
+        scan::scan(&trie, text, &mut leaves)?;
+        Ok(Seen {
+            text,
+            leaves,
+            paths,
+        })
+    }
+
+    fn event(&self) -> Event<'_> {
+        Event {
+            text: self.text,
+            leaves: &self.leaves,
+        }
+    }
+}
+
+/// The states of a branch's fields, whether it matches, and whether that took
+/// a look at the arrays.
+fn decide(
+    branch: &Branch,
+    paths: &[PathId],
+    event: Event<'_>,
+) -> Result<(Vec<State>, bool, bool), Fault> {
+    let fields = || branch.fields.iter().zip(paths);
+    let states: Vec<State> = fields()
+        .map(|(field, path)| event.state(*path, &field.clauses))
+        .collect();
+    Ok(match judge::decide(states.iter().copied()) {
+        Some(matched) => (states, matched, false),
+        None => {
+            let fields = fields().map(|(field, path)| (*path, &field.clauses[..]));
+            (states, event.is_consistent(fields)?, true)
+        }
+    })
 }
 
 fn explain_branch(
@@ -117,20 +182,14 @@ fn explain_branch(
     paths: &[PathId],
     event: Event<'_>,
 ) -> Result<BranchReport, Fault> {
-    let fields = || branch.fields.iter().zip(paths);
-    let states: Vec<State> =
-        fields().map(|(field, path)| event.state(*path, &field.clauses)).collect();
-    let decided = judge::decide(states.iter().copied());
-    let matched = match decided {
-        Some(decided) => decided,
-        None => event.is_consistent(fields().map(|(field, path)| (*path, &field.clauses[..])))?,
-    };
-    let reports: Vec<FieldReport> = fields()
+    let fields = branch.fields.iter().zip(paths);
+    let (states, matched, by_arrays) = decide(branch, paths, event)?;
+    let reports: Vec<FieldReport> = fields
         .zip(&states)
         .map(|((field, path), state)| explain_field(field, *path, *state, event))
         .collect();
     let failed = reports.iter().filter(|field| !field.matched).count();
-    let arrays_disagree = !matched && decided.is_none();
+    let arrays_disagree = !matched && by_arrays;
     Ok(BranchReport {
         matched,
         distance: failed + usize::from(arrays_disagree),
@@ -157,7 +216,11 @@ fn explain_field(field: &Field, path: PathId, state: State, event: Event<'_>) ->
         matched: state != State::No,
         clauses: clauses.collect(),
         values: leaves.len(),
-        seen: leaves.iter().take(MAX_VALUES).map(|leaf| shown(event, leaf)).collect(),
+        seen: leaves
+            .iter()
+            .take(MAX_VALUES)
+            .map(|leaf| shown(event, leaf))
+            .collect(),
     }
 }
 
@@ -189,19 +252,35 @@ impl fmt::Display for Explanation {
                 let total = closest.fields.len();
                 write!(f, "no match: {} of {total} fields failed", closest.distance)?;
             }
-            (false, true) => f.write_str(
-                "no match: the fields match only in different elements of one array",
-            )?,
+            (false, true) => {
+                f.write_str("no match: the fields match only in different elements of one array")?
+            }
         }
         if self.branches.len() > 1 {
-            write!(f, " (the closest of {} $or combinations)", self.branches.len())?;
+            write!(
+                f,
+                " (the closest of {} $or combinations)",
+                self.branches.len()
+            )?;
         }
-        let width = closest.fields.iter().map(|field| field.path.chars().count()).max();
+        let width = closest
+            .fields
+            .iter()
+            .map(|field| field.path.chars().count())
+            .max();
         for field in &closest.fields {
             let mark = if field.matched { "ok  " } else { "FAIL" };
-            let wanted: Vec<&str> =
-                field.clauses.iter().map(|clause| clause.wanted.as_str()).collect();
-            write!(f, "\n  {mark}  {:width$}", field.path, width = width.unwrap_or(0))?;
+            let wanted: Vec<&str> = field
+                .clauses
+                .iter()
+                .map(|clause| clause.wanted.as_str())
+                .collect();
+            write!(
+                f,
+                "\n  {mark}  {:width$}",
+                field.path,
+                width = width.unwrap_or(0)
+            )?;
             write!(f, "  wanted {}  ", wanted.join(" or "))?;
             if field.seen.is_empty() {
                 f.write_str("field is missing")?;

@@ -30,8 +30,11 @@ impl Folded {
         let ascii = sets.iter().flatten().all(|spelling| spelling.is_ascii());
         // An ASCII letter has its two cases; "ı" is one that has only "I".
         let plain = ascii && text.as_bytes().is_ascii();
-        let spellings =
-            (!plain).then(|| sets.into_iter().map(Vec::into_boxed_slice).collect::<Box<[_]>>());
+        let spellings = (!plain).then(|| {
+            sets.into_iter()
+                .map(Vec::into_boxed_slice)
+                .collect::<Box<[_]>>()
+        });
         Folded { text, spellings }
     }
 
@@ -76,14 +79,18 @@ impl Folded {
 /// The rest of `value` after one spelling of every character.
 fn match_prefix<'v>(sets: &[Spellings], value: &'v [u8]) -> Option<&'v [u8]> {
     sets.iter().try_fold(value, |rest, set| {
-        set.iter().find_map(|spelling| rest.strip_prefix(&spelling[..]))
+        set.iter()
+            .find_map(|spelling| rest.strip_prefix(&spelling[..]))
     })
 }
 
 fn match_suffix(sets: &[Spellings], value: &[u8]) -> bool {
     sets.iter()
         .rev()
-        .try_fold(value, |rest, set| set.iter().find_map(|spelling| rest.strip_suffix(&spelling[..])))
+        .try_fold(value, |rest, set| {
+            set.iter()
+                .find_map(|spelling| rest.strip_suffix(&spelling[..]))
+        })
         .is_some()
 }
 
@@ -105,7 +112,9 @@ fn characters(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 fn spellings(character: &[u8]) -> Vec<Box<[u8]>> {
     let mut all: Vec<Box<[u8]>> = vec![Box::from(character)];
-    let c = std::str::from_utf8(character).ok().and_then(|text| text.chars().next());
+    let c = std::str::from_utf8(character)
+        .ok()
+        .and_then(|text| text.chars().next());
     if let Some(c) = c {
         for other in [c.to_lowercase().to_string(), c.to_uppercase().to_string()] {
             if all.iter().all(|known| &known[..] != other.as_bytes()) {
@@ -149,7 +158,10 @@ mod tests {
             let all = spellings(c.to_string().as_bytes());
             for (i, one) in all.iter().enumerate() {
                 for (j, other) in all.iter().enumerate() {
-                    assert!(i == j || !(one.starts_with(other) || one.ends_with(other)), "{c}");
+                    assert!(
+                        i == j || !(one.starts_with(other) || one.ends_with(other)),
+                        "{c}"
+                    );
                 }
             }
         }

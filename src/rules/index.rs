@@ -33,7 +33,10 @@ impl PathIndex {
 
     /// The distinct lengths of a space's keys, ascending.
     pub fn lengths(&self, space: Space) -> impl Iterator<Item = usize> {
-        self.lengths[space as usize].0.iter().map(|(len, _)| *len as usize)
+        self.lengths[space as usize]
+            .0
+            .iter()
+            .map(|(len, _)| *len as usize)
     }
 
     pub fn add(&mut self, space: Space, key: &[u8]) {
@@ -148,7 +151,12 @@ impl Grams {
         let mut at = 0;
         for window in text.windows(8) {
             // A window of 8 has 8 bytes.
-            check(at, window.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)));
+            check(
+                at,
+                window
+                    .first_chunk()
+                    .map_or(0, |bytes| u64::from_le_bytes(*bytes)),
+            );
             at += 1;
         }
         while at <= last {
@@ -175,7 +183,8 @@ fn gram_hash(word: u64, len: usize) -> u32 {
 #[inline(always)]
 fn get(bits: &[u64], hash: u32) -> bool {
     let at = (hash >> 6) as usize & bits.len().wrapping_sub(1);
-    bits.get(at).is_some_and(|word| word >> (hash & 63) & 1 == 1)
+    bits.get(at)
+        .is_some_and(|word| word >> (hash & 63) & 1 == 1)
 }
 
 fn set(bits: &mut [u64], hash: u32) {

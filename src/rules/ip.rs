@@ -93,7 +93,10 @@ impl Cidr {
             Ip::V6(_) => (128, 6),
         };
         match u8::try_from(bits) {
-            Ok(mask) if mask < limit => Ok(Cidr { base: base.masked(mask), mask }),
+            Ok(mask) if mask < limit => Ok(Cidr {
+                base: base.masked(mask),
+                mask,
+            }),
             _ => Err(format!("IPv{family} mask bits must be < {limit}")),
         }
     }
@@ -135,7 +138,10 @@ fn is_v4_form(text: &[u8]) -> bool {
 
 /// Hex digits and at least one colon.
 fn is_v6_form(text: &[u8]) -> bool {
-    text.contains(&b':') && text.iter().all(|byte| *byte == b':' || byte.is_ascii_hexdigit())
+    text.contains(&b':')
+        && text
+            .iter()
+            .all(|byte| *byte == b':' || byte.is_ascii_hexdigit())
 }
 
 fn parse_v4(text: &[u8]) -> Option<u32> {
@@ -143,10 +149,13 @@ fn parse_v4(text: &[u8]) -> Option<u32> {
     if text.len() > 15 {
         return None;
     }
-    text.split(|byte| *byte == b'.').try_fold(0_u32, |bits, part| {
-        let number = part.iter().fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
-        (number <= 255).then_some(bits << 8 | number as u32)
-    })
+    text.split(|byte| *byte == b'.')
+        .try_fold(0_u32, |bits, part| {
+            let number = part
+                .iter()
+                .fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+            (number <= 255).then_some(bits << 8 | number as u32)
+        })
 }
 
 /// Groups of hex digits (any number of leading zeros), `::` at most once and
@@ -191,12 +200,18 @@ fn parse_groups(text: &str, groups: &mut [u16; 8]) -> Option<usize> {
 }
 
 fn join(groups: &[u16; 8]) -> u128 {
-    groups.iter().fold(0, |bits, group| bits << 16 | u128::from(*group))
+    groups
+        .iter()
+        .fold(0, |bits, group| bits << 16 | u128::from(*group))
 }
 
 /// An IPv4-mapped address is the IPv4 address.
 fn unmap(bits: u128) -> Ip {
-    if bits >> 32 == 0xFFFF { Ip::V4(bits as u32) } else { Ip::V6(bits) }
+    if bits >> 32 == 0xFFFF {
+        Ip::V4(bits as u32)
+    } else {
+        Ip::V6(bits)
+    }
 }
 
 #[cfg(test)]
@@ -210,11 +225,24 @@ mod tests {
         assert_eq!(v4("010.0.0.001"), Some(Ip::V4(0x0A00_0001)));
         assert_eq!(v4("2001:0DB8:0:0:0:0:0:1"), v4("2001:db8::1"));
         assert_eq!(v4("::ffff:a00:1"), v4("10.0.0.1"));
-        for text in ["300.1.1.1", "1.2.3", "::ffff:10.0.0.1", ":", "1:", ":1", "1:::2", "", "1::2::3"] {
+        for text in [
+            "300.1.1.1",
+            "1.2.3",
+            "::ffff:10.0.0.1",
+            ":",
+            "1:",
+            ":1",
+            "1:::2",
+            "",
+            "1::2::3",
+        ] {
             assert_eq!(v4(text), None, "{text}");
         }
         assert_eq!(v4("::"), Some(Ip::V6(0)));
-        assert_eq!(v4("1:2:3:4:5:6:7::"), Some(Ip::V6(0x0001_0002_0003_0004_0005_0006_0007_0000)));
+        assert_eq!(
+            v4("1:2:3:4:5:6:7::"),
+            Some(Ip::V6(0x0001_0002_0003_0004_0005_0006_0007_0000))
+        );
         assert_eq!(v4("1:2:3:4:5:6:7:8::"), None);
     }
 
@@ -225,7 +253,13 @@ mod tests {
         assert!(!block.contains(Ip::V4(0x0A00_0100)));
         assert!(!block.contains(Ip::V6(0x0A00_0001)));
         assert!(Cidr::parse("::/0").unwrap().contains(Ip::V6(u128::MAX)));
-        assert_eq!(Cidr::parse("10.0.0.0/32").unwrap_err(), "IPv4 mask bits must be < 32");
-        assert_eq!(Cidr::parse("10.0.0.0/").unwrap_err(), "Malformed CIDR, one '/' required");
+        assert_eq!(
+            Cidr::parse("10.0.0.0/32").unwrap_err(),
+            "IPv4 mask bits must be < 32"
+        );
+        assert_eq!(
+            Cidr::parse("10.0.0.0/").unwrap_err(),
+            "Malformed CIDR, one '/' required"
+        );
     }
 }

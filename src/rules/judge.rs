@@ -43,7 +43,10 @@ pub(super) struct Event<'e> {
 
 impl<'e> Event<'e> {
     pub fn value(&self, leaf: &Leaf) -> Value<'e> {
-        Value { kind: leaf.kind, bytes: self.leaves.bytes(self.text, leaf) }
+        Value {
+            kind: leaf.kind,
+            bytes: self.leaves.bytes(self.text, leaf),
+        }
     }
 
     /// What is known of a field by itself.
@@ -71,9 +74,16 @@ impl<'e> Event<'e> {
         &self,
         fields: impl Iterator<Item = (PathId, &'c [Clause])>,
     ) -> Result<bool, Fault> {
-        let mut all: Vec<Places> = fields.map(|(path, clauses)| self.places(path, clauses)).collect();
-        arrays::consistent(&mut all, &self.leaves.elements, &self.leaves.arrays, MAX_STEPS)
-            .map_err(|arrays::TooMany| (EventFault::TooManySteps, 0))
+        let mut all: Vec<Places> = fields
+            .map(|(path, clauses)| self.places(path, clauses))
+            .collect();
+        arrays::consistent(
+            &mut all,
+            &self.leaves.elements,
+            &self.leaves.arrays,
+            MAX_STEPS,
+        )
+        .map_err(|arrays::TooMany| (EventFault::TooManySteps, 0))
     }
 
     fn places(&self, path: PathId, clauses: &[Clause]) -> Places {

@@ -76,11 +76,10 @@ impl Access {
             Clause::PrefixIgnoreCase(folded) => affix(Space::PrefixFolded, folded.ascii()),
             Clause::SuffixIgnoreCase(folded) => affix(Space::SuffixFolded, folded.ascii()),
             Clause::Wildcard(wildcard) => wildcard_access(wildcard),
-            Clause::Range(Range { lower: Some((low, true)), upper: Some((high, true)) })
-                if low == high =>
-            {
-                number_key(*low)
-            }
+            Clause::Range(Range {
+                lower: Some((low, true)),
+                upper: Some((high, true)),
+            }) if low == high => number_key(*low),
             Clause::Range(range) => Access::Range(*range),
             Clause::Exists(true) | Clause::AnythingBut(_) => Access::Broad,
             Clause::Exists(false) => Access::Absence,
@@ -147,9 +146,17 @@ pub(super) fn wildcard_keys(wildcard: &Wildcard) -> Vec<(Space, &[u8])> {
         }
     }
     for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
-        let len = GRAM_LENGTHS.into_iter().find(|len| *len <= piece.len()).unwrap_or(1);
+        let len = GRAM_LENGTHS
+            .into_iter()
+            .find(|len| *len <= piece.len())
+            .unwrap_or(1);
         let room = MAX_GRAMS.saturating_sub(keys.len());
-        keys.extend(piece.windows(len).take(room).map(|gram| (Space::Gram, gram)));
+        keys.extend(
+            piece
+                .windows(len)
+                .take(room)
+                .map(|gram| (Space::Gram, gram)),
+        );
     }
     keys
 }
@@ -166,7 +173,10 @@ pub(super) fn breadth(clause: &Clause) -> Option<u64> {
         Access::Key(_, key) if key.len() >= 4 => Some(2),
         Access::Key(_, _) => Some(8),
         Access::Wildcard => Some(4),
-        Access::Range(Range { lower: Some(_), upper: Some(_) }) => Some(32),
+        Access::Range(Range {
+            lower: Some(_),
+            upper: Some(_),
+        }) => Some(32),
         Access::Range(_) => Some(128),
         Access::Broad => Some(256),
         Access::Absence => None,

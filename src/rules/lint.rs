@@ -39,8 +39,15 @@ pub struct Finding {
 }
 
 /// The fields that every event of a bus has; all are strings.
-const ENVELOPE: [&str; 7] =
-    ["version", "id", "source", "detail-type", "account", "time", "region"];
+const ENVELOPE: [&str; 7] = [
+    "version",
+    "id",
+    "source",
+    "detail-type",
+    "account",
+    "time",
+    "region",
+];
 
 /// Looks a pattern over. Events are taken to have EventBridge's envelope.
 pub fn lint(pattern: &Pattern) -> Vec<Finding> {
@@ -52,7 +59,10 @@ pub fn lint(pattern: &Pattern) -> Vec<Finding> {
         }
         push_new(&mut findings, values_and_objects(branch));
     }
-    let dead = branches.iter().filter(|branch| branch.fields().iter().any(is_dead)).count();
+    let dead = branches
+        .iter()
+        .filter(|branch| branch.fields().iter().any(is_dead))
+        .count();
     if dead == branches.len() {
         let message = match dead {
             1 => "this pattern can never match".to_owned(),
@@ -60,7 +70,10 @@ pub fn lint(pattern: &Pattern) -> Vec<Finding> {
         };
         findings.insert(0, finding(FindingKind::NeverMatches, "", message));
     }
-    if branches.iter().any(|branch| branch.fields().iter().all(is_certain)) {
+    if branches
+        .iter()
+        .any(|branch| branch.fields().iter().all(is_certain))
+    {
         let message = "this pattern matches every event".to_owned();
         findings.insert(0, finding(FindingKind::MatchesEverything, "", message));
     }
@@ -69,7 +82,11 @@ pub fn lint(pattern: &Pattern) -> Vec<Finding> {
 }
 
 fn finding(kind: FindingKind, path: &str, message: String) -> Finding {
-    Finding { kind, path: path.to_owned(), message }
+    Finding {
+        kind,
+        path: path.to_owned(),
+        message,
+    }
 }
 
 /// Branches share fields: each finding is told once.
@@ -90,7 +107,10 @@ fn lint_field(field: &Field) -> Vec<Finding> {
     }
     let clauses = field.clauses();
     if accepts_any_value(clauses) && !matches!(clauses, [Clause::Exists(true)]) {
-        let buts = clauses.iter().filter(|clause| matches!(clause, Clause::AnythingBut(_))).count();
+        let buts = clauses
+            .iter()
+            .filter(|clause| matches!(clause, Clause::AnythingBut(_)))
+            .count();
         let message = if buts > 1 {
             format!(
                 "`{path}` accepts any value: alternatives are joined by OR, so what one \
@@ -122,7 +142,9 @@ fn is_dead(field: &Field) -> bool {
 }
 
 fn is_envelope(field: &Field) -> bool {
-    ENVELOPE.iter().any(|name| name.as_bytes() == field.path.as_bytes())
+    ENVELOPE
+        .iter()
+        .any(|name| name.as_bytes() == field.path.as_bytes())
 }
 
 /// `detail` is an object, so it has no value of its own.
@@ -148,7 +170,11 @@ fn is_empty(range: &Range) -> bool {
     match (range.lower, range.upper) {
         (Some((low, low_included)), Some((high, high_included))) => {
             let first = if low_included { low } else { low.next_up() };
-            let last = if high_included { high } else { high.next_down() };
+            let last = if high_included {
+                high
+            } else {
+                high.next_down()
+            };
             first > last
         }
         (Some((low, false)), None) => low == f64::MAX,
@@ -173,9 +199,10 @@ fn accepts_any_value(clauses: &[Clause]) -> bool {
     // the strings that all of them exclude are left.
     buts.iter().any(|but| excludes_nothing(but))
         || (!buts.is_empty() && clauses.iter().any(accepts_any_string))
-        || buts.iter().enumerate().any(|(i, one)| {
-            buts[..i].iter().any(|other| are_disjoint(one, other))
-        })
+        || buts
+            .iter()
+            .enumerate()
+            .any(|(i, one)| buts[..i].iter().any(|other| are_disjoint(one, other)))
 }
 
 fn accepts_any_string(clause: &Clause) -> bool {
@@ -226,7 +253,10 @@ fn is_certain(field: &Field) -> bool {
 fn values_and_objects(branch: &Branch) -> Vec<Finding> {
     let fields = branch.fields();
     let mut findings = Vec::new();
-    for outer in fields.iter().filter(|field| !field.clauses().contains(&Clause::Exists(false))) {
+    for outer in fields
+        .iter()
+        .filter(|field| !field.clauses().contains(&Clause::Exists(false)))
+    {
         let path = outer.path.to_lossy();
         let below = format!("{path}.");
         let inner = fields.iter().find(|field| {
@@ -254,7 +284,9 @@ fn redundant_branches(branches: &[Branch]) -> Vec<Finding> {
         return Vec::new();
     }
     let covers = |one: &Branch, other: &Branch| {
-        one.fields().iter().all(|field| other.fields().contains(field))
+        one.fields()
+            .iter()
+            .all(|field| other.fields().contains(field))
     };
     let redundant = (0..branches.len()).filter(|i| {
         (0..branches.len()).any(|j| {
@@ -314,9 +346,11 @@ fn canonical_clause(clause: &Clause) -> String {
         Clause::AnythingBut(but) => {
             let mut but = but.clone();
             let mut items: Vec<String> = match &mut but {
-                AnythingBut::Numbers(numbers) => {
-                    numbers.iter().filter_map(|number| number.value).map(|v| v.to_string()).collect()
-                }
+                AnythingBut::Numbers(numbers) => numbers
+                    .iter()
+                    .filter_map(|number| number.value)
+                    .map(|v| v.to_string())
+                    .collect(),
                 AnythingBut::Texts(texts)
                 | AnythingBut::Prefix(texts)
                 | AnythingBut::Suffix(texts) => texts.iter().map(|t| format!("{t:?}")).collect(),
@@ -354,11 +388,16 @@ pub fn case_slips(pattern: &Pattern, known: &[&str]) -> Vec<Finding> {
         let plain = |text: &str| text.to_lowercase().replace(['-', '_'], "");
         let same = known.iter().find(|other| plain(other) == plain(&path));
         let near = || {
-            known.iter().find(|other| path.len() > 5 && edit_distance(&path, other) == 1)
+            known
+                .iter()
+                .find(|other| path.len() > 5 && edit_distance(&path, other) == 1)
         };
         if let Some(other) = same.or_else(near) {
             let message = format!("no event has `{path}`; did you mean `{other}`?");
-            push_new(&mut findings, vec![finding(FindingKind::CaseSlip, &path, message)]);
+            push_new(
+                &mut findings,
+                vec![finding(FindingKind::CaseSlip, &path, message)],
+            );
         }
     }
     findings

@@ -38,7 +38,10 @@ impl Default for Matcher {
 impl Matcher {
     /// A matcher without rules.
     pub fn new() -> Self {
-        Matcher { current: ArcSwap::from_pointee(Snapshot::default()), writer: Mutex::default() }
+        Matcher {
+            current: ArcSwap::from_pointee(Snapshot::default()),
+            writer: Mutex::default(),
+        }
     }
 
     /// Adds a rule, or replaces the rule of the same id.
@@ -89,7 +92,10 @@ impl RuleSet {
     /// Adds a rule, or replaces the rule of the same id.
     pub fn add(&mut self, id: RuleId, pattern: &Pattern) {
         self.remove(id);
-        let branches = pattern.branches().iter().map(|branch| self.add_branch(id, branch.fields()));
+        let branches = pattern
+            .branches()
+            .iter()
+            .map(|branch| self.add_branch(id, branch.fields()));
         let branches: Box<[u32]> = branches.collect();
         self.rules.insert(id, branches);
         self.state.rules = self.rules.len();
@@ -125,7 +131,11 @@ impl RuleSet {
     fn add_branch(&mut self, rule: RuleId, fields: &[Field]) -> u32 {
         let fields: Arc<[u32]> = fields.iter().map(|field| self.intern(field)).collect();
         let access = self.most_selective(&fields);
-        let slot = BranchSlot { rule, fields, access };
+        let slot = BranchSlot {
+            rule,
+            fields,
+            access,
+        };
         let branch = match self.free_branches.pop() {
             Some(branch) => {
                 *self.state.branches.get_mut(branch) = slot;
@@ -166,7 +176,10 @@ impl RuleSet {
     /// The number of a field; equal fields share one.
     fn intern(&mut self, field: &Field) -> u32 {
         let hash = self.known.hasher().hash_one((&field.path, &field.clauses));
-        let path = self.state.trie.add(field.path.as_bytes(), &mut self.free_paths);
+        let path = self
+            .state
+            .trie
+            .add(field.path.as_bytes(), &mut self.free_paths);
         while self.state.indexes.len() <= path as usize {
             self.state.indexes.push(Arc::default());
         }
@@ -202,7 +215,9 @@ impl RuleSet {
         let slot = self.state.fields.get_mut(id);
         slot.refs -= 1;
         let (name, clauses, unused) = (slot.name.clone(), slot.clauses.clone(), slot.refs == 0);
-        self.state.trie.remove(name.as_bytes(), &mut self.free_paths);
+        self.state
+            .trie
+            .remove(name.as_bytes(), &mut self.free_paths);
         if !unused {
             return;
         }
@@ -222,10 +237,18 @@ impl RuleSet {
     fn most_selective(&self, fields: &[u32]) -> Option<u32> {
         let cost = |id: &u32| {
             let field = &self.state.fields[*id];
-            let breadth: u64 = field.clauses.iter().map(keys::breadth).sum::<Option<u64>>()?;
+            let breadth: u64 = field
+                .clauses
+                .iter()
+                .map(keys::breadth)
+                .sum::<Option<u64>>()?;
             Some((breadth.saturating_mul(u64::from(field.refs)), *id))
         };
-        fields.iter().filter_map(cost).min_by_key(|(cost, _)| *cost).map(|(_, id)| id)
+        fields
+            .iter()
+            .filter_map(cost)
+            .min_by_key(|(cost, _)| *cost)
+            .map(|(_, id)| id)
     }
 
     /// Registers a field under the keys of its clauses.
@@ -270,9 +293,9 @@ impl RuleSet {
                 (Access::Key(space, key), _) => self.remove_key(space, path, &key, field),
                 (Access::Range(range), _) => self.path_index(path).ranges.remove(range, field),
                 (Access::Wildcard, Clause::Wildcard(wildcard)) => {
-                    let under = keys::wildcard_keys(wildcard).into_iter().find(|(space, key)| {
-                        self.registered(*space, path, key).contains(&field)
-                    });
+                    let under = keys::wildcard_keys(wildcard)
+                        .into_iter()
+                        .find(|(space, key)| self.registered(*space, path, key).contains(&field));
                     if let Some((space, key)) = under {
                         self.remove_key(space, path, key, field);
                     }
@@ -304,7 +327,9 @@ impl RuleSet {
         };
         let best = keys::wildcard_keys(wildcard).into_iter().min_by_key(cost);
         // Only patterns that have some literal are indexed.
-        best.map_or((Space::Gram, Vec::new()), |(space, key)| (space, key.to_vec()))
+        best.map_or((Space::Gram, Vec::new()), |(space, key)| {
+            (space, key.to_vec())
+        })
     }
 
     fn add_key(&mut self, space: Space, path: PathId, key: &[u8], field: u32) {
@@ -312,7 +337,12 @@ impl RuleSet {
             self.state.entries.get_mut(entry).fields.push(field);
             return;
         }
-        let entry = Entry { space, path, key: key.into(), fields: Posting::One(field) };
+        let entry = Entry {
+            space,
+            path,
+            key: key.into(),
+            fields: Posting::One(field),
+        };
         let id = match self.free_entries.pop() {
             Some(id) => {
                 *self.state.entries.get_mut(id) = entry;

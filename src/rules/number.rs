@@ -40,7 +40,14 @@ impl<'t> Number<'t> {
     pub fn read(text: &'t [u8]) -> Option<Self> {
         let decimal = take_apart(text)?;
         let (low, high, exact) = estimate(&decimal);
-        Some(Number { text, decimal, low, high, exact, comparable: None })
+        Some(Number {
+            text,
+            decimal,
+            low,
+            high,
+            exact,
+            comparable: None,
+        })
     }
 
     /// Bounds of the value, close to it; both are the value if it is known.
@@ -117,7 +124,11 @@ fn estimate(decimal: &Decimal) -> (f64, f64, bool) {
         return (f64::NEG_INFINITY, f64::INFINITY, false);
     };
     let digits = decimal.digits as f64;
-    let value = if decimal.exponent < 0 { digits / scale } else { digits * scale };
+    let value = if decimal.exponent < 0 {
+        digits / scale
+    } else {
+        digits * scale
+    };
     let value = if decimal.negative { -value } else { value };
     if decimal.digits <= EXACT_DIGITS {
         // One rounding, of exact operands: this is the nearest double.
@@ -149,16 +160,27 @@ fn take_apart(text: &[u8]) -> Option<Decimal> {
         return None;
     }
     power = power.saturating_sub(fraction as i64);
-    let all = unsigned[..end].iter().filter(|byte| **byte != b'.').map(|byte| byte - b'0');
-    let mut decimal = Decimal { negative, digits: 0, count: 0, exponent: power };
+    let all = unsigned[..end]
+        .iter()
+        .filter(|byte| **byte != b'.')
+        .map(|byte| byte - b'0');
+    let mut decimal = Decimal {
+        negative,
+        digits: 0,
+        count: 0,
+        exponent: power,
+    };
     if whole + fraction <= 19 {
         decimal.digits = all.fold(0, |sum, digit| sum * 10 + u64::from(digit));
         // Zeros at the end go into the exponent.
-        while decimal.digits != 0 && decimal.digits % 10 == 0 {
+        while decimal.digits != 0 && decimal.digits.is_multiple_of(10) {
             decimal.digits /= 10;
             decimal.exponent += 1;
         }
-        decimal.count = decimal.digits.checked_ilog10().map_or(0, |log| log as usize + 1);
+        decimal.count = decimal
+            .digits
+            .checked_ilog10()
+            .map_or(0, |log| log as usize + 1);
     } else {
         let mut zeros = 0;
         for digit in all {
@@ -193,7 +215,11 @@ fn digits(text: &[u8]) -> usize {
         }
         count += 8;
     }
-    count + text[count..].iter().take_while(|byte| byte.is_ascii_digit()).count()
+    count
+        + text[count..]
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count()
 }
 
 /// The length of the JSON number that the text begins with; `None` if it does
@@ -294,12 +320,24 @@ mod tests {
 
     #[test]
     fn only_the_shortest_text_compares() {
-        for text in ["37.80780792169409", "1e22", "9007199254740992", "1.7976931348623157e308"] {
+        for text in [
+            "37.80780792169409",
+            "1e22",
+            "9007199254740992",
+            "1.7976931348623157e308",
+        ] {
             assert_eq!(comparable(text.as_bytes()), text.parse().ok(), "{text}");
         }
         for text in [
-            "37.807807921694092", "1e400", "1e-400", "9007199254740993", "123456789012345678",
-            "9223372036854775807", "18446744073709551616", "3.141592653589793238", "-1e309",
+            "37.807807921694092",
+            "1e400",
+            "1e-400",
+            "9007199254740993",
+            "123456789012345678",
+            "9223372036854775807",
+            "18446744073709551616",
+            "3.141592653589793238",
+            "-1e309",
         ] {
             assert_eq!(comparable(text.as_bytes()), None, "{text}");
         }
@@ -307,7 +345,14 @@ mod tests {
 
     #[test]
     fn nearest_agrees_with_the_standard_library() {
-        for text in ["0.1", "-122.42916360922355", "1e-7", "5000000001", "1e23", "4.9e-324"] {
+        for text in [
+            "0.1",
+            "-122.42916360922355",
+            "1e-7",
+            "5000000001",
+            "1e23",
+            "4.9e-324",
+        ] {
             let value: f64 = text.parse().unwrap();
             let mut number = Number::read(text.as_bytes()).unwrap();
             let (low, high) = number.bounds();
@@ -321,7 +366,12 @@ mod tests {
 
     #[test]
     fn lengths() {
-        for (text, len) in [("0,", 1), ("-12.5e+3}", 8), ("12345678901 ", 11), ("1.5", 3)] {
+        for (text, len) in [
+            ("0,", 1),
+            ("-12.5e+3}", 8),
+            ("12345678901 ", 11),
+            ("1.5", 3),
+        ] {
             assert_eq!(length(text.as_bytes()), Some(len), "{text}");
         }
         for text in ["01", "-", "1.", "1e+", "x", ""] {

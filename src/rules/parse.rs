@@ -67,14 +67,17 @@ impl Pattern {
     /// As [`Pattern::parse`], but for the complexity.
     pub fn parse_unlimited(text: &str) -> Result<Pattern, PatternError> {
         let mut parser = Parser::new(text);
-        if parser.next()? != Token::StartObject {
+        if text.trim_ascii().is_empty() || parser.next()? != Token::StartObject {
             return Err(parser.error("Filter is not an object"));
         }
         let mut drafts = vec![Draft::default()];
         parser.object(&mut drafts, false)?;
         let branches: Vec<Branch> = drafts.into_iter().map(Draft::finish).collect();
         let complexity = complexity::score(&branches);
-        Ok(Pattern { branches, complexity })
+        Ok(Pattern {
+            branches,
+            complexity,
+        })
     }
 
     /// The combinations that `$or` expands to; one if there is none.
@@ -100,8 +103,11 @@ struct Draft {
 
 impl Draft {
     fn finish(self) -> Branch {
-        let mut fields: Vec<Field> =
-            self.fields.into_iter().map(|(path, clauses)| Field { path, clauses }).collect();
+        let mut fields: Vec<Field> = self
+            .fields
+            .into_iter()
+            .map(|(path, clauses)| Field { path, clauses })
+            .collect();
         fields.sort_by(|a, b| utf16_cmp(a.path.as_bytes(), b.path.as_bytes()));
         Branch { fields }
     }
@@ -109,10 +115,29 @@ impl Draft {
 
 /// Names that cannot be fields inside `$or` (event-ruler's list).
 const RESERVED: [&str; 23] = [
-    "exactly", "equals-ignore-case", "prefix", "suffix", "anything-but", "exists", "wildcard",
-    "numeric", "cidr", "=", "<", "<=", ">", ">=", "regex", "not-wildcard",
-    "not-equals-ignore-case", "date-after", "date-on-or-after", "date-before",
-    "date-on-or-before", "in-date-range", "ip-address-in-range",
+    "exactly",
+    "equals-ignore-case",
+    "prefix",
+    "suffix",
+    "anything-but",
+    "exists",
+    "wildcard",
+    "numeric",
+    "cidr",
+    "=",
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "regex",
+    "not-wildcard",
+    "not-equals-ignore-case",
+    "date-after",
+    "date-on-or-after",
+    "date-before",
+    "date-on-or-before",
+    "in-date-range",
+    "ip-address-in-range",
 ];
 const RESERVED_LAST: &str = "ip-address-not-in-range";
 
@@ -128,15 +153,26 @@ pub(super) struct Parser<'t> {
 
 impl<'t> Parser<'t> {
     fn new(text: &'t str) -> Self {
-        Parser { reader: Reader::new(text), document: Vec::new(), keys: Vec::new(), index: None }
+        Parser {
+            reader: Reader::new(text),
+            document: Vec::new(),
+            keys: Vec::new(),
+            index: None,
+        }
     }
 
     pub(super) fn next(&mut self) -> Result<Token, PatternError> {
-        self.reader.next().map_err(|Malformed { reason, offset, end }| PatternError {
-            offset,
-            end,
-            ..self.error(reason)
-        })
+        self.reader.next().map_err(
+            |Malformed {
+                 reason,
+                 offset,
+                 end,
+             }| PatternError {
+                offset,
+                end,
+                ..self.error(reason)
+            },
+        )
     }
 
     /// The spelling of the current token.
@@ -159,7 +195,10 @@ impl<'t> Parser<'t> {
     }
 
     pub(super) fn hinted(&self, reason: impl Into<String>, hint: String) -> PatternError {
-        PatternError { hint: Some(hint), ..self.error(reason) }
+        PatternError {
+            hint: Some(hint),
+            ..self.error(reason)
+        }
     }
 
     fn path(&self, last: Option<&Text>) -> Vec<u8> {
@@ -263,7 +302,11 @@ impl<'t> Parser<'t> {
                 "split the pattern into several rules".to_owned(),
             ));
         }
-        let fields: usize = done.iter().chain(more).map(|draft| draft.fields.len()).sum();
+        let fields: usize = done
+            .iter()
+            .chain(more)
+            .map(|draft| draft.fields.len())
+            .sum();
         if fields > MAX_FIELDS {
             return Err(self.error(format!("Pattern has more than {MAX_FIELDS} fields")));
         }

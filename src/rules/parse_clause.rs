@@ -17,8 +17,15 @@ const IGNORE_CASE: &str = "equals-ignore-case match pattern must be a string";
 
 /// The operators, for "did you mean".
 const OPERATORS: [&str; 9] = [
-    "prefix", "suffix", "equals-ignore-case", "wildcard", "anything-but", "numeric", "cidr",
-    "exists", "exactly",
+    "prefix",
+    "suffix",
+    "equals-ignore-case",
+    "wildcard",
+    "anything-but",
+    "numeric",
+    "cidr",
+    "exists",
+    "exactly",
 ];
 
 /// The clause that begins with `token`.
@@ -47,8 +54,20 @@ fn expression(parser: &mut Parser<'_>) -> Result<Clause> {
             let text = string(parser, "exact match pattern must be a string")?;
             end(parser, ONE_KEY).map(|()| Clause::Text(text))
         }
-        b"prefix" => affix(parser, "prefix", "Prefix", Clause::Prefix, Clause::PrefixIgnoreCase),
-        b"suffix" => affix(parser, "suffix", "Suffix", Clause::Suffix, Clause::SuffixIgnoreCase),
+        b"prefix" => affix(
+            parser,
+            "prefix",
+            "Prefix",
+            Clause::Prefix,
+            Clause::PrefixIgnoreCase,
+        ),
+        b"suffix" => affix(
+            parser,
+            "suffix",
+            "Suffix",
+            Clause::Suffix,
+            Clause::SuffixIgnoreCase,
+        ),
         b"numeric" => {
             if parser.next()? != Token::StartArray {
                 return Err(parser.hinted(
@@ -164,9 +183,18 @@ fn numeric(parser: &mut Parser<'_>) -> Result<Range> {
     let value = comparable(parser, &first)?;
     let bound = Some((value, included));
     Ok(match lower {
-        None => Range { lower: bound, upper: bound },
-        Some(true) => Range { lower: bound, upper: None },
-        Some(false) => Range { lower: None, upper: bound },
+        None => Range {
+            lower: bound,
+            upper: bound,
+        },
+        Some(true) => Range {
+            lower: bound,
+            upper: None,
+        },
+        Some(false) => Range {
+            lower: None,
+            upper: bound,
+        },
     })
 }
 
@@ -193,7 +221,10 @@ fn upper_bound(
     if bottom >= top {
         return Err(parser.error("Bottom must be less than top"));
     }
-    Ok(Range { lower: Some((bottom, bottom_included)), upper: Some((top, included)) })
+    Ok(Range {
+        lower: Some((bottom, bottom_included)),
+        upper: Some((top, included)),
+    })
 }
 
 fn bound(parser: &mut Parser<'_>, operator: &str) -> Result<Literal> {
@@ -259,9 +290,9 @@ fn excluded_list(parser: &mut Parser<'_>) -> Result<AnythingBut> {
                 numbers.push(literal);
             }
             _ => {
-                return Err(parser.error(
-                    "Inside anything but list, start|null|boolean is not supported.",
-                ));
+                return Err(
+                    parser.error("Inside anything but list, start|null|boolean is not supported.")
+                );
             }
         }
     }

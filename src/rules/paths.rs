@@ -56,7 +56,10 @@ impl Child {
 fn head(segment: &[u8]) -> u64 {
     match segment.first_chunk() {
         Some(bytes) => u64::from_le_bytes(*bytes),
-        None => segment.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        None => segment
+            .iter()
+            .rev()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte)),
     }
 }
 
@@ -168,7 +171,11 @@ impl Children {
     }
 
     fn insert(&mut self, segment: &[u8], node: PathId) {
-        self.entries.push(Child { head: head(segment), segment: segment.into(), node });
+        self.entries.push(Child {
+            head: head(segment),
+            segment: segment.into(),
+            node,
+        });
         self.lengths |= 1 << segment.len().min(63);
         if self.entries.len() > FEW && self.entries.len() * 2 <= self.slots.len() {
             self.place(self.entries.len() - 1);
@@ -179,15 +186,18 @@ impl Children {
 
     fn remove(&mut self, segment: &[u8]) {
         self.entries.retain(|child| *child.segment != *segment);
-        self.lengths =
-            self.entries.iter().fold(0, |bits, child| bits | 1 << child.segment.len().min(63));
+        self.lengths = self
+            .entries
+            .iter()
+            .fold(0, |bits, child| bits | 1 << child.segment.len().min(63));
         self.rebuild();
     }
 
     fn rebuild(&mut self) {
         self.slots.clear();
         if self.entries.len() > FEW {
-            self.slots.resize((self.entries.len() * 4).next_power_of_two(), 0);
+            self.slots
+                .resize((self.entries.len() * 4).next_power_of_two(), 0);
             (0..self.entries.len()).for_each(|entry| self.place(entry));
         }
     }

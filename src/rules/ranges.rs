@@ -31,8 +31,14 @@ const CHUNK: usize = 128;
 impl Chunk {
     fn new(entries: Vec<Entry>) -> Self {
         let lowest = entries.first().map_or(f64::INFINITY, |entry| entry.low);
-        let highest = entries.iter().fold(f64::NEG_INFINITY, |high, entry| high.max(entry.high));
-        Chunk { lowest, highest, entries }
+        let highest = entries
+            .iter()
+            .fold(f64::NEG_INFINITY, |high, entry| high.max(entry.high));
+        Chunk {
+            lowest,
+            highest,
+            entries,
+        }
     }
 }
 
@@ -44,8 +50,16 @@ impl Ranges {
     pub fn insert(&mut self, range: Range, field: u32) {
         let low = range.lower.map_or(f64::NEG_INFINITY, |(bound, _)| bound);
         let high = range.upper.map_or(f64::INFINITY, |(bound, _)| bound);
-        let entry = Entry { low, high, range, field };
-        let at = self.chunks.partition_point(|chunk| chunk.lowest <= low).saturating_sub(1);
+        let entry = Entry {
+            low,
+            high,
+            range,
+            field,
+        };
+        let at = self
+            .chunks
+            .partition_point(|chunk| chunk.lowest <= low)
+            .saturating_sub(1);
         let Some(chunk) = self.chunks.get_mut(at) else {
             self.chunks.push(Arc::new(Chunk::new(vec![entry])));
             return;
@@ -69,8 +83,10 @@ impl Ranges {
             if chunk.lowest > low {
                 return;
             }
-            let found =
-                chunk.entries.iter().position(|entry| entry.field == field && entry.range == range);
+            let found = chunk
+                .entries
+                .iter()
+                .position(|entry| entry.field == field && entry.range == range);
             if let Some(place) = found {
                 let mut entries = chunk.entries.clone();
                 entries.remove(place);
@@ -110,18 +126,24 @@ mod tests {
         let mut ranges = Ranges::default();
         let range = |i: u32| {
             let low = f64::from(i * 7919 % 1000);
-            Range { lower: Some((low, i % 2 == 0)), upper: Some((low + 5.0, i % 3 == 0)) }
+            Range {
+                lower: Some((low, i.is_multiple_of(2))),
+                upper: Some((low + 5.0, i.is_multiple_of(3))),
+            }
         };
         (0..1000).for_each(|i| ranges.insert(range(i), i));
-        (0..1000).filter(|i| i % 5 == 0).for_each(|i| ranges.remove(range(i), i));
+        (0..1000)
+            .filter(|i| i % 5 == 0)
+            .for_each(|i| ranges.remove(range(i), i));
         for value in [0.0, 4.5, 500.0, 999.0, 1004.0, 2000.0, -1.0] {
             let mut found = Vec::new();
             let text = value.to_string();
             let mut number = Number::read(text.as_bytes()).unwrap();
             ranges.containing(&mut number, |field, _| found.push(field));
             found.sort_unstable();
-            let expected: Vec<u32> =
-                (0..1000).filter(|i| i % 5 != 0 && range(*i).contains(value)).collect();
+            let expected: Vec<u32> = (0..1000)
+                .filter(|i| i % 5 != 0 && range(*i).contains(value))
+                .collect();
             assert_eq!(found, expected, "{value}");
         }
     }

@@ -54,7 +54,13 @@ const VALUES: &str = "(JSON String, Number, Array, Object or token 'null', 'true
 
 impl<'t> Reader<'t> {
     pub fn new(text: &'t str) -> Self {
-        Reader { text, at: 0, start: 0, open: Vec::new(), value_due: false }
+        Reader {
+            text,
+            at: 0,
+            start: 0,
+            open: Vec::new(),
+            value_due: false,
+        }
     }
 
     /// The spelling of the current token.
@@ -89,9 +95,9 @@ impl<'t> Reader<'t> {
         if open.filled {
             let kind = if open.object { "Object" } else { "Array" };
             if byte != Some(b',') {
-                return Err(self.unexpected(&format!(
-                    "was expecting comma to separate {kind} entries"
-                )));
+                return Err(
+                    self.unexpected(&format!("was expecting comma to separate {kind} entries"))
+                );
             }
             self.at += 1;
             self.skip_space();
@@ -106,7 +112,10 @@ impl<'t> Reader<'t> {
 
     fn skip_space(&mut self) {
         let rest = &self.text.as_bytes()[self.at..];
-        self.at += rest.iter().take_while(|byte| b" \t\r\n".contains(byte)).count();
+        self.at += rest
+            .iter()
+            .take_while(|byte| b" \t\r\n".contains(byte))
+            .count();
     }
 
     fn close(&mut self, byte: u8) -> Result<Token, Malformed> {
@@ -114,18 +123,30 @@ impl<'t> Reader<'t> {
             return Err(self.unexpected("expected a value"));
         };
         if open.object != (byte == b'}') {
-            let (want, kind) = if open.object { ('}', "Object") } else { (']', "Array") };
+            let (want, kind) = if open.object {
+                ('}', "Object")
+            } else {
+                (']', "Array")
+            };
             let (line, column) = self.place(open.offset);
             let reason = format!(
                 "Unexpected close marker '{}': expected '{want}' (for {kind} starting at line: \
                  {line}, column: {column})",
                 char::from(byte)
             );
-            return Err(Malformed { reason, offset: self.at, end: self.at + 1 });
+            return Err(Malformed {
+                reason,
+                offset: self.at,
+                end: self.at + 1,
+            });
         }
         self.at += 1;
         self.open.pop();
-        Ok(if byte == b'}' { Token::EndObject } else { Token::EndArray })
+        Ok(if byte == b'}' {
+            Token::EndObject
+        } else {
+            Token::EndArray
+        })
     }
 
     fn name(&mut self) -> Result<Token, Malformed> {
@@ -163,11 +184,23 @@ impl<'t> Reader<'t> {
                 "Document nesting depth ({}) exceeds the maximum allowed ({MAX_DEPTH})",
                 MAX_DEPTH + 1
             );
-            return Err(Malformed { reason, offset: self.at, end: self.at + 1 });
+            return Err(Malformed {
+                reason,
+                offset: self.at,
+                end: self.at + 1,
+            });
         }
-        self.open.push(Open { object, offset: self.at, filled: false });
+        self.open.push(Open {
+            object,
+            offset: self.at,
+            filled: false,
+        });
         self.at += 1;
-        Ok(if object { Token::StartObject } else { Token::StartArray })
+        Ok(if object {
+            Token::StartObject
+        } else {
+            Token::StartArray
+        })
     }
 
     fn string(&mut self) -> Result<Text, Malformed> {
@@ -183,7 +216,11 @@ impl<'t> Reader<'t> {
                         "Illegal unquoted character ((CTRL-CHAR, code {byte})): has to be escaped \
                          using backslash to be included in string value"
                     );
-                    return Err(Malformed { reason, offset: end, end: end + 1 });
+                    return Err(Malformed {
+                        reason,
+                        offset: end,
+                        end: end + 1,
+                    });
                 }
                 Some(_) => end += 1,
                 None => {
@@ -206,14 +243,26 @@ impl<'t> Reader<'t> {
         let reason = if escaped == 'u' {
             "Unexpected character: expected a hex-digit for character escape sequence".to_owned()
         } else {
-            format!("Unrecognized character escape '{escaped}' (code {})", u32::from(escaped))
+            format!(
+                "Unrecognized character escape '{escaped}' (code {})",
+                u32::from(escaped)
+            )
         };
-        Malformed { reason, offset, end: offset + 1 + escaped.len_utf8() }
+        Malformed {
+            reason,
+            offset,
+            end: offset + 1 + escaped.len_utf8(),
+        }
     }
 
     fn number(&mut self) -> Result<Token, Malformed> {
         let bytes = self.text.as_bytes();
-        let digits = |from: usize| bytes[from..].iter().take_while(|b| b.is_ascii_digit()).count();
+        let digits = |from: usize| {
+            bytes[from..]
+                .iter()
+                .take_while(|b| b.is_ascii_digit())
+                .count()
+        };
         let mut at = self.at + usize::from(bytes[self.at] == b'-');
         let whole = digits(at);
         let leading_zero = whole > 1 && bytes[at] == b'0';
@@ -232,9 +281,13 @@ impl<'t> Reader<'t> {
         }
         self.at = at.min(bytes.len());
         if leading_zero {
-            return Err(self.malformed("Invalid numeric value: Leading zeroes not allowed", self.at));
+            return Err(
+                self.malformed("Invalid numeric value: Leading zeroes not allowed", self.at)
+            );
         }
-        let ends = bytes.get(at).is_none_or(|byte| b" \t\r\n,]}".contains(byte));
+        let ends = bytes
+            .get(at)
+            .is_none_or(|byte| b" \t\r\n,]}".contains(byte));
         if !complete || !ends {
             return Err(self.unexpected("expected a digit, or the end of the number"));
         }
@@ -243,7 +296,9 @@ impl<'t> Reader<'t> {
 
     fn word(&mut self) -> Result<Token, Malformed> {
         let rest = &self.text[self.at..];
-        let len = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+        let len = rest
+            .find(|c: char| !c.is_alphanumeric())
+            .unwrap_or(rest.len());
         self.at += len;
         match &rest[..len] {
             "true" => Ok(Token::True),
@@ -257,7 +312,11 @@ impl<'t> Reader<'t> {
     }
 
     fn malformed(&self, reason: &str, end: usize) -> Malformed {
-        Malformed { reason: reason.to_owned(), offset: self.start, end }
+        Malformed {
+            reason: reason.to_owned(),
+            offset: self.start,
+            end,
+        }
     }
 
     fn unexpected(&self, expectation: &str) -> Malformed {
@@ -270,7 +329,11 @@ impl<'t> Reader<'t> {
                 offset: self.at,
                 end: self.at + c.len_utf8(),
             },
-            None => Malformed { reason: self.unexpected_end(), offset: self.at, end: self.at },
+            None => Malformed {
+                reason: self.unexpected_end(),
+                offset: self.at,
+                end: self.at,
+            },
         }
     }
 
@@ -292,6 +355,9 @@ impl<'t> Reader<'t> {
     fn place(&self, offset: usize) -> (usize, usize) {
         let before = &self.text[..offset];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        (
+            before.matches('\n').count() + 1,
+            before[line_start..].chars().count() + 1,
+        )
     }
 }

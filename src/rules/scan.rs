@@ -129,7 +129,11 @@ impl Leaves {
         self.elements.clear();
         self.arrays.clear();
         self.frames.clear();
-        self.elements.push(Element { parent: NO_ELEMENT, array: u32::MAX, end: u32::MAX });
+        self.elements.push(Element {
+            parent: NO_ELEMENT,
+            array: u32::MAX,
+            end: u32::MAX,
+        });
         if self.heads.len() < paths {
             self.heads.resize(paths, (0, 0));
         }
@@ -147,8 +151,14 @@ impl Leaves {
 pub(super) fn scan(trie: &Trie, event: &[u8], out: &mut Leaves) -> Result<(), Fault> {
     out.begin(trie.len());
     let map = std::mem::take(&mut out.map);
-    let mut scan =
-        Scan { trie, event, blocks: &map.blocks, escapes: map.backslashes, at: 0, out };
+    let mut scan = Scan {
+        trie,
+        event,
+        blocks: &map.blocks,
+        escapes: map.backslashes,
+        at: 0,
+        out,
+    };
     let result = scan.run();
     out.map = map;
     result
@@ -309,13 +319,24 @@ impl Scan<'_> {
         if is_element {
             element = self.out.elements.len() as u32;
             let parent = outer.element;
-            self.out.elements.push(Element { parent, array: outer.array, end: 0 });
+            self.out.elements.push(Element {
+                parent,
+                array: outer.array,
+                end: 0,
+            });
         }
         let array = self.out.arrays.len() as u32;
         if !object {
             self.out.arrays.push(0);
         }
-        Frame { node, object, fresh: true, element, array, is_element }
+        Frame {
+            node,
+            object,
+            fresh: true,
+            element,
+            array,
+            is_element,
+        }
     }
 
     /// Notes where a container's elements end.
@@ -350,7 +371,14 @@ impl Scan<'_> {
     fn leaf(&mut self, path: PathId, kind: Kind, element: u32, start: usize, end: usize) {
         let previous = self.out.head(path);
         let (start, end) = (start as u32, end as u32);
-        self.out.leaves.push(Leaf { path, kind, start, end, element, previous });
+        self.out.leaves.push(Leaf {
+            path,
+            kind,
+            start,
+            end,
+            element,
+            previous,
+        });
         self.out.heads[path as usize] = (self.out.epoch, self.out.leaves.len() as u32);
     }
 
@@ -378,7 +406,10 @@ impl Scan<'_> {
             byte if ends_scalar(byte) => Err((EventFault::ExpectedValue, self.at)),
             _ => {
                 let rest = &self.event[self.at..];
-                self.at += rest.iter().position(|byte| ends_scalar(*byte)).unwrap_or(rest.len());
+                self.at += rest
+                    .iter()
+                    .position(|byte| ends_scalar(*byte))
+                    .unwrap_or(rest.len());
                 Ok(())
             }
         }
@@ -395,9 +426,11 @@ fn ends_scalar(byte: u8) -> bool {
 #[inline(always)]
 pub(super) fn scalar(text: &[u8]) -> Result<(usize, Kind), EventFault> {
     let (len, kind, fault) = match text {
-        [b'-' | b'0'..=b'9', ..] => {
-            (number::length(text).unwrap_or(0), Kind::Number, EventFault::BadNumber)
-        }
+        [b'-' | b'0'..=b'9', ..] => (
+            number::length(text).unwrap_or(0),
+            Kind::Number,
+            EventFault::BadNumber,
+        ),
         [b't', b'r', b'u', b'e', ..] => (4, Kind::True, EventFault::BadWord),
         [b'n', b'u', b'l', b'l', ..] => (4, Kind::Null, EventFault::BadWord),
         [b'f', b'a', b'l', b's', b'e', ..] => (5, Kind::False, EventFault::BadWord),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::RuleId;
 use super::ast::Clause;
 use super::cow::{CowVec, Posting, Table, hash};
 use super::error::EventError;
@@ -12,10 +13,9 @@ use super::judge::{self, Event, State};
 use super::keys::{self, Access, Space};
 use super::number::Number;
 use super::paths::{PathId, Trie};
-use super::text::Text;
 use super::scan::{self, Fault, Kind, Leaf, Leaves, NO_ELEMENT};
+use super::text::Text;
 use super::validate;
-use super::RuleId;
 
 /// A field of some rules: a path and the clauses of which one must match.
 #[derive(Debug, Clone)]
@@ -149,16 +149,27 @@ impl Snapshot {
         if mode == Mode::Validating {
             validate::check(event, scratch.leaves.map(), &mut scratch.validator)?;
         }
-        let Scratch { leaves, memo, epoch, tried, serial, lowered, matched, .. } = scratch;
+        let Scratch {
+            leaves,
+            memo,
+            epoch,
+            tried,
+            serial,
+            lowered,
+            matched,
+            ..
+        } = scratch;
         scan::scan(&self.trie, event, leaves)?;
         begin(memo, epoch, self.fields.len());
         if tried.len() < self.fields.len() {
             tried.resize(self.fields.len(), 0);
         }
-        let mut run =
-            Run {
+        let mut run = Run {
             rules: self,
-            seen: Event { text: event, leaves },
+            seen: Event {
+                text: event,
+                leaves,
+            },
             memo,
             epoch: *epoch << STATE_BITS,
             tried,
@@ -244,12 +255,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn look_up_text(
-        &mut self,
-        index: &PathIndex,
-        leaf: &Leaf,
-        text: &[u8],
-    ) -> Result<(), Fault> {
+    fn look_up_text(&mut self, index: &PathIndex, leaf: &Leaf, text: &[u8]) -> Result<(), Fault> {
         if index.has(Space::Exact) {
             self.proven(Space::Exact, leaf, text)?;
         }
@@ -262,14 +268,23 @@ impl Run<'_> {
             if index.has(Space::ExactFolded) {
                 self.proven(Space::ExactFolded, leaf, &lowered)?;
             }
-            self.affixes(index, leaf, &lowered, [Space::PrefixFolded, Space::SuffixFolded])?;
+            self.affixes(
+                index,
+                leaf,
+                &lowered,
+                [Space::PrefixFolded, Space::SuffixFolded],
+            )?;
             *self.lowered = lowered;
         }
         let (v4, v6) = (index.has(Space::Ip4), index.has(Space::Ip6));
         if (v4 || v6)
             && let Some(ip) = Ip::parse(text)
         {
-            let space = if matches!(ip, Ip::V4(_)) { Space::Ip4 } else { Space::Ip6 };
+            let space = if matches!(ip, Ip::V4(_)) {
+                Space::Ip4
+            } else {
+                Space::Ip6
+            };
             for mask in index.lengths(space) {
                 let mask = mask as u8;
                 if let Access::Key(space, key) = keys::ip_key(ip.masked(mask), Some(mask)) {
@@ -286,10 +301,16 @@ impl Run<'_> {
         leaf: &Leaf,
         text: &[u8],
     ) -> Result<(), Fault> {
-        for len in index.lengths(Space::WildcardPrefix).take_while(|len| *len <= text.len()) {
+        for len in index
+            .lengths(Space::WildcardPrefix)
+            .take_while(|len| *len <= text.len())
+        {
             self.likely_key(Space::WildcardPrefix, leaf, &text[..len], text)?;
         }
-        for len in index.lengths(Space::WildcardSuffix).take_while(|len| *len <= text.len()) {
+        for len in index
+            .lengths(Space::WildcardSuffix)
+            .take_while(|len| *len <= text.len())
+        {
             self.likely_key(Space::WildcardSuffix, leaf, &text[text.len() - len..], text)?;
         }
         let mut result = Ok(());
@@ -320,12 +341,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn look_up_number(
-        &mut self,
-        index: &PathIndex,
-        leaf: &Leaf,
-        text: &[u8],
-    ) -> Result<(), Fault> {
+    fn look_up_number(&mut self, index: &PathIndex, leaf: &Leaf, text: &[u8]) -> Result<(), Fault> {
         if index.has(Space::NumberText) {
             self.proven(Space::NumberText, leaf, text)?;
         }
@@ -385,7 +401,10 @@ impl Run<'_> {
         let Some(entry) = rules.entry(space, leaf.path, key) else {
             return Ok(());
         };
-        let value = Value { kind: leaf.kind, bytes: text };
+        let value = Value {
+            kind: leaf.kind,
+            bytes: text,
+        };
         for field in rules.entries[entry].fields.as_slice() {
             self.likely(*field, leaf, &value)?;
         }
@@ -412,7 +431,11 @@ impl Run<'_> {
 
     /// A value satisfies a field: its branches are looked at.
     fn satisfied(&mut self, field: u32, leaf: &Leaf) -> Result<(), Fault> {
-        let state = if leaf.element == NO_ELEMENT { State::Yes } else { State::InArray };
+        let state = if leaf.element == NO_ELEMENT {
+            State::Yes
+        } else {
+            State::InArray
+        };
         self.memo[field as usize] = self.epoch | FOLLOWED | state as u32;
         let rules = self.rules;
         for branch in rules.fields[field].branches.as_slice() {

@@ -160,7 +160,10 @@ mod tests {
 
     #[test]
     fn escapes_are_resolved() {
-        assert_eq!(plain(r#"a\"\\\/\b\f\n\r\t"#), Ok(b"a\"\\/\x08\x0C\n\r\t".to_vec()));
+        assert_eq!(
+            plain(r#"a\"\\\/\b\f\n\r\t"#),
+            Ok(b"a\"\\/\x08\x0C\n\r\t".to_vec())
+        );
         assert_eq!(plain(r"\u00e9"), Ok("é".as_bytes().to_vec()));
         assert_eq!(plain(r"\ud83d\ude00!"), Ok("😀!".as_bytes().to_vec()));
         assert_eq!(plain(r"\ud83dx"), Ok(b"\xED\xA0\xBDx".to_vec()));
@@ -171,7 +174,10 @@ mod tests {
 
     #[test]
     fn order_is_that_of_utf16() {
-        assert_eq!(utf16_cmp("😀".as_bytes(), "\u{FF21}".as_bytes()), Ordering::Less);
+        assert_eq!(
+            utf16_cmp("😀".as_bytes(), "\u{FF21}".as_bytes()),
+            Ordering::Less
+        );
         assert_eq!(utf16_cmp(b"a", b"ab"), Ordering::Less);
         assert_eq!(utf16_cmp(b"a.b", b"a-b"), Ordering::Greater);
     }

@@ -1,7 +1,7 @@
 //! Strict checking of a whole event.
 
-use super::error::EventFault;
 use super::blocks::{self, Map};
+use super::error::EventFault;
 use super::scan::{self, Fault};
 use super::text;
 
@@ -19,7 +19,7 @@ impl Stack {
     }
 
     fn push(&mut self, object: bool) {
-        if self.depth % 64 == 0 {
+        if self.depth.is_multiple_of(64) {
             self.words.push(0);
         }
         if let Some(word) = self.words.last_mut() {
@@ -31,7 +31,7 @@ impl Stack {
     /// Closes the innermost container.
     fn pop(&mut self) {
         self.depth -= 1;
-        if self.depth % 64 == 0 {
+        if self.depth.is_multiple_of(64) {
             self.words.pop();
         } else if let Some(word) = self.words.last_mut() {
             *word >>= 1;
@@ -160,7 +160,9 @@ impl Check<'_> {
         self.at += 1;
         loop {
             let rest = &self.event[self.at..];
-            let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+            let plain = rest
+                .iter()
+                .position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
             let Some(plain) = plain else {
                 return Err((EventFault::Truncated, self.event.len()));
             };
@@ -171,8 +173,8 @@ impl Check<'_> {
                     return Ok(());
                 }
                 b'\\' => {
-                    self.at += text::escape_len(&rest[plain..])
-                        .ok_or((EventFault::BadEscape, self.at))?;
+                    self.at +=
+                        text::escape_len(&rest[plain..]).ok_or((EventFault::BadEscape, self.at))?;
                 }
                 _ => return Err((EventFault::ControlCharacter, self.at)),
             }

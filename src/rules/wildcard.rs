@@ -36,7 +36,10 @@ impl Wildcard {
             at += 1;
         }
         pieces.push(piece.into_boxed_slice());
-        Ok(Wildcard { text, pieces: pieces.into_boxed_slice() })
+        Ok(Wildcard {
+            text,
+            pieces: pieces.into_boxed_slice(),
+        })
     }
 
     /// The pattern as it was written.
@@ -99,7 +102,9 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &str, value: &str) -> bool {
-        Wildcard::parse(Text::from(pattern)).unwrap().matches(value.as_bytes())
+        Wildcard::parse(Text::from(pattern))
+            .unwrap()
+            .matches(value.as_bytes())
     }
 
     #[test]
@@ -110,7 +115,9 @@ mod tests {
         assert!(!matches("ab*ba", "aba") && matches("ab*ba", "abba"));
         assert!(matches("*a*a*", "xaxax") && !matches("*a*a*", "xax"));
         assert!(matches(r"\*\\*", r"*\x") && !matches(r"\*", "x"));
-        assert!(matches("raw/*/7/*.csv", "raw/a/7/b.csv") && !matches("raw/*/7/*.csv", "raw/a/7.csv"));
+        assert!(
+            matches("raw/*/7/*.csv", "raw/a/7/b.csv") && !matches("raw/*/7/*.csv", "raw/a/7.csv")
+        );
     }
 
     #[test]
@@ -122,7 +129,10 @@ mod tests {
     #[test]
     fn bad_patterns() {
         let error = |pattern: &str| Wildcard::parse(Text::from(pattern)).unwrap_err();
-        assert_eq!(error("abc**def"), "Consecutive wildcard characters at pos 4");
+        assert_eq!(
+            error("abc**def"),
+            "Consecutive wildcard characters at pos 4"
+        );
         assert_eq!(error(r"a\b"), "Invalid escape character at pos 2");
         assert_eq!(error("a\\"), "Invalid escape character at pos 2");
     }

@@ -12,6 +12,7 @@
 mod kv;
 mod schema;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -250,17 +251,23 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 }
 
 fn set_up(connection: &Connection) -> Result<(), StateError> {
+    prepare(connection)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    Ok(())
+}
+
+fn prepare(connection: &Connection) -> Result<(), StateError> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // Without this, some statements are planned anew for every value.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
 }
 
 fn open_reader(path: &Path) -> Result<Connection, StateError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.set_prepared_statement_cache_capacity(64);
+    prepare(&connection)?;
     connection.pragma_update(None, "cache_size", -4 * 1024)?;
     Ok(connection)
 }
@@ -286,11 +293,7 @@ fn write_loop(mut connection: Connection, jobs: &mpsc::Receiver<WriteJob>) {
     }
 }
 
-fn run_group(
-    connection: &mut Connection,
-    group: Vec<WriteJob>,
-    set: Result<(), rusqlite::Error>,
-) {
+fn run_group(connection: &mut Connection, group: Vec<WriteJob>, set: Result<(), rusqlite::Error>) {
     let mut answers = Vec::with_capacity(group.len());
     let done = set
         .and_then(|()| connection.transaction_with_behavior(TransactionBehavior::Immediate))

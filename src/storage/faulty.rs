@@ -125,10 +125,7 @@ impl Disk {
     }
 
     fn used(&self) -> u64 {
-        self.now
-            .values()
-            .map(|n| guard(n).data.len() as u64)
-            .sum()
+        self.now.values().map(|n| guard(n).data.len() as u64).sum()
     }
 
     /// What of a file's unsynced changes reached the disk.
@@ -167,7 +164,9 @@ impl Disk {
 
 // A poisoned mutex here means that a test already panicked; its data is still whole.
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl Memory {
@@ -199,7 +198,10 @@ impl Memory {
         let mut copies: Vec<(Node, Node)> = Vec::new();
         let mut copy = |files: &BTreeMap<PathBuf, Node>| -> BTreeMap<PathBuf, Node> {
             let copied = files.iter().map(|(path, node)| {
-                let known = copies.iter().find(|(old, _)| Arc::ptr_eq(old, node)).map(|c| c.1.clone());
+                let known = copies
+                    .iter()
+                    .find(|(old, _)| Arc::ptr_eq(old, node))
+                    .map(|c| c.1.clone());
                 let new = known.unwrap_or_else(|| {
                     let new = Arc::new(Mutex::new(guard(node).clone()));
                     copies.push((node.clone(), new.clone()));
@@ -224,7 +226,9 @@ impl Memory {
             syncs: 0,
             written: 0,
         };
-        Self { disk: Arc::new(Mutex::new(fork)) }
+        Self {
+            disk: Arc::new(Mutex::new(fork)),
+        }
     }
 
     /// From now on these faults may happen.
@@ -254,10 +258,18 @@ impl Memory {
     /// locks are gone, files opened before fail, faults are off.
     pub fn crash(&self) {
         let mut disk = guard(&self.disk);
-        let names: Vec<PathBuf> = disk.now.keys().chain(disk.durable.keys()).cloned().collect();
+        let names: Vec<PathBuf> = disk
+            .now
+            .keys()
+            .chain(disk.durable.keys())
+            .cloned()
+            .collect();
         let mut after = BTreeMap::new();
         for name in names {
-            let (old, new) = (disk.durable.get(&name).cloned(), disk.now.get(&name).cloned());
+            let (old, new) = (
+                disk.durable.get(&name).cloned(),
+                disk.now.get(&name).cloned(),
+            );
             let same = match (&old, &new) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
                 (None, None) => true,
@@ -302,7 +314,11 @@ impl Memory {
             let mut content = guard(node);
             content.sync();
             for image in [0, 1] {
-                let data = if image == 0 { &mut content.data } else { &mut content.synced };
+                let data = if image == 0 {
+                    &mut content.data
+                } else {
+                    &mut content.synced
+                };
                 if let Some(b) = data.get_mut(byte) {
                     *b ^= 1 << (bit % 8);
                 }
@@ -346,7 +362,9 @@ impl File for MemoryFile {
             return Err(io::Error::other("injected read error"));
         }
         let content = guard(&self.node);
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.data.len());
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(content.data.len());
         let n = buf.len().min(content.data.len() - start);
         buf[..n].copy_from_slice(&content.data[start..start + n]);
         Ok(n)
@@ -362,7 +380,11 @@ impl File for MemoryFile {
         let grows = (offset + data.len()).saturating_sub(guard(&self.node).data.len()) as u64;
         let full = grows > room;
         let n = if failed || full {
-            let most = if full { room.min(data.len() as u64) } else { data.len() as u64 };
+            let most = if full {
+                room.min(data.len() as u64)
+            } else {
+                data.len() as u64
+            };
             disk.below(most + 1) as usize
         } else {
             data.len()
@@ -450,7 +472,11 @@ impl FileSystem for Memory {
         };
         let boot = disk.boot;
         drop(disk);
-        Ok(Arc::new(MemoryFile { fs: self.clone(), node, boot }))
+        Ok(Arc::new(MemoryFile {
+            fs: self.clone(),
+            node,
+            boot,
+        }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -466,11 +492,17 @@ impl FileSystem for Memory {
         if !disk.dirs.iter().any(|d| d.starts_with(dir)) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let inside = disk.now.iter().filter(|(path, _)| path.parent() == Some(dir));
+        let inside = disk
+            .now
+            .iter()
+            .filter(|(path, _)| path.parent() == Some(dir));
         Ok(inside
             .filter_map(|(path, node)| {
                 let name = path.file_name()?.to_str()?.to_owned();
-                Some(Entry { name, len: guard(node).data.len() as u64 })
+                Some(Entry {
+                    name,
+                    len: guard(node).data.len() as u64,
+                })
             })
             .collect())
     }
@@ -494,7 +526,10 @@ impl FileSystem for Memory {
         if disk.hit(chance) {
             return Err(io::Error::other("injected removal error"));
         }
-        disk.now.remove(path).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+        disk.now
+            .remove(path)
+            .map(|_| ())
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -520,7 +555,9 @@ impl FileSystem for Memory {
         let mut disk = guard(&self.disk);
         disk.step()?;
         let used = disk.used();
-        Ok(disk.capacity.map_or(u64::MAX / 2, |c| c.saturating_sub(used)))
+        Ok(disk
+            .capacity
+            .map_or(u64::MAX / 2, |c| c.saturating_sub(used)))
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn Lock>, LockError> {
@@ -532,7 +569,11 @@ impl FileSystem for Memory {
         disk.locks.push(path.to_owned());
         let boot = disk.boot;
         drop(disk);
-        Ok(Box::new(MemoryLock { fs: self.clone(), path: path.to_owned(), boot }))
+        Ok(Box::new(MemoryLock {
+            fs: self.clone(),
+            path: path.to_owned(),
+            boot,
+        }))
     }
 }
 

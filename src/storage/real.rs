@@ -170,8 +170,14 @@ mod tests {
         assert_eq!(
             names,
             vec![
-                Entry { name: "a".into(), len: 0 },
-                Entry { name: "b".into(), len: 11 }
+                Entry {
+                    name: "a".into(),
+                    len: 0
+                },
+                Entry {
+                    name: "b".into(),
+                    len: 11
+                }
             ]
         );
         assert!(Real.free_space(dir.path()).unwrap() > 0);

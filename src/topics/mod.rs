@@ -3,10 +3,6 @@
 //! policy as the rule's pattern, so messages wait for a subscriber that is away
 //! and end in its dead-letter queue when it cannot be reached.
 
-mod options;
-
-pub use options::{Protocol, SubscriptionOptions, TopicOptions};
-
 /// What the names of topics' buses begin with.
 pub const BUS_PREFIX: &str = "topic/";
 

@@ -121,7 +121,7 @@ fn one_poison_message_does_not_hold_up_its_batch() {
 
 #[test]
 fn a_message_that_kills_the_process_ends_in_the_dead_letter_queue() {
-    let project = shop("{ attempts: 2, base: 10ms, cap: 10ms }");
+    let project = shop("{ attempts: 5, lost: 2 }");
     project.write("book.sh", "kill -9 $PPID\n");
     project.run_with(&["run", "--until-idle", "0.2"], b"");
     project.run_with(&["send"], ORDER.as_bytes());

@@ -83,7 +83,7 @@ fn kills_at_random_moments_change_nothing() {
     let mut waiting = files.iter();
     for _ in 0..kills {
         let node = disturbed.start_unchecked(&[]);
-        let lifetime = 150 + random.below(1_350);
+        let lifetime = 300 + random.below(1_700);
         // Files keep arriving while it runs, some of them by slow copies.
         let arriving = FILES.div_ceil(kills);
         let pause = Duration::from_millis(lifetime / (arriving as u64 + 1));

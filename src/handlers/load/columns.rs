@@ -29,7 +29,16 @@ pub fn delta_type(column: &str, kind: &DataType) -> Result<DataType, Failure> {
         Ok(Arc::new(Field::new(field.name(), kind, true)))
     };
     Ok(match kind {
-        T::Boolean | T::Int8 | T::Int16 | T::Int32 | T::Int64 | T::Float32 | T::Float64 | T::Utf8 | T::Binary | T::Date32 => kind.clone(),
+        T::Boolean
+        | T::Int8
+        | T::Int16
+        | T::Int32
+        | T::Int64
+        | T::Float32
+        | T::Float64
+        | T::Utf8
+        | T::Binary
+        | T::Date32 => kind.clone(),
         T::Decimal128(..) => kind.clone(),
         T::Decimal32(p, s) | T::Decimal64(p, s) => T::Decimal128(*p, *s),
         T::UInt8 => T::Int16,
@@ -47,7 +56,9 @@ pub fn delta_type(column: &str, kind: &DataType) -> Result<DataType, Failure> {
         other => {
             return Err(Failure::permanent(
                 "SchemaConflict",
-                format!("column `{column}` is of type {other}, which a Delta table cannot hold; cast it in the SQL"),
+                format!(
+                    "column `{column}` is of type {other}, which a Delta table cannot hold; cast it in the SQL"
+                ),
             ));
         }
     })
@@ -133,13 +144,17 @@ fn common(a: &DataType, b: &DataType) -> Option<DataType> {
         (T::Decimal128(p1, s1), T::Decimal128(p2, s2)) => {
             let scale = *s1.max(s2);
             let whole = (i16::from(*p1) - i16::from(*s1)).max(i16::from(*p2) - i16::from(*s2));
-            let precision = u8::try_from(whole + i16::from(scale)).ok().filter(|p| *p <= 38)?;
+            let precision = u8::try_from(whole + i16::from(scale))
+                .ok()
+                .filter(|p| *p <= 38)?;
             Some(T::Decimal128(precision, scale))
         }
         (T::List(x), T::List(y)) if x.data_type() == y.data_type() => Some(a.clone()),
         (T::Struct(x), T::Struct(y)) => {
             let same = x.len() == y.len()
-                && x.iter().zip(y).all(|(x, y)| x.name() == y.name() && x.data_type() == y.data_type());
+                && x.iter()
+                    .zip(y)
+                    .all(|(x, y)| x.name() == y.name() && x.data_type() == y.data_type());
             same.then(|| a.clone())
         }
         _ => match (bits(a), bits(b)) {
@@ -154,13 +169,21 @@ mod tests {
     use super::*;
 
     fn schema(fields: &[(&str, DataType)]) -> Schema {
-        Schema::new(fields.iter().map(|(n, k)| Field::new(*n, k.clone(), false)).collect::<Vec<_>>())
+        Schema::new(
+            fields
+                .iter()
+                .map(|(n, k)| Field::new(*n, k.clone(), false))
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
     fn columns_widen_but_never_lose() {
         let outputs = union(&[
-            schema(&[("a", DataType::Int32), ("t", DataType::Timestamp(TimeUnit::Nanosecond, None))]),
+            schema(&[
+                ("a", DataType::Int32),
+                ("t", DataType::Timestamp(TimeUnit::Nanosecond, None)),
+            ]),
             schema(&[("a", DataType::Int64), ("b", DataType::Utf8View)]),
         ])
         .unwrap();
@@ -170,9 +193,18 @@ mod tests {
         let table = schema(&[("a", DataType::Int32)]);
         let failure = fit(&outputs, Some(&table)).unwrap_err();
         assert_eq!(failure.code, "SchemaConflict");
-        assert!(failure.message.contains("`a` is bigint in the outputs and integer in the table"), "{}", failure.message);
+        assert!(
+            failure
+                .message
+                .contains("`a` is bigint in the outputs and integer in the table"),
+            "{}",
+            failure.message
+        );
         let narrow = schema(&[("a", DataType::Int32)]);
         let wide = schema(&[("a", DataType::Int64), ("z", DataType::Utf8)]);
-        assert_eq!(fit(&narrow, Some(&wide)).unwrap().field(0).data_type(), &DataType::Int64);
+        assert_eq!(
+            fit(&narrow, Some(&wide)).unwrap().field(0).data_type(),
+            &DataType::Int64
+        );
     }
 }

@@ -47,8 +47,13 @@ enum Try {
 impl Target<'_> {
     /// Loads what is not in the table yet, in one commit; tells the table's
     /// version and what was loaded now.
-    pub(super) async fn load(&self, incoming: &[&Incoming], cx: &Context) -> Result<(Option<u64>, Vec<String>), Failure> {
-        let mut lost = Failure::transient("CommitConflict", "other writers kept changing the table");
+    pub(super) async fn load(
+        &self,
+        incoming: &[&Incoming],
+        cx: &Context,
+    ) -> Result<(Option<u64>, Vec<String>), Failure> {
+        let mut lost =
+            Failure::transient("CommitConflict", "other writers kept changing the table");
         for _ in 0..RACES {
             match self.once(incoming, cx).await? {
                 Try::Loaded(version, fresh) => return Ok((version, fresh)),
@@ -80,7 +85,10 @@ impl Target<'_> {
             written = self.write(&table, &fresh, &fitted, false, cx).await;
         }
         match written {
-            Ok(version) => Ok(Try::Loaded(version, fresh.iter().map(|f| f.id.clone()).collect())),
+            Ok(version) => Ok(Try::Loaded(
+                version,
+                fresh.iter().map(|f| f.id.clone()).collect(),
+            )),
             Err(Refused::Race(failure)) => Ok(Try::Lost(failure)),
             Err(Refused::Memory(failure) | Refused::Other(failure)) => Err(failure),
         }
@@ -93,25 +101,46 @@ impl Target<'_> {
             return Ok(None);
         }
         let failed = |e: &dyn std::error::Error| {
-            Failure::transient("WarehouseFailed", format!("the columns of table `{}` cannot be read", self.table)).caused_by(e)
+            Failure::transient(
+                "WarehouseFailed",
+                format!("the columns of table `{}` cannot be read", self.table),
+            )
+            .caused_by(e)
         };
         let snapshot = table.snapshot().map_err(|e| failed(&e))?;
-        let schema: Schema = snapshot.schema().as_ref().try_into_arrow().map_err(|e| failed(&e))?;
+        let schema: Schema = snapshot
+            .schema()
+            .as_ref()
+            .try_into_arrow()
+            .map_err(|e| failed(&e))?;
         Ok(Some(schema))
     }
 
-    async fn write(&self, table: &DeltaTable, fresh: &[&Incoming], schema: &Schema, hash_join: bool, cx: &Context) -> Result<Option<u64>, Refused> {
+    async fn write(
+        &self,
+        table: &DeltaTable,
+        fresh: &[&Incoming],
+        schema: &Schema,
+        hash_join: bool,
+        cx: &Context,
+    ) -> Result<Option<u64>, Refused> {
         let key: &[String] = match self.mode {
             Mode::Append => &[],
             Mode::Upsert { key } => key,
         };
         if let Some(missing) = key.iter().find(|k| schema.field_with_name(k).is_err()) {
             let message = format!("the key column `{missing}` is not in the outputs");
-            return Err(Refused::Other(Failure::permanent("SchemaConflict", message)));
+            return Err(Refused::Other(Failure::permanent(
+                "SchemaConflict",
+                message,
+            )));
         }
         let outputs = Outputs::new(fresh, schema, key, cx.cancel.clone());
-        let context = self.session(hash_join).map_err(|e| self.refused(&e.into(), &outputs))?;
-        let rows = dataframe(&context, &outputs, schema, key).map_err(|e| self.refused(&e.into(), &outputs))?;
+        let context = self
+            .session(hash_join)
+            .map_err(|e| self.refused(&e.into(), &outputs))?;
+        let rows = dataframe(&context, &outputs, schema, key)
+            .map_err(|e| self.refused(&e.into(), &outputs))?;
         let existing = table.version().is_some();
         let receipts = receipts(fresh);
         let work = async {
@@ -125,7 +154,8 @@ impl Target<'_> {
             () = cx.cancel.cancelled() => return Err(Refused::Other(crate::handlers::transform::cancelled())),
             done = work => done,
         };
-        done.map(|table| table.version().map(Into::into)).map_err(|e| self.refused(&e, &outputs))
+        done.map(|table| table.version().map(Into::into))
+            .map_err(|e| self.refused(&e, &outputs))
     }
 
     fn session(&self, hash_join: bool) -> Result<SessionContext, DataFusionError> {
@@ -136,7 +166,9 @@ impl Target<'_> {
         // As Delta's own sessions have it: lists of keys that a join pushes into
         // a scan have made the engine panic when a key is a dictionary.
         options.optimizer.hash_join_inlist_pushdown_max_size = 0;
-        options.optimizer.hash_join_inlist_pushdown_max_distinct_values = 0;
+        options
+            .optimizer
+            .hash_join_inlist_pushdown_max_distinct_values = 0;
         // Column names are taken as they are written.
         options.sql_parser.enable_ident_normalization = false;
         let state = SessionStateBuilder::new()
@@ -156,7 +188,10 @@ impl Target<'_> {
         let what = format!("table `{}` could not be written", self.table);
         match error {
             DeltaTableError::Transaction {
-                source: TransactionError::CommitConflict(_) | TransactionError::VersionAlreadyExists(_) | TransactionError::MaxCommitAttempts(_),
+                source:
+                    TransactionError::CommitConflict(_)
+                    | TransactionError::VersionAlreadyExists(_)
+                    | TransactionError::MaxCommitAttempts(_),
             }
             | DeltaTableError::VersionAlreadyExists(_) => {
                 Refused::Race(told("CommitConflict", what, error))
@@ -196,7 +231,9 @@ async fn has(table: &DeltaTable, id: &str) -> Result<bool, Failure> {
         Failure::transient("WarehouseFailed", "the table's receipts cannot be read").caused_by(e)
     };
     let snapshot = table.snapshot().map_err(|e| failed(&e))?;
-    let found = snapshot.transaction_version(table.log_store().as_ref(), app_id(id)).await;
+    let found = snapshot
+        .transaction_version(table.log_store().as_ref(), app_id(id))
+        .await;
     Ok(found.map_err(|e| failed(&e))?.is_some_and(|v| v >= RECEIPT))
 }
 
@@ -207,7 +244,9 @@ fn app_id(id: &str) -> String {
 /// The receipts that are committed with the rows.
 fn receipts(fresh: &[&Incoming]) -> CommitProperties {
     // The age of a receipt counts from here; a clock before 1970 makes it old.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis());
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let transactions = fresh
         .iter()
@@ -225,7 +264,12 @@ fn receipts(fresh: &[&Incoming]) -> CommitProperties {
 }
 
 /// The rows; for an upsert only the last one of each key.
-fn dataframe(context: &SessionContext, outputs: &Arc<Outputs>, schema: &Schema, key: &[String]) -> Result<DataFrame, DataFusionError> {
+fn dataframe(
+    context: &SessionContext,
+    outputs: &Arc<Outputs>,
+    schema: &Schema,
+    key: &[String],
+) -> Result<DataFrame, DataFusionError> {
     let rows = Rows(Arc::clone(outputs));
     let all = Arc::clone(datafusion::physical_plan::streaming::PartitionStream::schema(&rows));
     let table = StreamingTable::try_new(all, vec![Arc::new(rows)])?;
@@ -243,7 +287,13 @@ fn dataframe(context: &SessionContext, outputs: &Arc<Outputs>, schema: &Schema, 
     frame
         .select(kept)?
         .filter(plain("__pointsman_rank").eq(lit(1_u64)))?
-        .select(schema.fields().iter().map(|f| plain(f.name())).collect::<Vec<_>>())
+        .select(
+            schema
+                .fields()
+                .iter()
+                .map(|f| plain(f.name()))
+                .collect::<Vec<_>>(),
+        )
 }
 
 /// A column by its name, as it is written.
@@ -255,7 +305,12 @@ fn of(side: &str, name: &str) -> Expr {
     Expr::Column(Column::new(Some(side), name))
 }
 
-async fn append(table: &DeltaTable, context: &SessionContext, rows: DataFrame, receipts: CommitProperties) -> Result<DeltaTable, DeltaTableError> {
+async fn append(
+    table: &DeltaTable,
+    context: &SessionContext,
+    rows: DataFrame,
+    receipts: CommitProperties,
+) -> Result<DeltaTable, DeltaTableError> {
     let configuration = [
         ("delta.setTransactionRetentionDuration", RECEIPTS_KEPT),
         ("delta.checkpointInterval", "20"),
@@ -272,9 +327,19 @@ async fn append(table: &DeltaTable, context: &SessionContext, rows: DataFrame, r
         .await
 }
 
-async fn merge(table: &DeltaTable, context: &SessionContext, rows: DataFrame, schema: &Schema, key: &[String], receipts: CommitProperties) -> Result<DeltaTable, DeltaTableError> {
+async fn merge(
+    table: &DeltaTable,
+    context: &SessionContext,
+    rows: DataFrame,
+    schema: &Schema,
+    key: &[String],
+    receipts: CommitProperties,
+) -> Result<DeltaTable, DeltaTableError> {
     let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-    let same = key.iter().map(|k| of("target", k).eq(of("source", k))).reduce(Expr::and);
+    let same = key
+        .iter()
+        .map(|k| of("target", k).eq(of("source", k)))
+        .reduce(Expr::and);
     let Some(same) = same else {
         return Err(DeltaTableError::Generic("an upsert needs a key".to_owned()));
     };
@@ -287,8 +352,15 @@ async fn merge(table: &DeltaTable, context: &SessionContext, rows: DataFrame, sc
         .with_merge_schema(true)
         .with_session_state(Arc::new(context.state()))
         .with_commit_properties(receipts)
-        .when_matched_update(|update| names.iter().map(set).fold(update, |u, (c, e)| u.update(c, e)))?
-        .when_not_matched_insert(|insert| names.iter().map(set).fold(insert, |i, (c, e)| i.set(c, e)))?
+        .when_matched_update(|update| {
+            names
+                .iter()
+                .map(set)
+                .fold(update, |u, (c, e)| u.update(c, e))
+        })?
+        .when_not_matched_insert(|insert| {
+            names.iter().map(set).fold(insert, |i, (c, e)| i.set(c, e))
+        })?
         .await?;
     tracing::debug!(?metrics, "merged");
     Ok(merged)

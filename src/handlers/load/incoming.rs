@@ -56,14 +56,20 @@ impl Incoming {
         let detail: Detail = serde_json::from_str(event.detail_text()).map_err(|e| {
             Failure::permanent(
                 "NotAnalyticsReady",
-                format!("event `{}` of type `{}` names no outputs to load", event.id(), event.detail_type()),
+                format!(
+                    "event `{}` of type `{}` names no outputs to load",
+                    event.id(),
+                    event.detail_type()
+                ),
             )
             .caused_by(&e)
         })?;
         if let Some(format) = detail.format.as_deref().filter(|f| *f != "parquet") {
             return Err(Failure::permanent(
                 "WrongFormat",
-                format!("a load reads Parquet, the outputs are {format}; set `write.format: parquet`"),
+                format!(
+                    "a load reads Parquet, the outputs are {format}; set `write.format: parquet`"
+                ),
             ));
         }
         let partition: Vec<(String, DataType)> = detail
@@ -71,16 +77,27 @@ impl Incoming {
             .iter()
             .map(|name| {
                 let kind = detail.schema.iter().find(|c| c.name == *name);
-                (name.clone(), kind.map_or(DataType::Utf8, |c| named_type(&c.kind)))
+                (
+                    name.clone(),
+                    kind.map_or(DataType::Utf8, |c| named_type(&c.kind)),
+                )
             })
             .collect();
         let mut files = Vec::with_capacity(detail.outputs.len());
         for output in &detail.outputs {
             let path = inside(lake, &output.path).ok_or_else(|| {
-                Failure::permanent("BadPath", format!("`{}` leads out of the lake", output.path))
+                Failure::permanent(
+                    "BadPath",
+                    format!("`{}` leads out of the lake", output.path),
+                )
             })?;
-            let values = partition.iter().map(|(name, _)| output.partition.get(name).cloned().flatten());
-            files.push(DataFile { path, values: values.collect() });
+            let values = partition
+                .iter()
+                .map(|(name, _)| output.partition.get(name).cloned().flatten());
+            files.push(DataFile {
+                path,
+                values: values.collect(),
+            });
         }
         Ok(Self {
             // An announcement that names no publication is its own: its id is
@@ -101,14 +118,21 @@ mod tests {
     use serde_json::{Value, json};
 
     fn read(detail: &Value) -> Result<Incoming, Failure> {
-        let text = json!({"source": "s", "detail-type": "Analytics Ready", "id": "e1", "detail": detail});
-        let event = Event::complete(Bytes::from(text.to_string()), &crate::event::Defaults::default(), 0).unwrap();
+        let text =
+            json!({"source": "s", "detail-type": "Analytics Ready", "id": "e1", "detail": detail});
+        let event = Event::complete(
+            Bytes::from(text.to_string()),
+            &crate::event::Defaults::default(),
+            0,
+        )
+        .unwrap();
         Incoming::of(&event, Path::new("/lake"))
     }
 
     #[test]
     fn outputs_stay_inside_the_lake() {
-        let output = |path: &str| json!({"path": path, "rows": 3, "bytes": 1, "partition": {"m": "1"}});
+        let output =
+            |path: &str| json!({"path": path, "rows": 3, "bytes": 1, "partition": {"m": "1"}});
         let good = read(&json!({
             "outputs": [output("t/m=1/a.parquet")], "partition_by": ["m"],
             "schema": [{"name": "m", "type": "bigint"}], "publication": "p"
@@ -119,9 +143,16 @@ mod tests {
         assert_eq!((good.id.as_str(), good.rows), ("p", 3));
         for bad in ["../x.parquet", "/etc/passwd", "t/../../x"] {
             let failure = read(&json!({"outputs": [output(bad)]})).unwrap_err();
-            assert_eq!((failure.code.as_str(), failure.class), ("BadPath", Class::Permanent), "{bad}");
+            assert_eq!(
+                (failure.code.as_str(), failure.class),
+                ("BadPath", Class::Permanent),
+                "{bad}"
+            );
         }
-        assert_eq!(read(&json!({"x": 1})).unwrap_err().code, "NotAnalyticsReady");
+        assert_eq!(
+            read(&json!({"x": 1})).unwrap_err().code,
+            "NotAnalyticsReady"
+        );
     }
 
     use crate::handlers::Class;

@@ -23,7 +23,11 @@ pub struct Maintained {
 /// When the table cannot be read or written.
 pub async fn maintain(folder: &Path, keep: Duration) -> Result<Maintained, Failure> {
     let failed = |e: &deltalake::DeltaTableError| {
-        Failure::transient("WarehouseFailed", format!("the table in {} cannot be maintained", folder.display())).caused_by(e)
+        Failure::transient(
+            "WarehouseFailed",
+            format!("the table in {} cannot be maintained", folder.display()),
+        )
+        .caused_by(e)
     };
     let _held = locks::lock(folder).await;
     let table = open(folder).await?;

@@ -66,8 +66,10 @@ impl Handler for LoadHandler {
 
 impl LoadHandler {
     async fn all(&self, batch: &[Message], cx: &Context) -> Vec<Result<Done, Failure>> {
-        let parsed: Vec<Result<Incoming, Failure>> =
-            batch.iter().map(|m| Incoming::of(&m.event, &self.env.lake)).collect();
+        let parsed: Vec<Result<Incoming, Failure>> = batch
+            .iter()
+            .map(|m| Incoming::of(&m.event, &self.env.lake))
+            .collect();
         let folder = self.env.warehouse.join(&self.options.table);
         let _held = locks::lock(&folder).await;
         let sound: Vec<&Incoming> = parsed.iter().filter_map(|p| p.as_ref().ok()).collect();
@@ -78,7 +80,10 @@ impl LoadHandler {
                 Err(failure) => Err(failure.clone()),
                 Ok(incoming) => {
                     let none = || Err(Failure::transient("Internal", "the load was not tried"));
-                    loaded.next().unwrap_or_else(none).map(|how| self.done(incoming, &how))
+                    loaded
+                        .next()
+                        .unwrap_or_else(none)
+                        .map(|how| self.done(incoming, &how))
                 }
             })
             .collect()
@@ -86,7 +91,12 @@ impl LoadHandler {
 
     /// Loads several publications in one commit; each by itself, if that fails
     /// for good, so that one of them does not stop the others.
-    async fn together(&self, folder: &Path, incoming: &[&Incoming], cx: &Context) -> Vec<Result<Loaded, Failure>> {
+    async fn together(
+        &self,
+        folder: &Path,
+        incoming: &[&Incoming],
+        cx: &Context,
+    ) -> Vec<Result<Loaded, Failure>> {
         let failure = match self.load(folder, incoming, cx).await {
             Ok(loaded) => return loaded.into_iter().map(Ok).collect(),
             Err(failure) => failure,
@@ -102,7 +112,12 @@ impl LoadHandler {
         results
     }
 
-    async fn load(&self, folder: &Path, incoming: &[&Incoming], cx: &Context) -> Result<Vec<Loaded>, Failure> {
+    async fn load(
+        &self,
+        folder: &Path,
+        incoming: &[&Incoming],
+        cx: &Context,
+    ) -> Result<Vec<Loaded>, Failure> {
         let began = Instant::now();
         let target = Target {
             folder,
@@ -154,8 +169,11 @@ struct Loaded {
 /// When the folder is there and is no sound table.
 pub async fn open(folder: &Path) -> Result<DeltaTable, Failure> {
     let failed = |e: &dyn std::error::Error| {
-        Failure::transient("WarehouseFailed", format!("the table in {} cannot be opened", folder.display()))
-            .caused_by(e)
+        Failure::transient(
+            "WarehouseFailed",
+            format!("the table in {} cannot be opened", folder.display()),
+        )
+        .caused_by(e)
     };
     std::fs::create_dir_all(folder).map_err(|e| failed(&e))?;
     let absolute = std::path::absolute(folder).map_err(|e| failed(&e))?;

@@ -50,7 +50,10 @@ pub fn schemas(incoming: &[&Incoming]) -> Result<Vec<Schema>, Failure> {
     for one in incoming {
         for file in &one.files {
             let found = reader(&file.path)?.schema().as_ref().clone();
-            let partition = one.partition.iter().map(|(n, k)| Arc::new(Field::new(n, k.clone(), true)));
+            let partition = one
+                .partition
+                .iter()
+                .map(|(n, k)| Arc::new(Field::new(n, k.clone(), true)));
             let fields: Vec<_> = found.fields().iter().cloned().chain(partition).collect();
             let schema = Schema::new(fields);
             if !schemas.contains(&schema) {
@@ -65,23 +68,37 @@ fn reader(path: &std::path::Path) -> Result<ParquetRecordBatchReaderBuilder<File
     let file = File::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Failure::permanent(
             "OutputGone",
-            format!("{} is gone: the lake's file was removed before it was loaded", path.display()),
+            format!(
+                "{} is gone: the lake's file was removed before it was loaded",
+                path.display()
+            ),
         ),
-        _ => Failure::transient("ReadFailed", format!("{} cannot be read", path.display())).caused_by(&e),
+        _ => Failure::transient("ReadFailed", format!("{} cannot be read", path.display()))
+            .caused_by(&e),
     })?;
     ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| {
-        Failure::permanent("CorruptInput", format!("{} is not a sound Parquet file", path.display())).caused_by(&e)
+        Failure::permanent(
+            "CorruptInput",
+            format!("{} is not a sound Parquet file", path.display()),
+        )
+        .caused_by(&e)
     })
 }
 
 impl Outputs {
     /// The rows of publications, in their order, as columns of `schema`.
-    pub fn new(incoming: &[&Incoming], schema: &Schema, key: &[String], cancel: CancellationToken) -> Arc<Self> {
+    pub fn new(
+        incoming: &[&Incoming],
+        schema: &Schema,
+        key: &[String],
+        cancel: CancellationToken,
+    ) -> Arc<Self> {
         let mut parts = Vec::new();
         for one in incoming {
             for file in &one.files {
                 let values = one.partition.iter().zip(&file.values);
-                let values = values.map(|((name, kind), value)| (name.clone(), kind.clone(), value.clone()));
+                let values =
+                    values.map(|((name, kind), value)| (name.clone(), kind.clone(), value.clone()));
                 parts.push(Part {
                     path: file.path.clone(),
                     values: values.collect(),
@@ -103,16 +120,28 @@ impl Outputs {
 
     /// What reading failed with.
     pub fn failure(&self) -> Option<Failure> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
-    fn read(&self, out: &mpsc::Sender<Result<RecordBatch, DataFusionError>>) -> Result<(), Failure> {
+    fn read(
+        &self,
+        out: &mpsc::Sender<Result<RecordBatch, DataFusionError>>,
+    ) -> Result<(), Failure> {
         let mut order = 0_i64;
         for part in &self.parts {
             let unsound = |e: &ArrowError| {
-                Failure::permanent("CorruptInput", format!("{} cannot be read to its end", part.path.display())).caused_by(e)
+                Failure::permanent(
+                    "CorruptInput",
+                    format!("{} cannot be read to its end", part.path.display()),
+                )
+                .caused_by(e)
             };
-            let batches = reader(&part.path)?.build().map_err(|e| unsound(&e.into()))?;
+            let batches = reader(&part.path)?
+                .build()
+                .map_err(|e| unsound(&e.into()))?;
             for batch in batches {
                 if self.cancel.is_cancelled() {
                     return Err(crate::handlers::transform::cancelled());
@@ -127,7 +156,12 @@ impl Outputs {
         Ok(())
     }
 
-    fn columns(&self, part: &Part, batch: &RecordBatch, order: &mut i64) -> Result<RecordBatch, Failure> {
+    fn columns(
+        &self,
+        part: &Part,
+        batch: &RecordBatch,
+        order: &mut i64,
+    ) -> Result<RecordBatch, Failure> {
         let rows = batch.num_rows();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
         for field in self.schema.fields() {
@@ -141,7 +175,9 @@ impl Outputs {
                 }
                 (Some(array), _) => exact(name, array, field.data_type())?,
                 (None, Some((_, kind, Some(text)))) => {
-                    let texts: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, rows)));
+                    let texts: ArrayRef = Arc::new(StringArray::from_iter_values(
+                        std::iter::repeat_n(text, rows),
+                    ));
                     exact(name, &exact(name, &texts, kind)?, field.data_type())?
                 }
                 (None, _) => new_null_array(field.data_type(), rows),
@@ -149,13 +185,20 @@ impl Outputs {
             if self.key.iter().any(|k| k == name) && array.null_count() > 0 {
                 return Err(Failure::permanent(
                     "NullKey",
-                    format!("{} rows have no value in the key column `{name}`", array.null_count()),
+                    format!(
+                        "{} rows have no value in the key column `{name}`",
+                        array.null_count()
+                    ),
                 ));
             }
             columns.push(array);
         }
         RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|e| {
-            Failure::permanent("CorruptInput", format!("{} has nulls where it must not", part.path.display())).caused_by(&e)
+            Failure::permanent(
+                "CorruptInput",
+                format!("{} has nulls where it must not", part.path.display()),
+            )
+            .caused_by(&e)
         })
     }
 }
@@ -170,7 +213,11 @@ fn exact(column: &str, array: &ArrayRef, kind: &DataType) -> Result<ArrayRef, Fa
         ..CastOptions::default()
     };
     cast_with_options(array, kind, &options).map_err(|e| {
-        Failure::permanent("SchemaConflict", format!("column `{column}` has a value that is not of type {kind}")).caused_by(&e)
+        Failure::permanent(
+            "SchemaConflict",
+            format!("column `{column}` has a value that is not of type {kind}"),
+        )
+        .caused_by(&e)
     })
 }
 
@@ -189,11 +236,18 @@ impl PartitionStream for Rows {
         tokio::task::spawn_blocking(move || {
             if let Err(failure) = outputs.read(&sender) {
                 let said = failure.message.clone();
-                outputs.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+                outputs
+                    .failure
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get_or_insert(failure);
                 // The plan may be gone already; the failure is kept either way.
                 drop(sender.blocking_send(Err(DataFusionError::Execution(said))));
             }
         });
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.0.schema), ReceiverStream::new(receiver)))
+        Box::pin(RecordBatchStreamAdapter::new(
+            Arc::clone(&self.0.schema),
+            ReceiverStream::new(receiver),
+        ))
     }
 }

@@ -35,7 +35,11 @@ impl fmt::Display for SqlProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.position {
             None => f.write_str(&self.message),
-            Some(at) => write!(f, "{} (line {}, column {})", self.message, at.line, at.column),
+            Some(at) => write!(
+                f,
+                "{} (line {}, column {})",
+                self.message, at.line, at.column
+            ),
         }
     }
 }
@@ -63,8 +67,13 @@ impl SqlProblem {
         let said = said.lines().next().unwrap_or_default();
         let mut message = said;
         for prefix in [
-            "SQL error: ", "Error during planning: ", "Schema error: ", "This feature is not implemented: ",
-            "Execution error: ", "External error: ", "type_coercion\ncaused by\n",
+            "SQL error: ",
+            "Error during planning: ",
+            "Schema error: ",
+            "This feature is not implemented: ",
+            "Execution error: ",
+            "External error: ",
+            "type_coercion\ncaused by\n",
         ] {
             message = message.strip_prefix(prefix).unwrap_or(message);
         }
@@ -87,8 +96,17 @@ impl SqlProblem {
             Some((at, line)) => {
                 let number = at.line.to_string();
                 let before = usize::try_from(at.column).unwrap_or(1).saturating_sub(1);
-                let pad: String = line.chars().take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-                format!("{}\n {number} | {line}\n {:width$} | {pad}^", self.message, "", width = number.len())
+                let pad: String = line
+                    .chars()
+                    .take(before)
+                    .map(|c| if c == '\t' { '\t' } else { ' ' })
+                    .collect();
+                format!(
+                    "{}\n {number} | {line}\n {:width$} | {pad}^",
+                    self.message,
+                    "",
+                    width = number.len()
+                )
             }
         }
     }
@@ -125,7 +143,10 @@ pub fn session(memory: usize, scratch: &Path, partitions: usize) -> Result<Sessi
         .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
         .with_disk_manager_builder(spill)
         .build_arc()?;
-    Ok(SessionContext::new_with_config_rt(config(partitions), runtime))
+    Ok(SessionContext::new_with_config_rt(
+        config(partitions),
+        runtime,
+    ))
 }
 
 /// A session for planning only.
@@ -143,7 +164,11 @@ fn config(partitions: usize) -> SessionConfig {
         .with_target_partitions(partitions.max(1))
         .with_information_schema(false);
     config.options_mut().sql_parser.collect_spans = true;
-    config.options_mut().execution.parquet.schema_force_view_types = false;
+    config
+        .options_mut()
+        .execution
+        .parquet
+        .schema_force_view_types = false;
     config
 }
 
@@ -188,7 +213,11 @@ mod tests {
         let sql = "select 1,\n  nope\nfrom (select 1 as a)";
         let p = problem(sql);
         assert_eq!(p.position, Some(Position { line: 2, column: 3 }), "{p}");
-        assert!(p.shown_in(sql).contains(" 2 |   nope\n   |   ^"), "{}", p.shown_in(sql));
+        assert!(
+            p.shown_in(sql).contains(" 2 |   nope\n   |   ^"),
+            "{}",
+            p.shown_in(sql)
+        );
         let p = problem("select from where");
         assert_eq!(p.position.map(|at| at.line), Some(1), "{p:?}");
     }
@@ -203,7 +232,10 @@ mod tests {
             "create external table t stored as csv location '/etc/passwd'",
         ] {
             let p = problem(sql);
-            assert!(p.message.starts_with("only queries are allowed here"), "{sql}: {p}");
+            assert!(
+                p.message.starts_with("only queries are allowed here"),
+                "{sql}: {p}"
+            );
         }
         problem("select * from '/etc/passwd'");
     }

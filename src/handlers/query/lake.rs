@@ -65,14 +65,28 @@ impl LakeTable {
     /// When one cannot be read.
     pub fn open(root: &Path, name: &str) -> Result<Self, Failure> {
         let manifests = Manifest::all(root, name)?;
-        let by: Vec<String> = manifests.last().map(|m| m.partition_by.clone()).unwrap_or_default();
-        let partition: Vec<FieldRef> = by.iter().map(|n| Arc::new(Field::new(n, kind_of(&manifests, n), true))).collect();
+        let by: Vec<String> = manifests
+            .last()
+            .map(|m| m.partition_by.clone())
+            .unwrap_or_default();
+        let partition: Vec<FieldRef> = by
+            .iter()
+            .map(|n| Arc::new(Field::new(n, kind_of(&manifests, n), true)))
+            .collect();
         let file_schema = file_schema(root, &manifests, &by);
-        let all: Vec<FieldRef> = file_schema.fields().iter().cloned().chain(partition.iter().cloned()).collect();
+        let all: Vec<FieldRef> = file_schema
+            .fields()
+            .iter()
+            .cloned()
+            .chain(partition.iter().cloned())
+            .collect();
         let mut files: Vec<(String, Vec<LakeFile>)> = Vec::new();
         for manifest in &manifests {
             let found = files_of(root, manifest, &partition)?;
-            match files.iter_mut().find(|(format, _)| *format == manifest.format) {
+            match files
+                .iter_mut()
+                .find(|(format, _)| *format == manifest.format)
+            {
                 Some((_, known)) => known.extend(found),
                 None => files.push((manifest.format.clone(), found)),
             }
@@ -93,7 +107,12 @@ impl LakeTable {
     }
 
     /// The files whose partitions the filters let through.
-    fn wanted<'a>(&self, state: &dyn Session, files: &'a [LakeFile], filters: &[Expr]) -> Result<Vec<&'a LakeFile>> {
+    fn wanted<'a>(
+        &self,
+        state: &dyn Session,
+        files: &'a [LakeFile],
+        filters: &[Expr],
+    ) -> Result<Vec<&'a LakeFile>> {
         let filters: Vec<&Expr> = filters.iter().filter(|f| self.of_partitions(f)).collect();
         if filters.is_empty() || files.is_empty() {
             return Ok(files.iter().collect());
@@ -114,7 +133,11 @@ impl LakeTable {
                 *keep &= passes.unwrap_or(false);
             }
         }
-        Ok(files.iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
+        Ok(files
+            .iter()
+            .zip(keep)
+            .filter_map(|(file, keep)| keep.then_some(file))
+            .collect())
     }
 
     fn source(&self, format: &str) -> Arc<dyn FileSource> {
@@ -149,7 +172,11 @@ fn unqualified(filter: Expr) -> Result<Expr> {
 
 fn kind_of(manifests: &[Manifest], name: &str) -> DataType {
     let columns = manifests.iter().rev().flat_map(|m| &m.schema);
-    columns.filter(|c| c.name == *name).map(|c| named_type(&c.kind)).next().unwrap_or(DataType::Utf8)
+    columns
+        .filter(|c| c.name == *name)
+        .map(|c| named_type(&c.kind))
+        .next()
+        .unwrap_or(DataType::Utf8)
 }
 
 /// The columns in the files: those of the newest file first, then older ones
@@ -164,10 +191,17 @@ fn file_schema(root: &Path, manifests: &[Manifest], by: &[String]) -> SchemaRef 
         seen.push(&manifest.schema);
         let declared = || -> Vec<FieldRef> {
             let columns = manifest.schema.iter();
-            columns.map(|c| Arc::new(Field::new(&c.name, named_type(&c.kind), true))).collect()
+            columns
+                .map(|c| Arc::new(Field::new(&c.name, named_type(&c.kind), true)))
+                .collect()
         };
-        let exact = manifest.outputs.first().filter(|_| manifest.format == "parquet");
-        let found = exact.and_then(|o| parquet_fields(&inside(root, &o.path)?)).unwrap_or_else(declared);
+        let exact = manifest
+            .outputs
+            .first()
+            .filter(|_| manifest.format == "parquet");
+        let found = exact
+            .and_then(|o| parquet_fields(&inside(root, &o.path)?))
+            .unwrap_or_else(declared);
         for field in found {
             if !by.contains(field.name()) && !fields.iter().any(|f| f.name() == field.name()) {
                 fields.push(Arc::new(field.as_ref().clone().with_nullable(true)));
@@ -183,16 +217,26 @@ fn parquet_fields(path: &Path) -> Option<Vec<FieldRef>> {
     Some(reader.schema().fields().iter().cloned().collect())
 }
 
-fn files_of(root: &Path, manifest: &Manifest, partition: &[FieldRef]) -> Result<Vec<LakeFile>, Failure> {
+fn files_of(
+    root: &Path,
+    manifest: &Manifest,
+    partition: &[FieldRef],
+) -> Result<Vec<LakeFile>, Failure> {
     let mut files = Vec::with_capacity(manifest.outputs.len());
     for output in &manifest.outputs {
-        let bad = || Failure::permanent("BadPath", format!("`{}` leads out of the lake", output.path));
+        let bad = || {
+            Failure::permanent(
+                "BadPath",
+                format!("`{}` leads out of the lake", output.path),
+            )
+        };
         let values = partition.iter().map(|field| {
             let text = output.partition.get(field.name()).cloned().flatten();
             value(text, field.data_type())
         });
         files.push(LakeFile {
-            path: std::path::absolute(inside(root, &output.path).ok_or_else(bad)?).map_err(|_| bad())?,
+            path: std::path::absolute(inside(root, &output.path).ok_or_else(bad)?)
+                .map_err(|_| bad())?,
             bytes: output.bytes,
             values: values.collect::<Result<_, _>>()?,
         });
@@ -202,7 +246,11 @@ fn files_of(root: &Path, manifest: &Manifest, partition: &[FieldRef]) -> Result<
 
 fn value(text: Option<String>, kind: &DataType) -> Result<ScalarValue, Failure> {
     let failed = |e: &dyn std::error::Error| {
-        Failure::permanent("BadPartition", format!("a partition value is not of type {kind}")).caused_by(e)
+        Failure::permanent(
+            "BadPartition",
+            format!("a partition value is not of type {kind}"),
+        )
+        .caused_by(e)
     };
     let array: ArrayRef = Arc::new(StringArray::from(vec![text]));
     let typed = cast(&array, kind).map_err(|e| failed(&e))?;
@@ -219,7 +267,10 @@ impl TableProvider for LakeTable {
         TableType::Base
     }
 
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
         let how = |filter: &&Expr| match self.of_partitions(filter) {
             true => TableProviderFilterPushDown::Exact,
             false => TableProviderFilterPushDown::Inexact,
@@ -246,18 +297,20 @@ impl TableProvider for LakeTable {
                 .into_iter()
                 .map(|file| {
                     let mut part = PartitionedFile::new(String::new(), file.bytes);
-                    part.object_meta.location = object_store::path::Path::from_absolute_path(&file.path)?;
+                    part.object_meta.location =
+                        object_store::path::Path::from_absolute_path(&file.path)?;
                     part.partition_values.clone_from(&file.values);
                     Ok(part)
                 })
                 .collect::<Result<Vec<_>>>()?
                 .into();
             let groups = group.split_files(state.config().target_partitions());
-            let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), self.source(format))
-                .with_file_groups(groups)
-                .with_limit(limit)
-                .with_projection_indices(projection.cloned())?
-                .build();
+            let config =
+                FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), self.source(format))
+                    .with_file_groups(groups)
+                    .with_limit(limit)
+                    .with_projection_indices(projection.cloned())?
+                    .build();
             scans.push(DataSourceExec::from_data_source(config));
         }
         let schema = match projection {

@@ -87,7 +87,11 @@ impl Query {
                 problem,
             }
         })?;
-        let plan = context.state().create_physical_plan(&plan).await.map_err(|e| shown(e, sql))?;
+        let plan = context
+            .state()
+            .create_physical_plan(&plan)
+            .await
+            .map_err(|e| shown(e, sql))?;
         let schema = plan.schema();
         let rows = datafusion::physical_plan::execute_stream(plan, context.task_ctx())?;
         Ok(Answer { schema, rows })
@@ -97,7 +101,11 @@ impl Query {
     #[must_use]
     pub fn tables(&self) -> Vec<String> {
         let mut names = tables::warehouse_names(&self.env.warehouse);
-        names.extend(lake::names(&self.env.lake).into_iter().map(|n| format!("lake.{n}")));
+        names.extend(
+            lake::names(&self.env.lake)
+                .into_iter()
+                .map(|n| format!("lake.{n}")),
+        );
         names.push(tables::REJECTS.to_owned());
         names
     }
@@ -106,7 +114,10 @@ impl Query {
         let session = engine::session(self.env.memory_bytes, &self.env.scratch, engine::cores())?;
         let catalog = MemoryCatalogProvider::new();
         let env = Arc::new(self.env.clone());
-        catalog.register_schema("warehouse", Arc::new(tables::Warehouse::new(Arc::clone(&env))))?;
+        catalog.register_schema(
+            "warehouse",
+            Arc::new(tables::Warehouse::new(Arc::clone(&env))),
+        )?;
         catalog.register_schema("lake", Arc::new(tables::Lake::new(env)))?;
         let config = session
             .copied_config()
@@ -124,17 +135,25 @@ impl Query {
 
     /// Names the tables there are, when one is asked for that is not.
     fn hinted(&self, mut problem: SqlProblem) -> SqlProblem {
-        let unknown = problem.message.strip_prefix("table '").and_then(|m| m.strip_suffix("' not found"));
+        let unknown = problem
+            .message
+            .strip_prefix("table '")
+            .and_then(|m| m.strip_suffix("' not found"));
         if let Some(name) = unknown {
             let name = name.strip_prefix("pointsman.").unwrap_or(name);
             let name = name.strip_prefix("warehouse.").unwrap_or(name);
             let mut known = self.tables();
             let in_lake = format!("lake.{name}");
             problem.message = match known.contains(&in_lake) {
-                true => format!("there is no table `{name}` in the warehouse; the lake has one: `{in_lake}`"),
+                true => format!(
+                    "there is no table `{name}` in the warehouse; the lake has one: `{in_lake}`"
+                ),
                 false => {
                     known.truncate(30);
-                    format!("there is no table `{name}`; there are: {}", known.join(", "))
+                    format!(
+                        "there is no table `{name}`; there are: {}",
+                        known.join(", ")
+                    )
                 }
             };
         }
@@ -144,7 +163,9 @@ impl Query {
 
 fn shown(error: DataFusionError, sql: &str) -> QueryError {
     match error.find_root() {
-        DataFusionError::Plan(_) | DataFusionError::SchemaError(..) | DataFusionError::NotImplemented(_) => {
+        DataFusionError::Plan(_)
+        | DataFusionError::SchemaError(..)
+        | DataFusionError::NotImplemented(_) => {
             let problem = SqlProblem::of(&error);
             QueryError::Sql {
                 shown: problem.shown_in(sql),

@@ -111,25 +111,40 @@ impl<W: Write> Output<W> {
 
     fn csv(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
         let header = std::mem::take(&mut self.header);
-        let mut writer = arrow::csv::WriterBuilder::new().with_header(header).build(&mut self.to);
+        let mut writer = arrow::csv::WriterBuilder::new()
+            .with_header(header)
+            .build(&mut self.to);
         writer.write(batch)
     }
 
     fn flush_table(&mut self) -> io::Result<()> {
-        let names: Vec<String> = self.schema.fields().iter().map(|f| f.name().clone()).collect();
+        let names: Vec<String> = self
+            .schema
+            .fields()
+            .iter()
+            .map(|f| f.name().clone())
+            .collect();
         let rows = std::mem::take(&mut self.waiting);
         let first = self.widths.is_none();
         let widths = self.widths.get_or_insert_with(|| {
             let width = |i: usize| rows.iter().map(|r| length(&r[i].text)).max().unwrap_or(0);
-            names.iter().enumerate().map(|(i, n)| length(n).max(width(i)).min(WIDEST)).collect()
+            names
+                .iter()
+                .enumerate()
+                .map(|(i, n)| length(n).max(width(i)).min(WIDEST))
+                .collect()
         });
         if first {
-            let heads = names.iter().map(|n| Cell { text: n.clone(), right: false });
+            let heads = names.iter().map(|n| Cell {
+                text: n.clone(),
+                right: false,
+            });
             line(&mut self.to, &heads.collect::<Vec<_>>(), widths)?;
             let rules: Vec<String> = widths.iter().map(|w| "-".repeat(*w)).collect();
             writeln!(self.to, "{}", rules.join("  "))?;
         }
-        rows.iter().try_for_each(|row| line(&mut self.to, row, widths))
+        rows.iter()
+            .try_for_each(|row| line(&mut self.to, row, widths))
     }
 }
 
@@ -145,7 +160,12 @@ fn cells(batch: &RecordBatch) -> Result<Vec<Vec<Cell>>, ArrowError> {
     let columns: Vec<(ArrayFormatter<'_>, bool)> = batch
         .columns()
         .iter()
-        .map(|c| Ok((ArrayFormatter::try_new(c.as_ref(), &options)?, c.data_type().is_numeric())))
+        .map(|c| {
+            Ok((
+                ArrayFormatter::try_new(c.as_ref(), &options)?,
+                c.data_type().is_numeric(),
+            ))
+        })
         .collect::<Result<_, ArrowError>>()?;
     let row = |row: usize| {
         let cell = |(f, right): &(ArrayFormatter<'_>, bool)| Cell {
@@ -159,7 +179,10 @@ fn cells(batch: &RecordBatch) -> Result<Vec<Vec<Cell>>, ArrowError> {
 
 /// A text that cannot disturb the table or the terminal.
 fn one_line(text: &str) -> String {
-    let shown: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let shown: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     match shown.char_indices().nth(WIDEST) {
         None => shown,
         Some(_) => shown.chars().take(WIDEST - 1).chain(['…']).collect(),
@@ -208,8 +231,14 @@ mod tests {
 
     #[test]
     fn rows_are_written_for_people_and_programs() {
-        assert_eq!(written(Style::Table), "name  n\n----  ---\nZoë     1\n      200\n");
+        assert_eq!(
+            written(Style::Table),
+            "name  n\n----  ---\nZoë     1\n      200\n"
+        );
         assert_eq!(written(Style::Csv), "name,n\n\"Zoë\n\",1\n,200\n");
-        assert_eq!(written(Style::Json), "{\"name\":\"Zoë\\n\",\"n\":1}\n{\"n\":200}\n");
+        assert_eq!(
+            written(Style::Json),
+            "{\"name\":\"Zoë\\n\",\"n\":1}\n{\"n\":200}\n"
+        );
     }
 }

@@ -1,12 +1,12 @@
 //! The files of rejects as one table.
 
+use crate::handlers::Failure;
 use crate::handlers::objects::Object;
 use crate::handlers::transform::batch::Feed;
 use crate::handlers::transform::options::Format;
 use crate::handlers::transform::read::{json, open};
 use crate::handlers::transform::rejects::Known;
 use crate::handlers::transform::schema::{Column, Extra, Kind, RecordSchema};
-use crate::handlers::Failure;
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
@@ -49,7 +49,11 @@ struct Rejects {
 pub fn table(root: &Path) -> Result<Arc<dyn TableProvider>> {
     let mut files = Vec::new();
     for table in super::folders(root) {
-        for entry in std::fs::read_dir(root.join(&table)).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(root.join(&table))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.ends_with(".ndjson") && !name.starts_with('.') {
                 files.push((table.clone(), entry.path()));
@@ -58,13 +62,20 @@ pub fn table(root: &Path) -> Result<Arc<dyn TableProvider>> {
     }
     files.sort_unstable();
     let own = Field::new("table", DataType::Utf8, false);
-    let rest = COLUMNS.iter().map(|(name, kind)| Field::new(*name, kind.arrow(), true));
-    let schema = Arc::new(Schema::new(std::iter::once(own).chain(rest).collect::<Vec<_>>()));
+    let rest = COLUMNS
+        .iter()
+        .map(|(name, kind)| Field::new(*name, kind.arrow(), true));
+    let schema = Arc::new(Schema::new(
+        std::iter::once(own).chain(rest).collect::<Vec<_>>(),
+    ));
     let rejects = Rejects {
         files,
         schema: Arc::clone(&schema),
     };
-    Ok(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(rejects)])?))
+    Ok(Arc::new(StreamingTable::try_new(
+        schema,
+        vec![Arc::new(rejects)],
+    )?))
 }
 
 type Sender = mpsc::Sender<Result<RecordBatch, DataFusionError>>;
@@ -78,7 +89,10 @@ fn send(table: &str, path: &Path, schema: &SchemaRef, out: &Sender) -> Result<bo
         size: None,
         etag: None,
     };
-    let columns = COLUMNS.iter().map(|(name, kind)| Column::plain(name, *kind)).collect();
+    let columns = COLUMNS
+        .iter()
+        .map(|(name, kind)| Column::plain(name, *kind))
+        .collect();
     let records = Arc::new(RecordSchema::from_columns(columns, Extra::Ignored));
     let mut started = json::start(open::open(&object)?, Format::Ndjson, Some(&records))?;
     let mut none = Known;
@@ -115,12 +129,17 @@ impl PartitionStream for Rejects {
                     Ok(false) => return,
                     Err(failure) => {
                         // Nobody may be listening any more; then nobody misses it.
-                        drop(sender.blocking_send(Err(DataFusionError::External(Box::new(failure)))));
+                        drop(
+                            sender.blocking_send(Err(DataFusionError::External(Box::new(failure)))),
+                        );
                         return;
                     }
                 }
             }
         });
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), ReceiverStream::new(receiver)))
+        Box::pin(RecordBatchStreamAdapter::new(
+            Arc::clone(&self.schema),
+            ReceiverStream::new(receiver),
+        ))
     }
 }

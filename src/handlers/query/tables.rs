@@ -73,7 +73,9 @@ impl SchemaProvider for Warehouse {
                 false => Ok(None),
             };
         }
-        let table = load::open(&self.env.warehouse.join(name)).await.map_err(external)?;
+        let table = load::open(&self.env.warehouse.join(name))
+            .await
+            .map_err(external)?;
         if table.version().is_none() {
             return Ok(None);
         }

@@ -130,7 +130,13 @@ impl<'r> Feed<'r> {
         self.put(broken, self.records, place, raw)
     }
 
-    fn put(&mut self, broken: &Broken, record: u64, place: Place, raw: &[u8]) -> Result<(), Failure> {
+    fn put(
+        &mut self,
+        broken: &Broken,
+        record: u64,
+        place: Place,
+        raw: &[u8],
+    ) -> Result<(), Failure> {
         self.rejects.put(&Reject {
             line: place.line,
             record,
@@ -229,7 +235,11 @@ pub enum Builder {
 /// Builders sized so that thousands of columns do not reserve what few rows need.
 fn builders(schema: &RecordSchema) -> Vec<Builder> {
     let rows = (BATCH_BYTES / 16 / schema.columns.len().max(1)).clamp(1, BATCH_ROWS);
-    schema.columns.iter().map(|column| Builder::of(column, rows)).collect()
+    schema
+        .columns
+        .iter()
+        .map(|column| Builder::of(column, rows))
+        .collect()
 }
 
 impl Builder {
@@ -245,9 +255,9 @@ impl Builder {
                 Self::Decimal(Decimal128Builder::with_capacity(rows).with_data_type(kind))
             }
             Kind::Bool => Self::Bool(BooleanBuilder::with_capacity(rows)),
-            Kind::Timestamp => {
-                Self::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(kind))
-            }
+            Kind::Timestamp => Self::Timestamp(
+                TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(kind),
+            ),
             Kind::Date => Self::Date(Date32Builder::with_capacity(rows)),
         }
     }

@@ -1,7 +1,7 @@
 //! Values on their way from text to columns: parsed strictly, never rounded.
 
 use super::schema::{Column, Kind};
-use chrono::{DateTime, Datelike, NaiveDate};
+use chrono::{DateTime, NaiveDate};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 
@@ -64,8 +64,7 @@ pub fn day_text(days: i64) -> String {
 }
 
 fn time_text(micros: i64) -> String {
-    DateTime::from_timestamp_micros(micros)
-        .map_or_else(|| micros.to_string(), |t| t.to_rfc3339())
+    DateTime::from_timestamp_micros(micros).map_or_else(|| micros.to_string(), |t| t.to_rfc3339())
 }
 
 /// A scaled decimal as text.
@@ -127,6 +126,17 @@ pub fn float(text: &str) -> Option<f64> {
     text.parse().ok().filter(|x: &f64| x.is_finite())
 }
 
+/// Powers of ten.
+const POWERS: [i128; 39] = {
+    let mut powers = [1; 39];
+    let mut i = 1;
+    while i < 39 {
+        powers[i] = powers[i - 1] * 10;
+        i += 1;
+    }
+    powers
+};
+
 /// Why a text is no decimal of the declared precision and scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotDecimal {
@@ -143,17 +153,51 @@ pub enum NotDecimal {
 /// # Errors
 /// When the text is no number, or not one that fits exactly.
 pub fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, NotDecimal> {
-    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+    let (mantissa, exponent) = match memchr::memchr2(b'e', b'E', text.as_bytes()) {
         None => (text, 0),
-        Some((m, e)) => (m, e.parse::<i32>().map_err(|_| NotDecimal::NotANumber)?),
+        Some(at) => {
+            let exponent = text[at + 1..].parse::<i32>();
+            (&text[..at], exponent.map_err(|_| NotDecimal::NotANumber)?)
+        }
     };
     let (negative, body) = match mantissa.as_bytes() {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),
         all => (false, all),
     };
-    let (mut value, mut point, mut seen) = (0_i128, None, 0_i32);
-    for &b in body {
+    let (value, point, seen) = mantissa_of(body)?;
+    let fraction = seen - point.unwrap_or(seen);
+    let value = shifted(
+        value,
+        i64::from(scale) - i64::from(fraction) + i64::from(exponent),
+    )?;
+    if value >= POWERS[usize::from(precision.min(38))] {
+        return Err(NotDecimal::TooLarge);
+    }
+    Ok(if negative { -value } else { value })
+}
+
+/// A number's digits as one integer, how many stand before the point (if there
+/// is one), and how many there are.
+fn mantissa_of(body: &[u8]) -> Result<(i128, Option<i32>, i32), NotDecimal> {
+    let (mut short, mut point, mut seen) = (0_u64, None, 0_i32);
+    let mut rest = body.iter();
+    // Eighteen digits fit 64 bits, which is much faster than 128.
+    for &b in rest.by_ref() {
+        match b {
+            b'0'..=b'9' => {
+                short = short * 10 + u64::from(b - b'0');
+                seen += 1;
+            }
+            b'.' if point.is_none() => point = Some(seen),
+            _ => return Err(NotDecimal::NotANumber),
+        }
+        if seen == 18 {
+            break;
+        }
+    }
+    let mut value = i128::from(short);
+    for &b in rest {
         match b {
             b'0'..=b'9' => {
                 value = value
@@ -166,21 +210,16 @@ pub fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, NotDecimal>
             _ => return Err(NotDecimal::NotANumber),
         }
     }
-    if seen == 0 {
-        return Err(NotDecimal::NotANumber);
+    match seen {
+        0 => Err(NotDecimal::NotANumber),
+        _ => Ok((value, point, seen)),
     }
-    let fraction = seen - point.unwrap_or(seen);
-    let value = shifted(value, i64::from(scale) - i64::from(fraction) + i64::from(exponent))?;
-    if value >= 10_i128.pow(u32::from(precision.min(38))) {
-        return Err(NotDecimal::TooLarge);
-    }
-    Ok(if negative { -value } else { value })
 }
 
 /// `value` times ten to `by`, exactly.
 fn shifted(mut value: i128, by: i64) -> Result<i128, NotDecimal> {
-    if value == 0 {
-        return Ok(0);
+    if value == 0 || by == 0 {
+        return Ok(value);
     }
     for _ in 0..by.max(0) {
         value = value.checked_mul(10).ok_or(NotDecimal::TooLarge)?;
@@ -211,13 +250,27 @@ pub fn date(text: &str) -> Option<i64> {
     if b.len() != 10 || b[4] != b'-' || b[7] != b'-' {
         return None;
     }
-    let year = number(&b[0..4])?;
-    let day = NaiveDate::from_ymd_opt(
-        i32::try_from(year).ok()?,
-        number(&b[5..7])?,
-        number(&b[8..10])?,
-    )?;
-    Some(i64::from(day.num_days_from_ce() - EPOCH_DAY))
+    let year = two(b, 0)? * 100 + two(b, 2)?;
+    let (month, day) = (two(b, 5)?, two(b, 8)?);
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let longest = match month {
+        2 => 28 + u32::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if day == 0 || day > longest {
+        return None;
+    }
+    // Years are counted from March, so that the leap day is their last.
+    let (y, m) = match month {
+        1 | 2 => (i64::from(year) - 1, i64::from(month) + 9),
+        _ => (i64::from(year), i64::from(month) - 3),
+    };
+    let in_year = (153 * m + 2) / 5 + i64::from(day) - 1;
+    let days = y * 365 + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + in_year;
+    // 719,468 days from 0000-03-01 to 1970-01-01.
+    Some(days - 719_468)
 }
 
 /// A time with its zone, by RFC 3339 (a space may stand for the `T`), as
@@ -229,7 +282,7 @@ pub fn timestamp(text: &str) -> Option<i64> {
         return None;
     }
     let days = date(text.get(..10)?)?;
-    let (hour, minute, second) = (number(&b[11..13])?, number(&b[14..16])?, number(&b[17..19])?);
+    let (hour, minute, second) = (two(b, 11)?, two(b, 14)?, two(b, 17)?);
     // A leap second is written as the last second of its minute.
     if hour > 23 || minute > 59 || second > 60 {
         return None;
@@ -261,7 +314,7 @@ fn zone(b: &[u8]) -> Option<i64> {
     match b {
         [b'Z' | b'z'] => Some(0),
         [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
-            let (hours, minutes) = (number(&[*h1, *h2])?, number(&[*m1, *m2])?);
+            let (hours, minutes) = (two(&[*h1, *h2], 0)?, two(&[*m1, *m2], 0)?);
             if hours > 23 || minutes > 59 {
                 return None;
             }
@@ -272,10 +325,12 @@ fn zone(b: &[u8]) -> Option<i64> {
     }
 }
 
-fn number(b: &[u8]) -> Option<u32> {
-    b.iter().try_fold(0_u32, |sum, d| {
-        d.is_ascii_digit().then(|| sum * 10 + u32::from(d - b'0'))
-    })
+/// Two digits at `at`.
+#[inline]
+fn two(b: &[u8], at: usize) -> Option<u32> {
+    let tens = b.get(at)?.wrapping_sub(b'0');
+    let ones = b.get(at + 1)?.wrapping_sub(b'0');
+    (tens <= 9 && ones <= 9).then(|| u32::from(tens) * 10 + u32::from(ones))
 }
 
 #[cfg(test)]
@@ -335,7 +390,10 @@ mod tests {
         let ten = 1_357_034_400_000_000;
         assert_eq!(timestamp("2013-01-01T10:00:00Z"), Some(ten));
         assert_eq!(timestamp("2013-01-01 12:00:00.000001+02:00"), Some(ten + 1));
-        assert_eq!(timestamp("2013-01-01T10:00:00.123456000Z"), Some(ten + 123_456));
+        assert_eq!(
+            timestamp("2013-01-01T10:00:00.123456000Z"),
+            Some(ten + 123_456)
+        );
         for bad in [
             "2013-01-01T10:00:00",
             "2013-01-01",
@@ -349,6 +407,10 @@ mod tests {
         }
         assert_eq!(date("1970-01-02"), Some(1));
         assert_eq!(date("2013-02-29"), None);
+        for days in (-719_162..2_932_896).step_by(17) {
+            let text = day_text(days);
+            assert_eq!(date(&text), Some(days), "{text}");
+        }
         assert_eq!(day_text(1), "1970-01-02");
     }
 }

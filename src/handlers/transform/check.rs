@@ -4,7 +4,6 @@ use super::cell::{self, Cell};
 use super::schema::{Kind, SchemaError, validator};
 use jsonschema::Validator;
 use serde_json::{Map, Value};
-use std::collections::HashSet;
 
 /// The checks of one column.
 #[derive(Debug, Default)]
@@ -13,7 +12,8 @@ pub struct Check {
     highest: Option<Bound>,
     min_length: Option<usize>,
     max_length: Option<usize>,
-    one_of: Option<HashSet<String>>,
+    /// Sorted.
+    one_of: Option<Vec<String>>,
     uuid: bool,
     /// For what is not known above.
     general: Option<Box<Validator>>,
@@ -55,8 +55,17 @@ impl Violation {
 
 /// Keywords that the typed columns and plain checks take care of, or that say nothing.
 const PLAIN: &[&str] = &[
-    "type", "title", "description", "examples", "default", "deprecated", "readOnly", "writeOnly",
-    "$comment", "x-precision", "x-scale",
+    "type",
+    "title",
+    "description",
+    "examples",
+    "default",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "$comment",
+    "x-precision",
+    "x-scale",
 ];
 
 /// Compiles the checks of a property.
@@ -87,7 +96,8 @@ pub(super) fn compile(
         || check.uuid;
     // A union of types is not one of our columns' types: all of it is checked.
     let union = kind == Kind::Json && members.contains_key("type");
-    let beside = property.get("$ref").is_some() && property.as_object().is_some_and(|p| p.len() > 1);
+    let beside =
+        property.get("$ref").is_some() && property.as_object().is_some_and(|p| p.len() > 1);
     match (union || beside, rest.is_empty()) {
         (true, _) => general(check, root, property.clone(), pointer),
         (false, true) => Ok(check),
@@ -108,8 +118,8 @@ fn general(
         }
     }
     whole.insert("allOf".to_owned(), Value::Array(vec![schema]));
-    let compiled = validator(&Value::Object(whole))
-        .map_err(|e| SchemaError::at(pointer, e.reason))?;
+    let compiled =
+        validator(&Value::Object(whole)).map_err(|e| SchemaError::at(pointer, e.reason))?;
     check.general = Some(Box::new(compiled));
     check.any = true;
     Ok(check)
@@ -140,8 +150,13 @@ impl Check {
                     Value::Array(values) if key == "enum" => values.as_slice(),
                     one => std::slice::from_ref(one),
                 };
-                let texts = values.iter().filter_map(Value::as_str);
-                self.one_of = Some(texts.map(str::to_owned).collect());
+                let mut texts: Vec<String> = values
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned)
+                    .collect();
+                texts.sort_unstable();
+                self.one_of = Some(texts);
                 true
             }
             "format" => match value.as_str() {
@@ -202,16 +217,34 @@ impl Check {
 
     fn test_all(&self, cell: &Cell<'_>, kind: Kind) -> Result<(), Violation> {
         if let Some(bound) = &self.lowest
-            && bound.compare(cell).is_some_and(|o| o.is_lt() || (bound.exclusive && o.is_eq()))
+            && bound
+                .compare(cell)
+                .is_some_and(|o| o.is_lt() || (bound.exclusive && o.is_eq()))
         {
-            let than = if bound.exclusive { "must be more than" } else { "is less than" };
-            return Err(Violation::new("OutOfRange", format!("{} {than} {}", said(cell, kind), bound.text)));
+            let than = if bound.exclusive {
+                "must be more than"
+            } else {
+                "is less than"
+            };
+            return Err(Violation::new(
+                "OutOfRange",
+                format!("{} {than} {}", said(cell, kind), bound.text),
+            ));
         }
         if let Some(bound) = &self.highest
-            && bound.compare(cell).is_some_and(|o| o.is_gt() || (bound.exclusive && o.is_eq()))
+            && bound
+                .compare(cell)
+                .is_some_and(|o| o.is_gt() || (bound.exclusive && o.is_eq()))
         {
-            let than = if bound.exclusive { "must be less than" } else { "is more than" };
-            return Err(Violation::new("OutOfRange", format!("{} {than} {}", said(cell, kind), bound.text)));
+            let than = if bound.exclusive {
+                "must be less than"
+            } else {
+                "is more than"
+            };
+            return Err(Violation::new(
+                "OutOfRange",
+                format!("{} {than} {}", said(cell, kind), bound.text),
+            ));
         }
         if let Cell::Text(text) = cell {
             self.test_text(text)?;
@@ -219,7 +252,10 @@ impl Check {
         if let Some(general) = &self.general {
             let value = cell.to_json(kind);
             if let Err(error) = general.validate(&value) {
-                return Err(Violation::new("SchemaViolation", shorten(&error.to_string())));
+                return Err(Violation::new(
+                    "SchemaViolation",
+                    shorten(&error.to_string()),
+                ));
             }
         }
         Ok(())
@@ -227,21 +263,36 @@ impl Check {
 
     fn test_text(&self, text: &str) -> Result<(), Violation> {
         if self.min_length.is_some() || self.max_length.is_some() {
-            let length = text.chars().count();
+            let length = match text.is_ascii() {
+                true => text.len(),
+                false => text.chars().count(),
+            };
             if let Some(least) = self.min_length.filter(|least| length < *least) {
-                return Err(Violation::new("TooShort", format!("{length} characters, at least {least} are needed")));
+                return Err(Violation::new(
+                    "TooShort",
+                    format!("{length} characters, at least {least} are needed"),
+                ));
             }
             if let Some(most) = self.max_length.filter(|most| length > *most) {
-                return Err(Violation::new("TooLong", format!("{length} characters, at most {most} are allowed")));
+                return Err(Violation::new(
+                    "TooLong",
+                    format!("{length} characters, at most {most} are allowed"),
+                ));
             }
         }
         if let Some(allowed) = &self.one_of
-            && !allowed.contains(text)
+            && allowed.binary_search_by(|a| a.as_str().cmp(text)).is_err()
         {
-            return Err(Violation::new("NotAllowed", format!("`{}` is not one of the allowed values", shorten(text))));
+            return Err(Violation::new(
+                "NotAllowed",
+                format!("`{}` is not one of the allowed values", shorten(text)),
+            ));
         }
         if self.uuid && uuid::Uuid::try_parse(text).is_err() {
-            return Err(Violation::new("NotAUuid", format!("`{}` is not a UUID", shorten(text))));
+            return Err(Violation::new(
+                "NotAUuid",
+                format!("`{}` is not a UUID", shorten(text)),
+            ));
         }
         Ok(())
     }

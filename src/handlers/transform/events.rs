@@ -1,5 +1,5 @@
-//! `input: events`: the batch's events are the records, and the batch is one
-//! publication.
+//! `input: events`: the batch's events are the records (their `detail`, or what
+//! the rule's target makes of them), and the batch is one publication.
 //!
 //! Exactly one row per event: a publication lists the ids of its events, and
 //! an event that some publication lists is not written again, in whatever
@@ -41,14 +41,27 @@ const COLUMNS: [(&str, Kind); 4] = [
 /// The columns of `input` for events whose details have the given columns.
 #[must_use]
 pub fn event_columns(detail: &Schema) -> SchemaRef {
-    let own = COLUMNS.iter().map(|(name, kind)| Arc::new(Field::new(*name, kind.arrow(), false)));
-    Arc::new(Schema::new(own.chain(detail.fields().iter().cloned()).collect::<Vec<_>>()))
+    let own = COLUMNS
+        .iter()
+        .map(|(name, kind)| Arc::new(Field::new(*name, kind.arrow(), false)));
+    Arc::new(Schema::new(
+        own.chain(detail.fields().iter().cloned())
+            .collect::<Vec<_>>(),
+    ))
 }
 
 /// Publishes a batch of events; one answer per message.
-pub(super) async fn handle(inner: &Arc<Inner>, batch: &[Message], cx: &Context) -> Vec<Result<Done, Failure>> {
+pub(super) async fn handle(
+    inner: &Arc<Inner>,
+    batch: &[Message],
+    cx: &Context,
+) -> Vec<Result<Done, Failure>> {
     // One batch at a time: an event cannot be in two publications.
-    let folder = inner.env.lake.join(&inner.options.write.table).join(manifest::FOLDER);
+    let folder = inner
+        .env
+        .lake
+        .join(&inner.options.write.table)
+        .join(manifest::FOLDER);
     let _held = locks::lock(&folder.join(&inner.name)).await;
     let mut answers: BTreeMap<&str, Result<Option<Arc<str>>, Failure>> = BTreeMap::new();
     let mut fresh: BTreeMap<&str, &Message> = BTreeMap::new();
@@ -90,8 +103,9 @@ async fn find(inner: &Arc<Inner>, message: &Message) -> Result<Option<Arc<str>>,
 /// The answer for an event of a publication.
 fn answer(inner: &Inner, publication: &str, id: &str, first: bool) -> Result<Done, Failure> {
     let table = &inner.options.write.table;
-    let published = Manifest::load(&inner.env.lake, table, publication)?
-        .ok_or_else(|| Failure::transient("ManifestUnreadable", "a publication's manifest is gone"))?;
+    let published = Manifest::load(&inner.env.lake, table, publication)?.ok_or_else(|| {
+        Failure::transient("ManifestUnreadable", "a publication's manifest is gone")
+    })?;
     let carries = published.events.as_ref().is_some_and(|e| e.carrier == id);
     Ok(match carries && first {
         true => done(&published),
@@ -103,7 +117,11 @@ type Answers<'a> = Vec<(&'a Message, Result<Arc<str>, Failure>)>;
 
 /// Publishes events that are in no publication. What the SQL cannot take is
 /// found by halving, so that one event's value does not condemn the others.
-fn publish<'a>(inner: &'a Arc<Inner>, fresh: &'a [&'a Message], cx: &'a Context) -> BoxFuture<'a, Answers<'a>> {
+fn publish<'a>(
+    inner: &'a Arc<Inner>,
+    fresh: &'a [&'a Message],
+    cx: &'a Context,
+) -> BoxFuture<'a, Answers<'a>> {
     Box::pin(async move {
         let (rows, mut answers) = parse(inner, fresh);
         if rows.good.is_empty() {
@@ -117,7 +135,8 @@ fn publish<'a>(inner: &'a Arc<Inner>, fresh: &'a [&'a Message], cx: &'a Context)
             }
             Err(failure) => failure,
         };
-        let halves = failure.class == Class::Permanent && failure.code == "SqlFailed" && good.len() > 1;
+        let halves =
+            failure.class == Class::Permanent && failure.code == "SqlFailed" && good.len() > 1;
         if !halves {
             answers.extend(good.into_iter().map(|m| (m, Err(failure.clone()))));
             return answers;
@@ -149,19 +168,27 @@ fn parse<'a>(inner: &Inner, fresh: &[&'a Message]) -> (Rows<'a>, Answers<'a>) {
     let detail = match &inner.declared {
         Some(declared) => Arc::clone(declared),
         None => {
-            let all = fresh.iter().map(|m| serde_json::from_str(m.event.detail_text()));
+            let all = fresh
+                .iter()
+                .map(|m| serde_json::from_str(record(m).unwrap_or_default()));
             let records: Vec<_> = all.filter_map(Result::ok).collect();
             Arc::new(infer(&records))
         }
     };
     let own = COLUMNS.iter().map(|(name, kind)| (*name, *kind, false));
-    let theirs = detail.columns.iter().map(|c| (c.name.as_str(), c.kind, c.nullable()));
+    let theirs = detail
+        .columns
+        .iter()
+        .map(|c| (c.name.as_str(), c.kind, c.nullable()));
     let columns = own.chain(theirs).map(|(name, kind, nullable)| Column {
         required: !nullable,
         null_allowed: nullable,
         ..Column::plain(name, kind)
     });
-    let combined = Arc::new(RecordSchema::from_columns(columns.collect(), Extra::Ignored));
+    let combined = Arc::new(RecordSchema::from_columns(
+        columns.collect(),
+        Extra::Ignored,
+    ));
     let mut none = Known;
     let mut feed = Feed::new(Arc::clone(&combined), &mut none);
     let mut rows = Rows {
@@ -192,14 +219,31 @@ fn parse<'a>(inner: &Inner, fresh: &[&'a Message]) -> (Rows<'a>, Answers<'a>) {
     (rows, answers)
 }
 
-fn row<'a>(detail: &RecordSchema, message: &'a Message, ignored: &mut BTreeMap<String, u64>) -> Result<Vec<Cell<'a>>, Failure> {
+/// The text of an event's record.
+fn record(message: &Message) -> Result<&str, Failure> {
+    match &message.input {
+        None => Ok(message.event.detail_text()),
+        Some(input) => std::str::from_utf8(input).map_err(|e| {
+            Failure::permanent("InvalidUtf8", "the target's input is no text").caused_by(&e)
+        }),
+    }
+}
+
+fn row<'a>(
+    detail: &RecordSchema,
+    message: &'a Message,
+    ignored: &mut BTreeMap<String, u64>,
+) -> Result<Vec<Cell<'a>>, Failure> {
     let event = &message.event;
     let broken = |b: Broken| {
-        let column = b.column.map(|c| format!("`detail.{c}`: ")).unwrap_or_default();
+        let column = b
+            .column
+            .map(|c| format!("`detail.{c}`: "))
+            .unwrap_or_default();
         Failure::permanent(b.violation.code, format!("{column}{}", b.violation.message))
     };
     let mut cells = Vec::new();
-    object_cells(detail, event.detail_text(), &mut cells, ignored).map_err(broken)?;
+    object_cells(detail, record(message)?, &mut cells, ignored).map_err(broken)?;
     check_whole(detail, &cells).map_err(broken)?;
     let time = DateTime::parse_from_rfc3339(event.time())
         .map_err(|e| Failure::permanent("BadTime", "the event's time is none").caused_by(&e))?;
@@ -219,8 +263,11 @@ async fn one(inner: &Arc<Inner>, rows: Rows<'_>, cx: &Context) -> Result<Arc<str
     let began = Instant::now();
     let (schema, batches) = rows.batches?;
     let bytes: usize = rows.good.iter().map(|m| m.event.text().len()).sum();
-    let mut events: Vec<(i64, String)> =
-        rows.good.iter().map(|m| (hour(m.accepted_ms), m.event.id().to_owned())).collect();
+    let mut events: Vec<(i64, String)> = rows
+        .good
+        .iter()
+        .map(|m| (hour(m.accepted_ms), m.event.id().to_owned()))
+        .collect();
     events.sort_by(|a, b| a.1.cmp(&b.1));
     let cause = cause(&events);
     let table = inner.options.write.table.clone();
@@ -233,7 +280,8 @@ async fn one(inner: &Arc<Inner>, rows: Rows<'_>, cx: &Context) -> Result<Arc<str
         let (inner, publication) = (Arc::clone(inner), publication.clone());
         run::blocking(move || Staging::begin(&inner.env.lake, &publication)).await?
     };
-    let input = MemTable::try_new(schema, vec![batches]).map_err(|e| run::sql_failure(inner, &e))?;
+    let input =
+        MemTable::try_new(schema, vec![batches]).map_err(|e| run::sql_failure(inner, &e))?;
     let written = run::query(inner, Arc::new(input), &staging, &publication, cx).await?;
     let mut manifest = run::manifest(inner, &cause, &publication, written);
     manifest.rows_in = rows.seen;
@@ -280,6 +328,9 @@ fn cause(events: &[(i64, String)]) -> String {
         hash.update((id.len() as u64).to_le_bytes());
         hash.update(id.as_bytes());
     }
-    let hex: String = hash.finalize()[..16].iter().map(|b| format!("{b:02x}")).collect();
+    let hex: String = hash.finalize()[..16]
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
     format!("batch-{hex}")
 }

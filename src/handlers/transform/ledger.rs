@@ -98,13 +98,21 @@ impl Ledger {
         }
     }
 
-    fn read_hour(&mut self, lake: &Path, table: &str, handler: &str, hour: i64) -> Result<Hour, Failure> {
+    fn read_hour(
+        &mut self,
+        lake: &Path,
+        table: &str,
+        handler: &str,
+        hour: i64,
+    ) -> Result<Hour, Failure> {
         let listed = match &mut self.publications {
             Some(listed) => listed,
             none => none.insert(list(lake, table, handler)?),
         };
         let mut ids = HashMap::new();
-        let covering = listed.iter().filter(|p| (p.hours.0..=p.hours.1).contains(&hour));
+        let covering = listed
+            .iter()
+            .filter(|p| (p.hours.0..=p.hours.1).contains(&hour));
         for publication in covering {
             for line in read_ids(lake, table, &publication.publication)? {
                 if line.hour == hour {
@@ -112,12 +120,19 @@ impl Ledger {
                 }
             }
         }
-        Ok(Hour { used: self.turn, ids })
+        Ok(Hour {
+            used: self.turn,
+            ids,
+        })
     }
 
     fn forget(&mut self) {
         while self.hours.len() > HOURS_KEPT {
-            let oldest = self.hours.iter().min_by_key(|(_, h)| h.used).map(|(hour, _)| *hour);
+            let oldest = self
+                .hours
+                .iter()
+                .min_by_key(|(_, h)| h.used)
+                .map(|(hour, _)| *hour);
             match oldest {
                 Some(hour) => self.hours.remove(&hour),
                 None => return,
@@ -147,19 +162,31 @@ pub fn ids_file(publication: &str) -> String {
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn write_ids(lake: &Path, table: &str, publication: &str, events: &[(i64, String)]) -> Result<(), Failure> {
+pub fn write_ids(
+    lake: &Path,
+    table: &str,
+    publication: &str,
+    events: &[(i64, String)],
+) -> Result<(), Failure> {
     let folder = lake.join(table).join(FOLDER);
     let mut text = Vec::new();
     let mut write = || -> std::io::Result<()> {
         for (hour, id) in events {
-            serde_json::to_writer(&mut text, &Line { hour: *hour, id: id.clone() })?;
+            serde_json::to_writer(
+                &mut text,
+                &Line {
+                    hour: *hour,
+                    id: id.clone(),
+                },
+            )?;
             text.push(b'\n');
         }
         std::fs::create_dir_all(&folder)?;
         disk::write_atomic(&folder.join(ids_file(publication)), &text)
     };
     write().map_err(|e| {
-        Failure::transient("WriteFailed", "the ids of the events could not be written").caused_by(&e)
+        Failure::transient("WriteFailed", "the ids of the events could not be written")
+            .caused_by(&e)
     })
 }
 
@@ -170,7 +197,11 @@ fn read_ids(lake: &Path, table: &str, publication: &str) -> Result<Vec<Line>, Fa
         text.lines().map(|l| Ok(serde_json::from_str(l)?)).collect()
     };
     parse().map_err(|e| {
-        Failure::transient("ManifestUnreadable", format!("{} cannot be read", path.display())).caused_by(&e)
+        Failure::transient(
+            "ManifestUnreadable",
+            format!("{} cannot be read", path.display()),
+        )
+        .caused_by(&e)
     })
 }
 
@@ -178,6 +209,9 @@ fn read_ids(lake: &Path, table: &str, publication: &str) -> Result<Vec<Line>, Fa
 #[cfg(test)]
 impl Ledger {
     pub fn sizes(&self) -> BTreeMap<i64, usize> {
-        self.hours.iter().map(|(hour, h)| (*hour, h.ids.len())).collect()
+        self.hours
+            .iter()
+            .map(|(hour, h)| (*hour, h.ids.len()))
+            .collect()
     }
 }

@@ -120,14 +120,19 @@ pub fn publication_id(handler: &str, table: &str, cause: &str) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part.as_bytes());
     }
-    hash.finalize()[..16].iter().map(|b| format!("{b:02x}")).collect()
+    hash.finalize()[..16]
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 impl Manifest {
     /// Where the manifest of a publication lies.
     #[must_use]
     pub fn path(lake: &Path, table: &str, publication: &str) -> PathBuf {
-        lake.join(table).join(FOLDER).join(format!("{publication}.json"))
+        lake.join(table)
+            .join(FOLDER)
+            .join(format!("{publication}.json"))
     }
 
     /// The manifest of a publication, if it was published.
@@ -139,7 +144,9 @@ impl Manifest {
         match std::fs::read(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(unreadable(&path, &e)),
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| unreadable(&path, &e)),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|e| unreadable(&path, &e)),
         }
     }
 
@@ -213,7 +220,9 @@ fn unreadable(path: &Path, e: &dyn std::error::Error) -> Failure {
 #[must_use]
 pub fn inside(lake: &Path, relative: &str) -> Option<PathBuf> {
     let path = Path::new(relative);
-    let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+    let plain = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
     (plain && !relative.is_empty() && !relative.contains('\0')).then(|| lake.join(path))
 }
 
@@ -268,8 +277,14 @@ pub fn named_type(name: &str) -> DataType {
 }
 
 fn decimal_named(name: &str) -> Option<DataType> {
-    let (precision, scale) = name.strip_prefix("decimal(")?.strip_suffix(')')?.split_once(',')?;
-    Some(DataType::Decimal128(precision.parse().ok()?, scale.parse().ok()?))
+    let (precision, scale) = name
+        .strip_prefix("decimal(")?
+        .strip_suffix(')')?
+        .split_once(',')?;
+    Some(DataType::Decimal128(
+        precision.parse().ok()?,
+        scale.parse().ok()?,
+    ))
 }
 
 #[cfg(test)]
@@ -295,7 +310,10 @@ mod tests {
     #[test]
     fn paths_stay_inside_the_lake() {
         let lake = Path::new("/lake");
-        assert_eq!(inside(lake, "t/a.parquet"), Some(PathBuf::from("/lake/t/a.parquet")));
+        assert_eq!(
+            inside(lake, "t/a.parquet"),
+            Some(PathBuf::from("/lake/t/a.parquet"))
+        );
         for bad in ["", "/etc/passwd", "../x", "t/../../x", "t/\0"] {
             assert_eq!(inside(lake, bad), None, "{bad:?}");
         }
@@ -303,7 +321,10 @@ mod tests {
 
     #[test]
     fn publications_differ_by_every_part() {
-        assert_ne!(publication_id("ab", "c", "d"), publication_id("a", "bc", "d"));
+        assert_ne!(
+            publication_id("ab", "c", "d"),
+            publication_id("a", "bc", "d")
+        );
         assert_eq!(publication_id("a", "b", "c").len(), 32);
     }
 }

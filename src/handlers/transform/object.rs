@@ -16,7 +16,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Publishes the object that a message names, once.
-pub(super) async fn handle(inner: &Arc<Inner>, message: &Message, cx: &Context) -> Result<Done, Failure> {
+pub(super) async fn handle(
+    inner: &Arc<Inner>,
+    message: &Message,
+    cx: &Context,
+) -> Result<Done, Failure> {
     let cause = message.event.id();
     let table = &inner.options.write.table;
     let publication = manifest::publication_id(&inner.name, table, cause);
@@ -125,7 +129,14 @@ impl Attempt<'_> {
         let schema = Arc::clone(records.schema());
         let input = StreamingTable::try_new(schema, vec![records])
             .map_err(|e| run::sql_failure(self.inner, &e))?;
-        run::query(self.inner, Arc::new(input), staging, self.publication, self.cx).await
+        run::query(
+            self.inner,
+            Arc::new(input),
+            staging,
+            self.publication,
+            self.cx,
+        )
+        .await
     }
 
     fn manifest(&self, read: &Read, written: Written, size: u64, began: Instant) -> Manifest {
@@ -144,7 +155,11 @@ impl Attempt<'_> {
 }
 
 /// Puts the rejects in their place, then the files, then the manifest.
-fn publish(staging: &Staging, rejects: RejectFile, mut manifest: Manifest) -> Result<Manifest, Failure> {
+fn publish(
+    staging: &Staging,
+    rejects: RejectFile,
+    mut manifest: Manifest,
+) -> Result<Manifest, Failure> {
     let count = rejects.count();
     let path: Option<PathBuf> = rejects.publish()?;
     manifest.rejects = Rejects {

@@ -52,7 +52,11 @@ impl Staging {
     /// When the disk refuses; readers see nothing then.
     pub fn publish(&self, manifest: &Manifest) -> Result<(), Failure> {
         let step = |what: &'static str| move |e: io::Error| failed(what, &self.folder, &e);
-        let staged: Vec<PathBuf> = manifest.outputs.iter().map(|o| self.folder.join(&o.path)).collect();
+        let staged: Vec<PathBuf> = manifest
+            .outputs
+            .iter()
+            .map(|o| self.folder.join(&o.path))
+            .collect();
         disk::sync_files(&self.folder, staged.iter().map(PathBuf::as_path))
             .map_err(step("the staged files could not be made durable"))?;
         let paths: Vec<&str> = manifest.outputs.iter().map(|o| o.path.as_str()).collect();
@@ -61,7 +65,8 @@ impl Staging {
         disk::write_atomic(&self.folder.join(PLAN), &plan)
             .and_then(|()| disk::sync_dir(&self.lake.join(STAGING)))
             .map_err(step("the plan could not be written"))?;
-        self.move_files(&paths).map_err(step("the files could not be moved into the table"))?;
+        self.move_files(&paths)
+            .map_err(step("the files could not be moved into the table"))?;
         self.commit(manifest)
     }
 
@@ -105,7 +110,10 @@ impl Drop for Staging {
 }
 
 fn failed(what: &str, path: &Path, e: &io::Error) -> Failure {
-    let full = matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let full = matches!(
+        e.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    );
     let code = if full { "DiskFull" } else { "WriteFailed" };
     Failure::transient(code, format!("{what} ({})", path.display())).caused_by(e)
 }
@@ -116,7 +124,10 @@ fn clear_earlier(lake: &Path, root: &Path, publication: &str) -> io::Result<()> 
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         let name = entry.file_name();
-        if name.to_string_lossy().starts_with(&format!("{publication}-")) {
+        if name
+            .to_string_lossy()
+            .starts_with(&format!("{publication}-"))
+        {
             clear(lake, &entry.path())?;
         }
     }
@@ -158,7 +169,9 @@ pub fn sweep(lake: &Path, age: Duration) -> io::Result<()> {
     for entry in entries {
         let entry = entry?;
         let touched = entry.metadata()?.modified()?;
-        let old = SystemTime::now().duration_since(touched).is_ok_and(|d| d > age);
+        let old = SystemTime::now()
+            .duration_since(touched)
+            .is_ok_and(|d| d > age);
         if old {
             clear(lake, &entry.path())?;
         }
@@ -169,13 +182,18 @@ pub fn sweep(lake: &Path, age: Duration) -> io::Result<()> {
 /// The final paths of an attempt's files, if it got as far as moving them.
 fn planned(folder: &Path) -> Vec<String> {
     let plan = fs::read(folder.join(PLAN)).ok();
-    plan.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    plan.and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default()
 }
 
 /// Whether the attempt of a staging folder (or another one of the same
 /// publication) got as far as its manifest.
 fn committed(lake: &Path, folder: &Path) -> bool {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = folder
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let publication = name.split('-').next().unwrap_or_default();
     planned(folder)
         .first()

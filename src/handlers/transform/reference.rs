@@ -28,7 +28,9 @@ impl Cache {
     /// # Errors
     /// `BadReferenceTable` when the file is not a sound table.
     pub fn get(&self, path: &Path) -> Result<Arc<dyn TableProvider>, Failure> {
-        let stamp = open::stamp(&object(path)).map_err(|e| bad(path, &e))?.etag();
+        let stamp = open::stamp(&object(path))
+            .map_err(|e| bad(path, &e))?
+            .etag();
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, table)) = cached.get(path)
             && *known == stamp
@@ -61,7 +63,11 @@ fn bad(path: &Path, e: &Failure) -> Failure {
 fn object(path: &Path) -> Object {
     Object {
         bucket: String::new(),
-        key: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        key: path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
         path: path.to_path_buf(),
         size: None,
         etag: None,
@@ -84,7 +90,11 @@ fn read_table(path: &Path) -> Result<Arc<MemTable>, Failure> {
     let options = ReadOptions {
         input: Input::Object,
         format: None,
-        delimiter: if path.to_string_lossy().ends_with(".tsv") { b'\t' } else { b',' },
+        delimiter: if path.to_string_lossy().ends_with(".tsv") {
+            b'\t'
+        } else {
+            b','
+        },
         quote: b'"',
         header: true,
         null: Vec::new(),
@@ -134,7 +144,8 @@ fn typed(
         .iter()
         .map(|batch| {
             let columns = batch.columns().iter().zip(&kinds);
-            let columns: Result<Vec<ArrayRef>, _> = columns.map(|(c, kind)| cast(c, kind)).collect();
+            let columns: Result<Vec<ArrayRef>, _> =
+                columns.map(|(c, kind)| cast(c, kind)).collect();
             RecordBatch::try_new(Arc::clone(&schema), columns?)
         })
         .collect::<Result<_, _>>()?;
@@ -160,7 +171,9 @@ fn narrowest<'a>(arrays: impl Iterator<Item = &'a ArrayRef>) -> DataType {
         for text in texts.iter().flatten() {
             seen = true;
             let coded = code(text);
-            open.retain(|(kind, test)| test(text) && !(coded && matches!(kind, Kind::Int | Kind::Float)));
+            open.retain(|(kind, test)| {
+                test(text) && !(coded && matches!(kind, Kind::Int | Kind::Float))
+            });
             if open.is_empty() {
                 return DataType::Utf8;
             }

@@ -155,7 +155,9 @@ impl RejectFile {
                 _ => Ok(None),
             };
         };
-        let sealed = file.into_inner().map_err(std::io::IntoInnerError::into_error);
+        let sealed = file
+            .into_inner()
+            .map_err(std::io::IntoInnerError::into_error);
         let target = &self.target;
         let folder = target.parent().unwrap_or(Path::new("."));
         sealed
@@ -181,7 +183,11 @@ impl RejectFile {
             code: reject.code,
             message: reject.message,
             raw: &raw,
-            raw_bytes: if shown.len() < reject.raw.len() { reject.raw.len() as u64 } else { 0 },
+            raw_bytes: if shown.len() < reject.raw.len() {
+                reject.raw.len() as u64
+            } else {
+                0
+            },
         };
         let file = match &mut self.file {
             Some(file) => file,
@@ -189,7 +195,8 @@ impl RejectFile {
                 if let Some(folder) = self.staged.parent() {
                     fs::create_dir_all(folder)?;
                 }
-                self.file.insert(BufWriter::new(File::create(&self.staged)?))
+                self.file
+                    .insert(BufWriter::new(File::create(&self.staged)?))
             }
         };
         serde_json::to_writer(&mut *file, &line)?;
@@ -214,8 +221,14 @@ impl RejectSink for RejectFile {
                 0 => format!("record {}", reject.record),
                 line => format!("line {line}"),
             };
-            let column = reject.column.map(|c| format!(", column `{c}`")).unwrap_or_default();
-            self.told.push(format!("{at}{column}: {} ({})", reject.message, reject.code));
+            let column = reject
+                .column
+                .map(|c| format!(", column `{c}`"))
+                .unwrap_or_default();
+            self.told.push(format!(
+                "{at}{column}: {} ({})",
+                reject.message, reject.code
+            ));
         }
         if let RejectLimit::Count(most) = self.limit
             && self.count > most

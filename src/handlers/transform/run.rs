@@ -28,9 +28,9 @@ pub(super) struct Written {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| {
-        Failure::transient("Internal", "work stopped unexpectedly").caused_by(&e)
-    })?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Failure::transient("Internal", "work stopped unexpectedly").caused_by(&e))?
 }
 
 /// Milliseconds since `began`.
@@ -52,7 +52,13 @@ pub(super) async fn query(
         .map_err(|p| Failure::permanent("BadSql", p.message))?;
     let folder = staging.folder.join(&inner.options.write.table);
     let write = &inner.options.write;
-    let sink = Sink::new(Arc::clone(&output), write, folder, &publication[..16], Limits::default())?;
+    let sink = Sink::new(
+        Arc::clone(&output),
+        write,
+        folder,
+        &publication[..16],
+        Limits::default(),
+    )?;
     let (outputs, rows) = drain(inner, &context, plan, sink, cx).await?;
     Ok(Written {
         outputs,
@@ -67,15 +73,17 @@ async fn physical(
     input: Arc<dyn TableProvider>,
 ) -> Result<(SessionContext, Arc<dyn ExecutionPlan>), Failure> {
     let (env, options) = (&inner.env, &inner.options);
-    let context = engine::session(env.memory_bytes, &env.scratch, 1)
-        .map_err(|e| sql_failure(inner, &e))?;
+    let context =
+        engine::session(env.memory_bytes, &env.scratch, 1).map_err(|e| sql_failure(inner, &e))?;
     for (name, path) in &options.tables {
         let (inner, path) = (Arc::clone(inner), path.clone());
         let table = blocking(move || inner.references.get(&path)).await?;
         sql::register(&context, name, table).map_err(|p| problem(inner_sql(&options.sql), &p))?;
     }
     let text = inner_sql(&options.sql);
-    let logical = sql::planned(&context, text, input).await.map_err(|p| problem(text, &p))?;
+    let logical = sql::planned(&context, text, input)
+        .await
+        .map_err(|p| problem(text, &p))?;
     if sql::is_heavy(&logical) {
         let state = context.state_ref();
         let mut state = state.write();
@@ -100,7 +108,8 @@ async fn drain(
     mut sink: Sink,
     cx: &Context,
 ) -> Result<(Vec<Output>, u64), Failure> {
-    let mut stream = execute_stream(plan, context.task_ctx()).map_err(|e| sql_failure(inner, &e))?;
+    let mut stream =
+        execute_stream(plan, context.task_ctx()).map_err(|e| sql_failure(inner, &e))?;
     loop {
         let next = tokio::select! {
             biased;
@@ -109,7 +118,10 @@ async fn drain(
         };
         match next {
             None => break,
-            Some(batch) => sink.push(&batch.map_err(|e| sql_failure(inner, &e))?).await?,
+            Some(batch) => {
+                sink.push(&batch.map_err(|e| sql_failure(inner, &e))?)
+                    .await?
+            }
         }
     }
     let rows = sink.rows;
@@ -147,7 +159,12 @@ pub(super) fn sql_failure(inner: &Inner, error: &DataFusionError) -> Failure {
 }
 
 /// The manifest of what was written.
-pub(super) fn manifest(inner: &Inner, cause: &str, publication: &str, written: Written) -> Manifest {
+pub(super) fn manifest(
+    inner: &Inner,
+    cause: &str,
+    publication: &str,
+    written: Written,
+) -> Manifest {
     let write = &inner.options.write;
     Manifest {
         version: 1,
@@ -177,4 +194,3 @@ fn format_name(format: Format) -> &'static str {
         Format::Ndjson | Format::JsonArray => "ndjson",
     }
 }
-

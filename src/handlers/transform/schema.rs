@@ -152,8 +152,18 @@ impl SchemaError {
 
 /// Members of the schema's root that the columns take care of, or that say nothing.
 const ROOT_KNOWN: &[&str] = &[
-    "$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "examples",
-    "default", "type", "properties", "required",
+    "$schema",
+    "$id",
+    "$comment",
+    "$defs",
+    "definitions",
+    "title",
+    "description",
+    "examples",
+    "default",
+    "type",
+    "properties",
+    "required",
 ];
 
 impl RecordSchema {
@@ -185,7 +195,8 @@ impl RecordSchema {
             _ => Extra::Ignored,
         };
         let plain = root.iter().all(|(key, value)| {
-            ROOT_KNOWN.contains(&key.as_str()) || (key == "additionalProperties" && value.is_boolean())
+            ROOT_KNOWN.contains(&key.as_str())
+                || (key == "additionalProperties" && value.is_boolean())
         });
         let whole = (!plain).then(|| validator(schema)).transpose()?;
         let mut made = Self::from_columns(columns, extra);
@@ -217,7 +228,12 @@ impl RecordSchema {
     /// Puts the columns into the given order; those that are not named go last.
     pub fn reorder(&mut self, order: &[String]) {
         let mut columns = std::mem::take(&mut self.columns);
-        columns.sort_by_key(|c| order.iter().position(|name| *name == c.name).unwrap_or(usize::MAX));
+        columns.sort_by_key(|c| {
+            order
+                .iter()
+                .position(|name| *name == c.name)
+                .unwrap_or(usize::MAX)
+        });
         let ordered = Self::from_columns(columns, self.extra);
         self.columns = ordered.columns;
         self.index = ordered.index;
@@ -295,7 +311,10 @@ fn resolve<'a>(
             _ => None,
         };
         at = found.ok_or_else(|| {
-            SchemaError::at(pointer, format!("`$ref: {reference}` leads nowhere in this file"))
+            SchemaError::at(
+                pointer,
+                format!("`$ref: {reference}` leads nowhere in this file"),
+            )
         })?;
     }
     Err(SchemaError::at(pointer, "references go round in a circle"))
@@ -335,7 +354,10 @@ fn kind_of(property: &Value, pointer: &str) -> Result<(Kind, bool), SchemaError>
     };
     // A null must also be among the allowed values, where they are listed.
     let listed = property.get("enum").and_then(Value::as_array);
-    Ok((kind, null && listed.is_none_or(|values| values.contains(&Value::Null))))
+    Ok((
+        kind,
+        null && listed.is_none_or(|values| values.contains(&Value::Null)),
+    ))
 }
 
 /// Without `type`: text where all of `enum` is text, else any JSON.

@@ -43,7 +43,10 @@ pub fn check_sql(options: &TransformOptions) -> Result<Schema, SqlProblem> {
             register(&context, name, table)?;
         }
         let plan = planned(&context, sql, Arc::new(EmptyTable::new(columns))).await?;
-        let optimized = context.state().optimize(&plan).map_err(|e| SqlProblem::of(&e))?;
+        let optimized = context
+            .state()
+            .optimize(&plan)
+            .map_err(|e| SqlProblem::of(&e))?;
         Ok(optimized.schema().as_arrow().clone())
     })?;
     check_partitions(&output, &options.write.partition_by)?;
@@ -58,8 +61,8 @@ pub fn declared(options: &TransformOptions) -> Result<Option<RecordSchema>, Stri
     let Some((schema, path)) = &options.read.schema else {
         return Ok(None);
     };
-    let mut compiled = RecordSchema::compile(schema)
-        .map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut compiled =
+        RecordSchema::compile(schema).map_err(|e| format!("{}: {e}", path.display()))?;
     if let Some(order) = super::schema_order::of_file(path) {
         compiled.reorder(&order);
     }
@@ -116,7 +119,10 @@ pub fn is_heavy(plan: &LogicalPlan) -> bool {
     let heavy = |node: &LogicalPlan| {
         matches!(
             node,
-            LogicalPlan::Aggregate(_) | LogicalPlan::Sort(_) | LogicalPlan::Window(_) | LogicalPlan::Distinct(_)
+            LogicalPlan::Aggregate(_)
+                | LogicalPlan::Sort(_)
+                | LogicalPlan::Window(_)
+                | LogicalPlan::Distinct(_)
         )
     };
     plan.exists(|node| Ok(heavy(node))).unwrap_or(true)
@@ -132,7 +138,10 @@ pub fn check_partitions(output: &Schema, partition_by: &[String]) -> Result<(), 
             names.join(", ")
         )));
     }
-    let twice = names.iter().enumerate().find(|(i, n)| names[..*i].contains(n));
+    let twice = names
+        .iter()
+        .enumerate()
+        .find(|(i, n)| names[..*i].contains(n));
     if let Some((_, name)) = twice {
         return Err(SqlProblem::new(format!(
             "the result has two columns named `{name}`; rename one with `as`"
@@ -140,7 +149,9 @@ pub fn check_partitions(output: &Schema, partition_by: &[String]) -> Result<(), 
     }
     match names.len() > partition_by.len() {
         true => Ok(()),
-        false => Err(SqlProblem::new("the result has no columns besides the partition columns")),
+        false => Err(SqlProblem::new(
+            "the result has no columns besides the partition columns",
+        )),
     }
 }
 
@@ -163,7 +174,13 @@ pub fn written(output: &Schema) -> SchemaRef {
     let fields: Vec<Field> = output
         .fields()
         .iter()
-        .map(|f| Field::new(f.name(), plain(f.data_type()), f.is_nullable() || f.data_type().is_null()))
+        .map(|f| {
+            Field::new(
+                f.name(),
+                plain(f.data_type()),
+                f.is_nullable() || f.data_type().is_null(),
+            )
+        })
         .collect();
     Arc::new(Schema::new(fields))
 }

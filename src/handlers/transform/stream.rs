@@ -61,7 +61,9 @@ pub struct Source {
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Source").field("what", &self.what).finish_non_exhaustive()
+        f.debug_struct("Source")
+            .field("what", &self.what)
+            .finish_non_exhaustive()
     }
 }
 
@@ -84,7 +86,12 @@ pub struct Setting {
 impl Source {
     /// A source over a started reader.
     #[must_use]
-    pub fn new(started: Started, rejects: RejectFile, reopen: Reopen, setting: Setting) -> Arc<Self> {
+    pub fn new(
+        started: Started,
+        rejects: RejectFile,
+        reopen: Reopen,
+        setting: Setting,
+    ) -> Arc<Self> {
         Arc::new(Self {
             schema: started.schema,
             arrow: started.arrow,
@@ -103,7 +110,11 @@ impl Source {
 
     /// Starts a pass; batches go to `out`, if there is one.
     fn start(self: &Arc<Self>, out: Option<mpsc::Sender<Result<RecordBatch, DataFusionError>>>) {
-        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let first = self
+            .first
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let this = Arc::clone(self);
         let pass = tokio::task::spawn_blocking(move || {
             let result = this.pass(first, out.as_ref());
@@ -113,7 +124,10 @@ impl Source {
             }
             result
         });
-        self.passes.lock().unwrap_or_else(PoisonError::into_inner).push(pass);
+        self.passes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(pass);
     }
 
     /// Stops reading: the query has failed.
@@ -127,11 +141,16 @@ impl Source {
     /// # Errors
     /// What a pass failed with.
     pub async fn finish(self: &Arc<Self>) -> Result<Read, Failure> {
-        let unread = self.first.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let unread = self
+            .first
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some();
         if unread && !self.abandoned.load(Ordering::Relaxed) {
             self.start(None);
         }
-        let passes = std::mem::take(&mut *self.passes.lock().unwrap_or_else(PoisonError::into_inner));
+        let passes =
+            std::mem::take(&mut *self.passes.lock().unwrap_or_else(PoisonError::into_inner));
         let mut read = None;
         for pass in passes {
             let ended = pass.await.map_err(|e| {
@@ -156,7 +175,11 @@ impl Source {
             Some((mut reader, mut rejects)) => {
                 let (records, mut ignored) = self.run(reader.as_mut(), &mut rejects, out, true)?;
                 ignored.extend(self.ignored.iter().map(|name| (name.clone(), records)));
-                Ok(Some(Read { records, ignored, rejects }))
+                Ok(Some(Read {
+                    records,
+                    ignored,
+                    rejects,
+                }))
             }
         }
     }
@@ -221,6 +244,9 @@ impl PartitionStream for Records {
         let (sender, receiver) = mpsc::channel(AHEAD);
         self.0.start(Some(sender));
         let schema = Arc::clone(&self.0.arrow);
-        Box::pin(RecordBatchStreamAdapter::new(schema, ReceiverStream::new(receiver)))
+        Box::pin(RecordBatchStreamAdapter::new(
+            schema,
+            ReceiverStream::new(receiver),
+        ))
     }
 }

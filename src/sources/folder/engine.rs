@@ -7,7 +7,7 @@
 use super::Limits;
 use super::finished::{Candidate, Moment};
 use super::hints::{Command, Inbox, Mail};
-use super::ledger::{Ledger, Op};
+use super::ledger::Ledger;
 use super::look::{Key, full};
 use super::mounts::{Mount, mount_of};
 use super::names::Names;
@@ -15,6 +15,7 @@ use super::openers::Openers;
 use super::options::FolderOptions;
 use super::pending::Pending;
 use super::probe::Question;
+use super::record::Op;
 use super::rest::wait_at_most;
 use super::status::{Board, Mode};
 use super::submit::Ready;

@@ -4,11 +4,12 @@
 use super::engine::Engine;
 use super::finished::{Candidate, How, Verdict, Wait, is_link, patience, verdict};
 use super::hints::Hint;
-use super::ledger::{Op, Row, Stage};
+use super::ledger::{Row, Stage};
 use super::look::{Key, Look, kind, split};
 use super::options::Start;
 use super::pending::Entry;
 use super::probe::{Content, Question, ends_in_a_hole, readable};
+use super::record::Op;
 use super::submit::Ready;
 use crate::state::StateError;
 use rustix::fs::{FileType, Stat, lstat, stat};

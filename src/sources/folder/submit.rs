@@ -8,9 +8,10 @@
 use super::engine::Engine;
 use super::events::Version;
 use super::finished::{How, Wait};
-use super::ledger::{Op, Row, Stage};
+use super::ledger::{Row, Stage};
 use super::look::{Key, Look};
 use super::pending::Entry;
+use super::record::Op;
 use super::status::Mode;
 use crate::sources::{Incoming, IntakeError, Taken};
 use crate::state::StateError;
@@ -240,7 +241,7 @@ impl Engine {
         Ok(again)
     }
 
-    fn count_answer(&self, answer: Taken, deletes: bool) -> (Stage, Option<String>) {
+    pub(super) fn count_answer(&self, answer: Taken, deletes: bool) -> (Stage, Option<String>) {
         let mut reason = None;
         let stage = match &answer {
             Taken::Accepted(_) | Taken::Duplicate(_) => Stage::Accepted,
@@ -260,64 +261,9 @@ impl Engine {
         (stage, reason)
     }
 
-    /// Tells the bus of files that are gone.
-    pub(super) fn sweep(&mut self) -> Result<(), StateError> {
-        self.sweep_at = None;
-        if !self.options.deletes {
-            return Ok(());
-        }
-        let grace = self.grace();
-        let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
-        loop {
-            let now = self.clock.now_ms();
-            let gone = self.ledger.untold(now - grace_ms, self.limits.batch)?;
-            let mut events = Vec::with_capacity(gone.len());
-            let mut ops = Vec::with_capacity(gone.len());
-            for (key, row) in gone {
-                let version = Version {
-                    key: &key,
-                    look: &row.look,
-                    hash: row.hash.as_deref(),
-                    salt: row.salt,
-                    sequencer: row.sequencer + 1,
-                };
-                match version.deleted(&self.options, row.gone_ms.unwrap_or(now)) {
-                    Ok(event) => events.push(event),
-                    Err(error) => self.board.fail(&key, &error.to_string(), now),
-                }
-                let stage = Stage::Deleted;
-                let sequencer = row.sequencer + 1;
-                ops.push(Op::Put(
-                    key,
-                    Row {
-                        stage,
-                        sequencer,
-                        told: true,
-                        ..row
-                    },
-                ));
-            }
-            if ops.is_empty() {
-                // Some may have gone just now, and may yet turn up elsewhere.
-                if !self.ledger.untold(i64::MAX, 1)?.is_empty() {
-                    self.sweep_at = Some(self.now() + grace);
-                }
-                return Ok(());
-            }
-            let Some(answers) = self.hand_in(&events) else {
-                return Ok(());
-            };
-            for answer in answers {
-                self.count_answer(answer, true);
-            }
-            self.ops.extend(ops);
-            self.write_ops()?;
-        }
-    }
-
     /// Gives a batch to the bus, however long that takes; `None` when the
     /// program is to stop first.
-    fn hand_in(&self, batch: &[Incoming]) -> Option<Vec<Taken>> {
+    pub(super) fn hand_in(&self, batch: &[Incoming]) -> Option<Vec<Taken>> {
         let (intake, cancel) = (self.intake.clone(), self.cancel.clone());
         let mut pause = PAUSE_MIN;
         let mut paused: Option<i64> = None;
@@ -360,21 +306,6 @@ impl Engine {
             self.rest((pause + jitter).max(asked));
             pause = (pause * 2).min(PAUSE_MAX);
         }
-    }
-
-    /// A path names no file any more.
-    pub(super) fn missing(&mut self, key: &Key) -> Result<(), StateError> {
-        self.unwait(key);
-        if let Some(row) = self.ledger.row(key)? {
-            self.vanish(key.clone(), &row);
-        }
-        if self.watches.has(key) {
-            self.watches.forget(key);
-        }
-        for (dir, path) in self.ledger.dirs_below(key)? {
-            self.vanish_all(dir, &path)?;
-        }
-        Ok(())
     }
 }
 

@@ -7,14 +7,14 @@
 
 use super::engine::Engine;
 use super::hints::Hint;
-use super::ledger::{Op, Row, Stage};
-use super::look::{Key, Look, join, kind, split};
+use super::ledger::Row;
+use super::look::{Key, Look, join, kind};
 use super::mounts::mount_of;
 use super::status::{ScanReport, millis};
 use crate::state::StateError;
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, lstat, open, openat2, stat, statat,
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2, stat, statat,
 };
 use rustix::io::Errno;
 use std::collections::{BTreeSet, HashSet};
@@ -26,10 +26,6 @@ const STEP: usize = 1000;
 
 /// Rows that are read at a time.
 const PAGE: usize = 4096;
-
-/// A file that is gone is told of after this time at the earliest, so that a
-/// rename can be seen for what it is.
-const GRACE_MIN: Duration = Duration::from_millis(200);
 
 /// Folders that are to be visited, the last one first: those below a folder
 /// come right after it, so few wait at a time.
@@ -412,93 +408,6 @@ impl Engine {
             false => self.now(),
         };
         Ok(())
-    }
-
-    /// Files of folders that were not found.
-    fn vanish_unvisited(&mut self, visited: &HashSet<i64>) -> Result<(), StateError> {
-        let mut after = 0;
-        loop {
-            let dirs = self.ledger.dirs(after, PAGE)?;
-            let Some((last, _)) = dirs.last() else {
-                return Ok(());
-            };
-            after = *last;
-            for (number, path) in dirs {
-                // One that is there and was left out may come back.
-                let gone = || matches!(lstat(self.path(&path)), Err(Errno::NOENT | Errno::NOTDIR));
-                if !visited.contains(&number) && gone() {
-                    self.vanish_all(number, &path)?;
-                }
-            }
-        }
-    }
-
-    /// Every file that the ledger knows in a folder may be gone.
-    pub(super) fn vanish_all(&mut self, number: i64, dir: &[u8]) -> Result<(), StateError> {
-        let mut after = Vec::new();
-        loop {
-            let rows = self.ledger.rows(number, &after, None, PAGE)?;
-            let Some((last, _)) = rows.last() else {
-                return Ok(());
-            };
-            after.clone_from(last);
-            for (name, row) in rows {
-                self.vanish(join(dir, &name), &row);
-            }
-            self.write_ops()?;
-        }
-    }
-
-    /// A file may be gone from a folder that is still there, or is gone, too.
-    pub(super) fn vanish(&mut self, key: Key, row: &Row) {
-        let mut above = split(&key).0;
-        let dev = loop {
-            match lstat(self.path(above)) {
-                Ok(stat) => break Look::of(&stat).dev,
-                Err(_) if above.is_empty() => return,
-                Err(_) => above = split(above).0,
-            }
-        };
-        self.vanish_from(key, row, dev);
-    }
-
-    /// A file may be gone from a folder that is on `dev` now.
-    fn vanish_from(&mut self, key: Key, row: &Row, dev: u64) {
-        if row.gone_ms.is_some()
-            || !matches!(lstat(self.path(&key)), Err(Errno::NOENT | Errno::NOTDIR))
-        {
-            return;
-        }
-        self.unwait(&key);
-        if row.stage == Stage::Stable {
-            self.ops.push(Op::Drop(key));
-            return;
-        }
-        // When another file system is mounted here, or none any more, the
-        // files are out of sight and not deleted.
-        let told = self.ledger.root_changed || row.look.dev != dev;
-        self.ops.push(Op::Gone { key, told });
-        if self.options.deletes && !told && self.sweep_at.is_none() {
-            self.sweep_at = Some(self.now() + self.grace());
-        }
-    }
-
-    pub(super) fn grace(&self) -> Duration {
-        self.options.finished.quiet.max(GRACE_MIN)
-    }
-
-    fn expire(&mut self) -> Result<(), StateError> {
-        let kept = i64::try_from(self.options.forget_after.as_millis()).unwrap_or(i64::MAX);
-        let before = self.clock.now_ms().saturating_sub(kept);
-        loop {
-            let forgotten = self.ledger.expire(before, PAGE)?;
-            if forgotten > 0 {
-                self.board.count(|c| c.expired += forgotten as u64);
-            }
-            if forgotten < PAGE {
-                return Ok(());
-            }
-        }
     }
 }
 

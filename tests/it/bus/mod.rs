@@ -4,9 +4,13 @@
 mod crash;
 mod load;
 mod model;
+mod operations;
 mod world;
 
 /// A number from the environment, or the default.
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(default)
 }

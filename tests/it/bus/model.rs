@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pointsman::bus::{
-    AttemptError, Backlog, Bus, BusError, BusOptions, DamageKind, DeadFilter, Durability, NewDelivery, NewEvent,
-    Outcome, Receive, Redelivery, RouteId, RouteOptions, Settlement,
+    AttemptError, Backlog, Bus, BusError, BusOptions, DamageKind, DeadFilter, Durability,
+    NewDelivery, NewEvent, Outcome, Receive, Redelivery, RouteId, RouteOptions, Settlement,
 };
 use pointsman::clock::{Clock, Manual};
 use pointsman::storage::{Faults, Memory};
@@ -17,21 +17,31 @@ use pointsman::storage::{Faults, Memory};
 use super::setting;
 use super::world::{DEAD, GONE, Held, Known, Model, PENDING, Rng, check_content, payload_of};
 
-const ROUTES: [(&str, bool); 4] = [("a", false), ("b", false), ("ordered", true), ("c", false)];
+pub(super) const ROUTES: [(&str, bool); 4] = [("a", false), ("b", false), ("ordered", true), ("c", false)];
 
 #[test]
 fn whatever_breaks_nothing_acknowledged_is_lost_and_nothing_settled_returns() {
-    let one = std::env::var("BUS_MODEL_SEED").ok().and_then(|v| v.parse().ok());
+    let one = std::env::var("BUS_MODEL_SEED")
+        .ok()
+        .and_then(|v| v.parse().ok());
     let seeds = match one {
         Some(seed) => seed..seed + 1,
         None => 0..setting("BUS_MODEL_SEEDS", 150),
     };
-    let failing: Vec<u64> = seeds.filter(|&seed| std::panic::catch_unwind(|| run(seed)).is_err()).collect();
-    assert!(failing.is_empty(), "failing seeds: {failing:?}; run one alone with BUS_MODEL_SEED=N");
+    let failing: Vec<u64> = seeds
+        .filter(|&seed| std::panic::catch_unwind(|| run(seed)).is_err())
+        .collect();
+    assert!(
+        failing.is_empty(),
+        "failing seeds: {failing:?}; run one alone with BUS_MODEL_SEED=N"
+    );
 }
 
 fn run(seed: u64) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut world = World::new(seed).await;
         let steps = 60 + world.rng.below(140);
@@ -43,7 +53,7 @@ fn run(seed: u64) {
     });
 }
 
-struct World {
+pub(super) struct World {
     rng: Rng,
     fs: Memory,
     clock: Arc<Manual>,
@@ -63,13 +73,13 @@ struct World {
 
 /// How an operation ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+pub(super) enum Verdict {
     Done,
     Undone,
     Doubt,
 }
 
-fn verdict<T>(result: &Result<T, BusError>) -> Verdict {
+pub(super) fn verdict<T>(result: &Result<T, BusError>) -> Verdict {
     match result {
         Ok(_) => Verdict::Done,
         Err(e) if e.is_temporary() => Verdict::Undone,
@@ -96,55 +106,92 @@ impl World {
         if rng.chance(2) {
             options.cache_bytes = 4_000;
         }
-        let (fs, clock) = (Memory::new(rng.draw()), Manual::new(1_700_000_000_000, rng.draw()));
+        let (fs, clock) = (
+            Memory::new(rng.draw()),
+            Manual::new(1_700_000_000_000, rng.draw()),
+        );
         let (story, model) = (format!("seed {seed}"), Model::default());
-        let mut world =
-            Self { rng, fs, clock, options, bus: None, routes: Vec::new(), model, doubtful: Vec::new(), next_id: 0, replays: 0, jumped: 0, starts: Vec::new(), story };
+        let mut world = Self {
+            rng,
+            fs,
+            clock,
+            options,
+            bus: None,
+            routes: Vec::new(),
+            model,
+            doubtful: Vec::new(),
+            next_id: 0,
+            replays: 0,
+            jumped: 0,
+            starts: Vec::new(),
+            story,
+        };
         world.open().await;
         world
     }
 
-    fn bus(&self) -> Bus {
+    pub(super) fn bus(&self) -> Bus {
         self.bus.clone().unwrap()
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.clock.monotonic().as_millis() as u64
     }
 
-    async fn open(&mut self) {
-        let opened = Bus::open(self.options.clone(), Arc::new(self.fs.clone()), self.clock.clone());
+    pub(super) async fn open(&mut self) {
+        let opened = Bus::open(
+            self.options.clone(),
+            Arc::new(self.fs.clone()),
+            self.clock.clone(),
+        );
         let (bus, report) = opened.unwrap_or_else(|e| panic!("{}: {e}", self.story));
         self.trace(&format!("opened: {report:?}"));
-        let real = report.damage.iter().filter(|d| d.kind != DamageKind::Gap).count();
+        let real = report
+            .damage
+            .iter()
+            .filter(|d| d.kind != DamageKind::Gap)
+            .count();
         assert_eq!(real, 0, "{}: {:?}", self.story, report.damage);
         self.bus = Some(bus.clone());
         self.starts.push((bus.next_seq(), self.jumped));
         self.adopt(&bus);
         // What was dropped by age was dropped by the latest time the clock ever showed.
         let latest = self.clock.now_ms() + 10 * 3_600_000;
-        self.model.reconcile(&bus, &self.options, latest, &self.story);
+        self.model
+            .reconcile(&bus, &self.options, latest, &self.story);
         self.routes.clear();
         for (name, ordered) in ROUTES {
             let route = bus.route(name, RouteOptions { ordered }).await;
-            self.routes.push(route.unwrap_or_else(|e| panic!("{}: {e}", self.story)));
+            self.routes
+                .push(route.unwrap_or_else(|e| panic!("{}: {e}", self.story)));
         }
         self.model.retired.clear();
-        self.model.paused = bus.routes().iter().filter(|r| r.paused).map(|r| r.id).collect();
+        self.model.paused = bus
+            .routes()
+            .iter()
+            .filter(|r| r.paused)
+            .map(|r| r.id)
+            .collect();
     }
 
     /// Takes over what of the doubtful events is there after all.
     fn adopt(&mut self, bus: &Bus) {
         for event in std::mem::take(&mut self.doubtful) {
-            let found = bus.find(&event.bus, &event.id).unwrap_or_else(|e| panic!("{}: {e}", self.story));
+            let found = bus
+                .find(&event.bus, &event.id)
+                .unwrap_or_else(|e| panic!("{}: {e}", self.story));
             if let Some(found) = found.filter(|f| !self.model.events.contains_key(&f.seq)) {
                 self.note_accepted(found.seq, found.accepted_ms, &event);
             }
         }
     }
 
-    fn note_accepted(&mut self, seq: u64, accepted_ms: i64, event: &NewEvent) {
-        let deliveries = event.deliveries.iter().map(|d| (d.route, d.key.clone())).collect();
+    pub(super) fn note_accepted(&mut self, seq: u64, accepted_ms: i64, event: &NewEvent) {
+        let deliveries = event
+            .deliveries
+            .iter()
+            .map(|d| (d.route, d.key.clone()))
+            .collect();
         let known = Known {
             bus: event.bus.clone(),
             id: event.id.clone(),
@@ -164,10 +211,18 @@ impl World {
     }
 
     /// Ends the process or the machine and starts again.
-    async fn restart(&mut self) {
+    pub(super) async fn restart(&mut self) {
         let power_cut = self.rng.chance(2);
-        self.trace(if power_cut { "power is cut" } else { "the process is killed" });
-        if power_cut { self.fs.crash() } else { self.fs.kill() }
+        self.trace(if power_cut {
+            "power is cut"
+        } else {
+            "the process is killed"
+        });
+        if power_cut {
+            self.fs.crash()
+        } else {
+            self.fs.kill()
+        }
         self.bus = None;
         if power_cut {
             let all: Vec<_> = self.model.attempts.keys().copied().collect();
@@ -181,10 +236,12 @@ impl World {
     }
 
     /// Books what an operation did, and starts again when the log has stopped.
-    async fn book(&mut self, verdict: Verdict, effects: Vec<((RouteId, u64), u8)>) {
+    pub(super) async fn book(&mut self, verdict: Verdict, effects: Vec<((RouteId, u64), u8)>) {
         match verdict {
             Verdict::Done => {
-                effects.into_iter().for_each(|((route, seq), state)| self.model.set(route, seq, state));
+                effects
+                    .into_iter()
+                    .for_each(|((route, seq), state)| self.model.set(route, seq, state));
                 self.model.synced();
             }
             Verdict::Undone => {}
@@ -201,7 +258,10 @@ impl World {
     /// Says what happens when `BUS_MODEL_TRACE` is set.
     fn trace(&self, what: &str) {
         if std::env::var_os("BUS_MODEL_TRACE").is_some() {
-            let end = self.bus.as_ref().map(|b| (b.next_seq(), b.disk_bytes(), b.poisoned()));
+            let end = self
+                .bus
+                .as_ref()
+                .map(|b| (b.next_seq(), b.disk_bytes(), b.poisoned()));
             eprintln!("{}: {what} {end:?}", self.story);
         }
     }
@@ -227,393 +287,6 @@ impl World {
         }
     }
 
-    fn new_event(&mut self, bus: &str) -> NewEvent {
-        let id = format!("event-{}", self.next_id);
-        self.next_id += 1;
-        let mut event = NewEvent::new(bus, id.clone(), payload_of(&id));
-        for i in 0..self.routes.len() {
-            if self.rng.chance(2) {
-                continue;
-            }
-            let key = (!self.rng.chance(4)).then(|| format!("key-{}", self.rng.below(3)));
-            let wait = self.rng.below(20_000) as i64;
-            let not_before_ms = self.rng.chance(5).then(|| self.clock.now_ms() + wait);
-            event.deliveries.push(NewDelivery { route: self.routes[i], key, not_before_ms });
-        }
-        event.deliveries.retain(|d| !self.model.retired.contains(&d.route));
-        event
-    }
-
-    fn new_events(&mut self) -> Vec<NewEvent> {
-        let n = 1 + self.rng.below(6);
-        (0..n)
-            .map(|_| {
-                let bus = if self.rng.chance(2) { "default" } else { "topic/done" };
-                self.new_event(bus)
-            })
-            .collect()
-    }
-
-    async fn accept(&mut self) {
-        let events = self.new_events();
-        let result = self.bus().accept(events.clone()).await;
-        self.book_accepted(&result.as_ref().map(|a| a.clone()).map_err(Clone::clone), events);
-        self.book(verdict(&result), Vec::new()).await;
-    }
-
-    fn book_accepted(&mut self, result: &Result<Vec<pointsman::bus::Accepted>, BusError>, events: Vec<NewEvent>) {
-        match result {
-            Ok(accepted) => {
-                let now = self.clock.now_ms();
-                for (answer, event) in accepted.iter().zip(&events) {
-                    assert!(!answer.duplicate, "{}: {} is new", self.story, event.id);
-                    self.note_accepted(answer.seq, now, event);
-                }
-            }
-            Err(e) if e.is_temporary() => {}
-            Err(_) => self.doubtful.extend(events),
-        }
-    }
-
-    /// Sends an event again that is known.
-    async fn repeat(&mut self) {
-        let n = self.model.events.len() as u64;
-        let Some((&seq, known)) = self.model.events.iter().nth(self.rng.below(n.max(1)) as usize) else { return };
-        // A start with a clock that is ahead forgets ids; while it runs, it would not.
-        let forgot = self.starts.iter().any(|&(next, jumped)| next > seq && jumped > known.jumped);
-        let age = if forgot { 60_000 } else { self.now() - known.mono };
-        let newest = self.model.events.values().filter(|k| k.id == known.id).count() == 1;
-        if age >= 60_000 || self.options.retention_bytes.is_some() || !newest {
-            return;
-        }
-        let again = NewEvent::new(known.bus.clone(), known.id.clone(), payload_of(&known.id));
-        let result = self.bus().accept(vec![again]).await;
-        if let Ok(answer) = &result {
-            assert!(answer[0].duplicate && answer[0].seq == seq, "{}: {answer:?} for {seq}", self.story);
-        }
-        // Nothing was written, so nothing else became durable by it.
-        if verdict(&result) == Verdict::Doubt {
-            self.restart().await;
-        }
-    }
-
-    async fn receive(&mut self) {
-        let n = 1 + self.rng.below(self.routes.len() as u64) as usize;
-        let routes: Vec<RouteId> = (0..n).map(|_| self.routes[self.rng.below(self.routes.len() as u64) as usize]).collect();
-        let visibility = 1_000 + self.rng.below(30_000);
-        let receive = Receive {
-            max: 1 + self.rng.below(8) as usize,
-            max_bytes: 1 + self.rng.below(5_000) as usize,
-            visibility: Duration::from_millis(visibility),
-        };
-        let result = self.bus().receive(&routes, receive);
-        let verdict = verdict(&result);
-        for leased in result.unwrap_or_default() {
-            let until = self.now() + visibility;
-            self.check_leased(&leased, until);
-        }
-        if verdict == Verdict::Doubt {
-            let all: Vec<_> = self.model.deliveries.keys().copied().collect();
-            self.model.attempts_fuzzy.extend(all);
-            self.restart().await;
-        }
-    }
-
-    fn check_leased(&mut self, leased: &pointsman::bus::Leased, until: u64) {
-        let (route, seq, story) = (leased.route, leased.seq, self.story.clone());
-        assert_eq!(self.model.state(route, seq), PENDING, "{story}: event {seq} on {route:?} was not to be had");
-        assert!(!self.model.paused.contains(&route), "{story}: {route:?} is paused");
-        check_content(&leased.event, &story);
-        let tried = self.model.attempts.get(&(route, seq)).copied().unwrap_or(0);
-        if !self.model.attempts_fuzzy.contains(&(route, seq)) {
-            assert_eq!(leased.attempts, tried + 1, "{story}: attempts of {seq} on {route:?}");
-        }
-        self.model.attempts_fuzzy.remove(&(route, seq));
-        self.model.attempts.insert((route, seq), leased.attempts);
-        let ordered = self.routes.iter().position(|r| *r == route).is_some_and(|i| ROUTES[i].1);
-        let key = self.model.keys.get(&(route, seq)).cloned().filter(|_| ordered);
-        let now = self.now();
-        for held in self.model.held.iter().filter(|h| h.leased.route == route && h.until > now) {
-            assert_ne!(held.leased.seq, seq, "{story}: event {seq} is in two hands");
-            assert!(key.is_none() || held.key != key, "{story}: two of {key:?} are in flight");
-        }
-        self.model.held.retain(|h| (h.leased.route, h.leased.seq) != (route, seq));
-        self.model.held.push(Held { leased: leased.clone(), until, key, grace: false });
-    }
-
-    fn outcome(&mut self) -> (Outcome, u8) {
-        let error = AttemptError {
-            class: "transient".into(),
-            message: format!("failure {}", self.rng.below(1000)),
-            chain: vec!["because".into(); self.rng.below(3) as usize],
-            at_ms: 0,
-            handler: "test".into(),
-        };
-        let later = self.clock.now_ms() + self.rng.below(30_000) as i64;
-        match self.rng.below(12) {
-            0..=5 => (Outcome::Delivered, GONE),
-            6..=7 => (Outcome::Retry { not_before_ms: later, error }, PENDING),
-            8..=9 => (Outcome::Dead { error, context: Bytes::from_static(b"{}") }, DEAD),
-            10 => (Outcome::Release, PENDING),
-            _ => (Outcome::Expired { policy: "age".into() }, GONE),
-        }
-    }
-
-    async fn settle(&mut self) {
-        let mut settlements = Vec::new();
-        let mut effects = Vec::new();
-        let held = std::mem::take(&mut self.model.held);
-        for one in held {
-            if self.rng.chance(2) {
-                self.model.held.push(one);
-                continue;
-            }
-            let (outcome, state) = self.outcome();
-            let key = (one.leased.route, one.leased.seq);
-            effects.push((key, state, outcome == Outcome::Release, one.until > self.now(), one.clone()));
-            let receipt = one.leased.receipt;
-            settlements.push(Settlement { route: key.0, seq: key.1, receipt, outcome });
-        }
-        if settlements.is_empty() {
-            return;
-        }
-        let emits = if self.rng.chance(4) { self.new_events() } else { Vec::new() };
-        let relaxed = self.rng.chance(2);
-        let durability = if relaxed { Durability::Relaxed } else { Durability::Synced };
-        let result = self.bus().settle(settlements, emits.clone(), durability).await;
-        let emitted = result.as_ref().map(|s| s.emitted.clone()).map_err(Clone::clone);
-        self.book_accepted(&emitted, emits.clone());
-        let waits = !relaxed || !emits.is_empty();
-        let mut sure = Vec::new();
-        for (i, (key, state, release, live, one)) in effects.into_iter().enumerate() {
-            match &result {
-                Ok(settled) if !settled.applied[i] => assert!(!live, "{}: {key:?} was refused", self.story),
-                Ok(_) => {
-                    if release {
-                        let attempts = self.model.attempts.entry(key).or_insert(1);
-                        *attempts = attempts.saturating_sub(1);
-                    }
-                    if waits { sure.push((key, state)) } else { self.model.set_unsynced(key.0, key.1, state) }
-                }
-                Err(e) if e.is_temporary() => self.model.held.push(Held { until: self.now(), grace: true, ..one }),
-                Err(_) => sure.push((key, state)),
-            }
-        }
-        match verdict(&result) {
-            // A settlement that is all stale or relaxed makes nothing durable.
-            Verdict::Done if !waits || sure.is_empty() && emits.is_empty() => {}
-            verdict => self.book(verdict, sure).await,
-        }
-    }
-
-    fn extend(&mut self) {
-        let (bus, now) = (self.bus(), self.now());
-        let Some(held) = self.model.held.last_mut() else { return };
-        let (route, seq, receipt) = (held.leased.route, held.leased.seq, held.leased.receipt);
-        let extended = bus.extend(route, seq, receipt, Duration::from_secs(20));
-        assert!(held.grace || extended == (held.until > now), "{}: extending {seq}", self.story);
-        if extended {
-            held.until = now + 20_000;
-        }
-    }
-
-    fn pass_time(&mut self) {
-        match self.rng.below(8) {
-            kind @ 0..=1 => {
-                let by = if kind == 0 { 3_600_000 } else { -3_600_000 };
-                self.jumped += by;
-                self.clock.jump(by);
-            }
-            2 => self.clock.advance(Duration::from_secs(120)),
-            _ => self.clock.advance(Duration::from_millis(self.rng.below(20_000))),
-        }
-    }
-
-    async fn maintain(&mut self) {
-        let keep = self.options.dead_letter_retention.as_millis() as i64;
-        let horizon = self.clock.now_ms() - keep + 1;
-        // A machine that has stopped lists nothing; the next operation meets it.
-        let (Some(over), Some(before)) = (self.dead(Some(horizon)), self.dead(None)) else { return };
-        let result = self.bus().maintain();
-        if result.is_err() {
-            return self.book(verdict(&result), over.into_iter().map(|k| (k, GONE)).collect()).await;
-        }
-        let Some(after) = self.dead(None) else {
-            return self.book(Verdict::Doubt, over.into_iter().map(|k| (k, GONE)).collect()).await;
-        };
-        let expired: Vec<_> = before.into_iter().filter(|d| !after.contains(d)).collect();
-        assert!(expired.iter().all(|d| over.contains(d)), "{}: {expired:?} of {over:?} expired", self.story);
-        // Without anything to expire nothing may have been written.
-        if !expired.is_empty() {
-            self.book(Verdict::Done, expired.into_iter().map(|k| (k, GONE)).collect()).await;
-        }
-        let ledger = self.bus().audit();
-        assert!(ledger.balanced(), "{}: {ledger:#?}", self.story);
-    }
-
-    fn dead(&self, before_ms: Option<i64>) -> Option<Vec<(RouteId, u64)>> {
-        let filter = DeadFilter { before_ms, limit: 100_000, ..DeadFilter::default() };
-        let page = self.bus().dead(&filter).ok()?;
-        Some(page.letters.iter().map(|l| (l.route, l.seq)).collect())
-    }
-
-    async fn redrive_or_purge(&mut self) {
-        let dead = self.model.with_state(DEAD);
-        let Some(&(route, _)) = dead.first() else { return };
-        let mut seqs: Vec<u64> = dead.iter().filter(|d| d.0 == route).map(|d| d.1).collect();
-        seqs.truncate(1 + self.rng.below(5) as usize);
-        if self.rng.chance(3) {
-            let result = self.bus().purge(route, &seqs, "by the test").await;
-            let effects = seqs.iter().map(|&s| ((route, s), GONE)).collect();
-            return self.book(verdict(&result), effects).await;
-        }
-        let to = if self.rng.chance(3) { self.routes[self.rng.below(4) as usize] } else { route };
-        if self.model.retired.contains(&to) {
-            return;
-        }
-        let result = self.bus().redrive(route, &seqs, Some(to)).await;
-        let mut effects = Vec::new();
-        for seq in seqs {
-            if to != route && self.model.state(to, seq) != GONE {
-                continue;
-            }
-            effects.push(((route, seq), GONE));
-            effects.push(((to, seq), PENDING));
-            if result.is_ok() {
-                self.model.attempts.remove(&(to, seq));
-            }
-            if to != route {
-                self.model.keys.remove(&(to, seq));
-            }
-        }
-        let changed = !effects.is_empty();
-        if verdict(&result) != Verdict::Done || changed {
-            self.book(verdict(&result), effects).await;
-        }
-    }
-
-    async fn redeliver(&mut self) {
-        let route = self.routes[self.rng.below(4) as usize];
-        if self.model.retired.contains(&route) {
-            return;
-        }
-        let replay = format!("replay-{}-{}", self.replays, self.rng.below(3));
-        let seqs: Vec<u64> = self.model.events.keys().copied().filter(|_| self.rng.chance(3)).collect();
-        let kept: Vec<u64> = seqs.into_iter().filter(|&s| self.bus().get(s).ok().flatten().is_some()).collect();
-        let deliveries = kept.iter().map(|&seq| Redelivery { seq, key: None }).collect();
-        let result = self.bus().redeliver(route, deliveries, &replay).await;
-        let mut effects = Vec::new();
-        let mut new = Vec::new();
-        for seq in kept {
-            if self.model.state(route, seq) == GONE && !self.model.replayed.contains(&(route, seq, replay.clone())) {
-                effects.push(((route, seq), PENDING));
-                self.model.keys.remove(&(route, seq));
-                new.push((route, seq, replay.clone()));
-            }
-        }
-        match &result {
-            Ok(answer) => {
-                assert_eq!(answer.enqueued, new.len() as u64, "{}: {answer:?}", self.story);
-                effects.iter().for_each(|(key, _)| {
-                    self.model.attempts.remove(key);
-                });
-                self.model.replayed.extend(new);
-            }
-            // Whether it was given is not known, so the next replays have other ids.
-            Err(_) => self.replays += 1,
-        }
-        if verdict(&result) != Verdict::Done || !effects.is_empty() {
-            self.book(verdict(&result), effects).await;
-        }
-    }
-
-    async fn pause(&mut self) {
-        let route = self.routes[self.rng.below(4) as usize];
-        let paused = self.model.paused.contains(&route);
-        let result = if paused { self.bus().resume(route).await } else { self.bus().pause(route).await };
-        if result.is_ok() {
-            if paused {
-                self.model.paused.remove(&route);
-            } else {
-                self.model.paused.insert(route);
-            }
-        }
-        self.book(verdict(&result), Vec::new()).await;
-    }
-
-    async fn retire(&mut self) {
-        let i = self.rng.below(8) as usize;
-        if i >= 4 || self.model.retired.contains(&self.routes[i]) {
-            return;
-        }
-        let (route, name) = (self.routes[i], ROUTES[i].0);
-        let to = self.routes[(i + 1) % 4];
-        let pending: Vec<u64> = self.model.with_state(PENDING).into_iter().filter(|d| d.0 == route).map(|d| d.1).collect();
-        let moves = self.rng.chance(2) && !self.model.retired.contains(&to);
-        let backlog = if moves { Backlog::MoveTo(to) } else { Backlog::Purge { why: "by the test".into() } };
-        let result = self.bus().retire_route(name, backlog).await;
-        let mut effects = Vec::new();
-        for seq in pending {
-            effects.push(((route, seq), GONE));
-            if moves && self.model.state(to, seq) == GONE {
-                effects.push(((to, seq), PENDING));
-                self.model.keys.remove(&(to, seq));
-                if result.is_ok() {
-                    self.model.attempts.remove(&(to, seq));
-                }
-            }
-        }
-        if result.is_ok() {
-            self.model.held.retain(|h| h.leased.route != route);
-            self.model.retired.insert(route);
-        }
-        self.book(verdict(&result), effects).await;
-        if self.model.retired.contains(&route) && self.rng.chance(2) {
-            let result = self.bus().route(name, RouteOptions { ordered: ROUTES[i].1 }).await;
-            if result.is_ok() {
-                self.model.retired.remove(&route);
-            }
-            self.book(verdict(&result), Vec::new()).await;
-        }
-    }
-
-    fn break_something(&mut self) {
-        match self.rng.below(5) {
-            0 => self.fs.stop_after(self.rng.below(40)),
-            1 => self.fs.set_faults(Faults { write_error: 10, ..Faults::default() }),
-            2 => self.fs.set_faults(Faults { sync_error: 10, ..Faults::default() }),
-            3 => self.fs.set_faults(Faults { name_error: 3, ..Faults::default() }),
-            _ => {
-                let room = self.rng.below(20_000);
-                let used = u64::MAX / 2 - pointsman::storage::FileSystem::free_space(&self.fs, "/".as_ref()).unwrap_or(0);
-                self.fs.set_capacity(Some(used.min(1 << 40) + room));
-            }
-        }
-    }
-
-    async fn close(&mut self) {
-        let flushed = self.bus().flush().await;
-        let before = self.bus().audit();
-        let result = if flushed.is_ok() { self.bus().close().await } else { flushed };
-        let sure = result.is_ok();
-        self.bus = None;
-        if sure {
-            self.model.synced();
-        }
-        self.fs.kill();
-        self.fs.set_capacity(None);
-        let doubtful: Vec<_> = self.model.unsynced.iter().map(|u| u.0).collect();
-        self.model.attempts_fuzzy.extend(doubtful);
-        self.model.in_doubt();
-        self.open().await;
-        if sure {
-            let totals = |l: &pointsman::bus::Ledger| {
-                l.routes.iter().map(|r| (r.enqueued, r.replayed, r.retried, r.dead_lettered, r.dead, r.redriven)).collect::<Vec<_>>()
-            };
-            assert_eq!(totals(&before), totals(&self.bus().audit()), "{}", self.story);
-        }
-    }
-
     /// Everything that is pending arrives once, and then nothing is left.
     async fn finish(&mut self) {
         self.story += " (end)";
@@ -625,13 +298,23 @@ impl World {
         self.model.paused.clear();
         let mut idle = 0;
         while idle < 3 {
-            let receive = Receive { max: 50, max_bytes: 1 << 20, visibility: Duration::from_secs(600) };
+            let receive = Receive {
+                max: 50,
+                max_bytes: 1 << 20,
+                visibility: Duration::from_secs(600),
+            };
             let leased = bus.receive(&self.routes, receive).unwrap();
             idle = if leased.is_empty() { idle + 1 } else { 0 };
             let until = self.now() + 600_000;
             leased.iter().for_each(|l| self.check_leased(l, until));
-            let all = leased.iter().map(|l| l.settle(Outcome::Delivered)).collect();
-            let settled = bus.settle(all, Vec::new(), Durability::Synced).await.unwrap();
+            let all = leased
+                .iter()
+                .map(|l| l.settle(Outcome::Delivered))
+                .collect();
+            let settled = bus
+                .settle(all, Vec::new(), Durability::Synced)
+                .await
+                .unwrap();
             assert!(settled.applied.iter().all(|&a| a), "{}", self.story);
             for one in &leased {
                 self.model.set(one.route, one.seq, GONE);
@@ -641,14 +324,27 @@ impl World {
                 self.clock.advance(Duration::from_secs(60));
             }
         }
-        assert_eq!(self.model.with_state(PENDING), [], "{}: never received", self.story);
+        assert_eq!(
+            self.model.with_state(PENDING),
+            [],
+            "{}: never received",
+            self.story
+        );
         let ledger = bus.audit();
-        assert!(ledger.balanced() && ledger.routes.iter().all(|r| r.pending() == 0), "{}: {ledger:#?}", self.story);
+        assert!(
+            ledger.balanced() && ledger.routes.iter().all(|r| r.pending() == 0),
+            "{}: {ledger:#?}",
+            self.story
+        );
         let verified = bus.verify().await.unwrap();
         assert!(verified.agrees, "{}: {verified:#?}", self.story);
         bus.close().await.unwrap();
         let fs: Arc<dyn pointsman::storage::FileSystem> = Arc::new(self.fs.clone());
         let report = pointsman::bus::doctor("/bus".as_ref(), &fs, false).unwrap();
-        assert!(report.sound() && report.torn_bytes == 0, "{}: {report:#?}", self.story);
+        assert!(
+            report.sound() && report.torn_bytes == 0,
+            "{}: {report:#?}",
+            self.story
+        );
     }
 }

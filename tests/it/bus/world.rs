@@ -107,7 +107,11 @@ impl Model {
     }
 
     pub fn with_state(&self, state: u8) -> Vec<(RouteId, u64)> {
-        self.deliveries.iter().filter(|(_, s)| **s == state).map(|(k, _)| *k).collect()
+        self.deliveries
+            .iter()
+            .filter(|(_, s)| **s == state)
+            .map(|(k, _)| *k)
+            .collect()
     }
 
     /// Compares the model with a bus that was just opened, and takes over what it says
@@ -116,7 +120,9 @@ impl Model {
         self.reconcile_events(bus, options, now_ms, story);
         let routes: Vec<RouteId> = bus.routes().iter().map(|r| r.id).collect();
         for (&seq, known) in &self.events.clone() {
-            let history = bus.history(seq).unwrap_or_else(|e| panic!("{story}: history of {seq}: {e}"));
+            let history = bus
+                .history(seq)
+                .unwrap_or_else(|e| panic!("{story}: history of {seq}: {e}"));
             for &route in &routes {
                 let found = history.now.iter().find(|n| n.0 == route);
                 let is = match found {
@@ -125,7 +131,11 @@ impl Model {
                     Some(_) => PENDING,
                 };
                 let may = self.state(route, seq);
-                assert!(may & is != 0, "{story}: event {seq} ({}) on route {route:?} is {is}, may be {may}", known.id);
+                assert!(
+                    may & is != 0,
+                    "{story}: event {seq} ({}) on route {route:?} is {is}, may be {may}",
+                    known.id
+                );
                 self.set(route, seq, is);
                 if let Some((_, standing, attempts)) = found
                     && *standing != Standing::Dead
@@ -141,9 +151,15 @@ impl Model {
     fn check_attempts(&mut self, route: RouteId, seq: u64, attempts: u32, story: &str) {
         let expected = self.attempts.get(&(route, seq)).copied().unwrap_or(0);
         if self.attempts_fuzzy.contains(&(route, seq)) {
-            assert!(attempts <= expected + 1, "{story}: event {seq} on {route:?} was tried {attempts} times, not {expected}");
+            assert!(
+                attempts <= expected + 1,
+                "{story}: event {seq} on {route:?} was tried {attempts} times, not {expected}"
+            );
         } else {
-            assert_eq!(attempts, expected, "{story}: attempts of event {seq} on {route:?}");
+            assert_eq!(
+                attempts, expected,
+                "{story}: attempts of event {seq} on {route:?}"
+            );
         }
         self.attempts.insert((route, seq), attempts);
         self.attempts_fuzzy.remove(&(route, seq));
@@ -151,8 +167,12 @@ impl Model {
 
     fn reconcile_events(&mut self, bus: &Bus, options: &BusOptions, now_ms: i64, story: &str) {
         for (seq, known) in self.events.clone() {
-            let found = bus.get(seq).unwrap_or_else(|e| panic!("{story}: event {seq}: {e}"));
-            let same = found.as_ref().is_some_and(|e| e.id == known.id && e.bus == known.bus);
+            let found = bus
+                .get(seq)
+                .unwrap_or_else(|e| panic!("{story}: event {seq}: {e}"));
+            let same = found
+                .as_ref()
+                .is_some_and(|e| e.id == known.id && e.bus == known.bus);
             if same {
                 if let Some(event) = found {
                     check_content(&event, story);
@@ -163,11 +183,21 @@ impl Model {
                 continue;
             }
             if known.sure {
-                let needed = known.deliveries.iter().any(|d| self.state(d.0, seq) & GONE == 0);
-                assert!(!needed, "{story}: event {seq} ({}) is gone while it is needed", known.id);
+                let needed = known
+                    .deliveries
+                    .iter()
+                    .any(|d| self.state(d.0, seq) & GONE == 0);
+                assert!(
+                    !needed,
+                    "{story}: event {seq} ({}) is gone while it is needed",
+                    known.id
+                );
                 let age = now_ms - known.accepted_ms;
                 let by_age = age > i64::try_from(options.retention.as_millis()).unwrap();
-                assert!(by_age || options.retention_bytes.is_some(), "{story}: event {seq} is gone at the age of {age} ms");
+                assert!(
+                    by_age || options.retention_bytes.is_some(),
+                    "{story}: event {seq} is gone at the age of {age} ms"
+                );
             }
             self.forget(seq);
         }
@@ -183,7 +213,9 @@ impl Model {
 
 /// The payload that belongs to an id.
 pub fn payload_of(id: &str) -> Vec<u8> {
-    let seed = id.bytes().fold(7_u64, |a, b| a.wrapping_mul(31).wrapping_add(u64::from(b)));
+    let seed = id
+        .bytes()
+        .fold(7_u64, |a, b| a.wrapping_mul(31).wrapping_add(u64::from(b)));
     let mut rng = Rng(seed);
     let len = rng.below(1500) as usize;
     (0..len).map(|_| rng.draw() as u8).collect()
@@ -191,5 +223,10 @@ pub fn payload_of(id: &str) -> Vec<u8> {
 
 /// The bytes that come out are the bytes that went in.
 pub fn check_content(event: &StoredEvent, story: &str) {
-    assert_eq!(event.payload, payload_of(&event.id), "{story}: payload of {}", event.id);
+    assert_eq!(
+        event.payload,
+        payload_of(&event.id),
+        "{story}: payload of {}",
+        event.id
+    );
 }

@@ -35,7 +35,13 @@ async fn read(world: &World, options: TransformOptions, event: Event) -> (u64, V
             .unwrap()
             .lines()
             .map(|l| serde_json::from_str::<Value>(l).unwrap())
-            .map(|r| format!("{} {}", r["line"].as_u64().unwrap_or(0), r["code"].as_str().unwrap()))
+            .map(|r| {
+                format!(
+                    "{} {}",
+                    r["line"].as_u64().unwrap_or(0),
+                    r["code"].as_str().unwrap()
+                )
+            })
             .collect(),
     };
     assert_eq!(done.summary["rejects"]["count"], rejects.len());
@@ -77,21 +83,36 @@ fn rejected(list: &[&str]) -> Vec<String> {
 async fn an_open_quote_costs_one_record() {
     let (rows, rejects) = csv(around(b"7,\"open,1\n")).await;
     assert_eq!((rows, rejects), (1000, rejected(&["502 OpenQuote"])));
-    let two = [&around(b"7,\"open,1\n8,\"open,2\n")[..], b"9,\"open at the end"].concat();
+    let two = [
+        &around(b"7,\"open,1\n8,\"open,2\n")[..],
+        b"9,\"open at the end",
+    ]
+    .concat();
     let (rows, rejects) = csv(two).await;
     assert_eq!(rows, 1000);
-    assert_eq!(rejects, rejected(&["502 OpenQuote", "503 OpenQuote", "1004 OpenQuote"]));
+    assert_eq!(
+        rejects,
+        rejected(&["502 OpenQuote", "503 OpenQuote", "1004 OpenQuote"])
+    );
     let before_quoted = b"7,\"open,1\n8,\"fine\",2\n";
-    assert_eq!(csv(around(before_quoted)).await, (1001, rejected(&["502 OpenQuote"])));
+    assert_eq!(
+        csv(around(before_quoted)).await,
+        (1001, rejected(&["502 OpenQuote"]))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newline_in_quotes_is_part_of_its_field() {
     let world = World::new();
-    let event = world.file("x.csv", around(b"7,\"two\nlines, \"\"quoted\"\"\r\nthree\",1\n"));
+    let event = world.file(
+        "x.csv",
+        around(b"7,\"two\nlines, \"\"quoted\"\"\r\nthree\",1\n"),
+    );
     let (rows, rejects) = read(&world, typed(), event).await;
     assert_eq!((rows, rejects.len()), (1001, 0));
-    let name = world.csv("select name from lake.t where id = 7 and amount = 1").await;
+    let name = world
+        .csv("select name from lake.t where id = 7 and amount = 1")
+        .await;
     assert_eq!(name, "\"two\nlines, \"\"quoted\"\"\r\nthree\"");
     // The lines after it are counted on.
     let (_, rejects) = csv(around(b"7,\"two\nlines\",1\nx,y,1\n")).await;
@@ -115,7 +136,11 @@ async fn each_broken_record_is_set_aside_with_its_reason() {
     ] {
         let (rows, rejects) = csv(around(fault)).await;
         let shown = String::from_utf8_lossy(fault);
-        assert_eq!((rows, rejects), (1000, rejected(&[&format!("502 {code}")])), "{shown}");
+        assert_eq!(
+            (rows, rejects),
+            (1000, rejected(&[&format!("502 {code}")])),
+            "{shown}"
+        );
     }
     for fine in [
         &b"7,a\"b,1\n"[..],
@@ -128,7 +153,12 @@ async fn each_broken_record_is_set_aside_with_its_reason() {
         b"\n\r\n7,a,1\n",
     ] {
         let (rows, rejects) = csv(around(fine)).await;
-        assert_eq!((rows, rejects.len()), (1001, 0), "{}", String::from_utf8_lossy(fine));
+        assert_eq!(
+            (rows, rejects.len()),
+            (1001, 0),
+            "{}",
+            String::from_utf8_lossy(fine)
+        );
     }
 }
 
@@ -147,7 +177,10 @@ async fn a_reject_says_where_it_was() {
             "column": "id", "code": "WrongType", "message": "`x` is not an integer", "raw": "x,b,2"
         })
     );
-    assert_eq!(world.csv("select \"table\", line, code from rejects").await, "t,3,WrongType");
+    assert_eq!(
+        world.csv("select \"table\", line, code from rejects").await,
+        "t,3,WrongType"
+    );
     assert_eq!(world.csv("select count(*) from lake.rejects").await, "1");
 }
 
@@ -170,18 +203,29 @@ async fn any_newline_and_packing_will_do() {
     let cut = refused("x.csv.gz", &gz[..gz.len() / 2]).await;
     assert_eq!(cut.code, "CorruptInput");
     assert!(cut.message.contains("is cut short"), "{cut:?}");
-    assert_eq!(refused("x.csv.zst", &zst[..zst.len() / 2]).await.code, "CorruptInput");
+    assert_eq!(
+        refused("x.csv.zst", &zst[..zst.len() / 2]).await.code,
+        "CorruptInput"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_csv_is_refused_whole() {
-    let noise: Vec<u8> = (0..100_000_u64).flat_map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes()).collect();
+    let noise: Vec<u8> = (0..100_000_u64)
+        .flat_map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes())
+        .collect();
     assert_eq!(refused("x.csv", &noise).await.code, "NotCsv");
     assert_eq!(refused("x.csv", b"i\0d,name\n").await.code, "NotCsv");
     assert_eq!(refused("x.csv", b"\xff\xfei\0d\0").await.code, "NotCsv");
-    assert_eq!(refused("x.csv", b"PK\x03\x04rest").await.code, "WrongFormat");
+    assert_eq!(
+        refused("x.csv", b"PK\x03\x04rest").await.code,
+        "WrongFormat"
+    );
     assert_eq!(refused("x.csv", b"PAR1rest").await.code, "WrongFormat");
-    assert_eq!(refused("x.parquet", b"PAR1 with a bad footer").await.code, "CorruptInput");
+    assert_eq!(
+        refused("x.parquet", b"PAR1 with a bad footer").await.code,
+        "CorruptInput"
+    );
     assert_eq!(refused("x.dat", b"id\n").await.code, "UnknownFormat");
 }
 
@@ -189,15 +233,24 @@ async fn what_is_no_csv_is_refused_whole() {
 async fn a_header_that_does_not_fit_is_refused_by_name() {
     let failure = refused("x.csv", "Id,name,amount\n1,a,2\n").await;
     assert_eq!(failure.code, "SchemaMismatch");
-    assert_eq!(failure.message, "the columns of `x.csv` do not fit the schema: missing `id`; unexpected `Id`");
+    assert_eq!(
+        failure.message,
+        "the columns of `x.csv` do not fit the schema: missing `id`; unexpected `Id`"
+    );
     let twice = refused("x.csv", "id,name,name\n1,a,b\n").await;
-    assert_eq!(twice.message, "`x.csv` has columns of the same name: `name`");
+    assert_eq!(
+        twice.message,
+        "`x.csv` has columns of the same name: `name`"
+    );
     // Columns that are not declared are left out, and told.
     let world = World::new();
     let event = world.file("x.csv", "amount,extra,id\n1,x,7\n");
     let done = run(&world, typed(), event).await.unwrap();
     assert_eq!(done.summary["ignored"], json!({"extra": 1}));
-    assert_eq!(world.csv("select id, name, amount from lake.t").await, "7,,1.00");
+    assert_eq!(
+        world.csv("select id, name, amount from lake.t").await,
+        "7,,1.00"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,13 +270,25 @@ async fn too_many_rejects_publish_nothing() {
     let mut count = typed();
     count.read.reject_limit = RejectLimit::Count(1);
     let failure = run(&world, count, event.clone()).await.unwrap_err();
-    assert_eq!((failure.code.as_str(), failure.class), ("TooManyRejects", Class::Permanent));
-    assert_eq!(failure.chain[0], "line 3, column `id`: `x` is not an integer (WrongType)");
+    assert_eq!(
+        (failure.code.as_str(), failure.class),
+        ("TooManyRejects", Class::Permanent)
+    );
+    assert_eq!(
+        failure.chain[0],
+        "line 3, column `id`: `x` is not an integer (WrongType)"
+    );
     let mut share = typed();
     share.read.reject_limit = RejectLimit::Share(0.5);
     let failure = run(&world, share, event).await.unwrap_err();
-    assert!(failure.message.starts_with("2 of 3 records were set aside"), "{failure:?}");
-    assert_eq!((world.files("lake"), world.files("rejects")), (vec![], vec![]));
+    assert!(
+        failure.message.starts_with("2 of 3 records were set aside"),
+        "{failure:?}"
+    );
+    assert_eq!(
+        (world.files("lake"), world.files("rejects")),
+        (vec![], vec![])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,11 +303,17 @@ async fn wide_and_long_records_are_taken() {
     let event = world.file("wide.csv", text);
     assert_eq!(read(&world, options(), event).await, (50, vec![]));
     let mut long = format!("id,name,amount\n1,{},1\n", "x".repeat(1 << 20));
-    long += &format!("2,\"{}\n{}\",1\n3,short,1\n", "y".repeat(1 << 20), "z".repeat(1 << 20));
+    long += &format!(
+        "2,\"{}\n{}\",1\n3,short,1\n",
+        "y".repeat(1 << 20),
+        "z".repeat(1 << 20)
+    );
     let world = World::new();
     let event = world.file("long.csv", long);
     assert_eq!(read(&world, typed(), event).await, (3, vec![]));
-    let lengths = world.csv("select length(name) from lake.t order by id").await;
+    let lengths = world
+        .csv("select length(name) from lake.t order by id")
+        .await;
     assert_eq!(lengths, "1048576\n2097153\n5");
 }
 
@@ -253,21 +324,39 @@ async fn json_lines_and_arrays_are_read_record_by_record() {
     let event = world.file("x.ndjson", lines);
     let (rows, rejects) = read(&world, typed(), event).await;
     assert_eq!(rows, 2);
-    assert_eq!(rejects, rejected(&["2 NotJson", "3 WrongType", "5 Missing", "7 NotAnObject"]));
-    assert_eq!(world.csv("select id, amount from lake.t order by id").await, "1,1.10\n2,");
+    assert_eq!(
+        rejects,
+        rejected(&["2 NotJson", "3 WrongType", "5 Missing", "7 NotAnObject"])
+    );
+    assert_eq!(
+        world.csv("select id, amount from lake.t order by id").await,
+        "1,1.10\n2,"
+    );
     let world = World::new();
     let array = "[\n {\"id\":1, \"name\":\"},]\\\"\"},\n {\"id\":tru},\n {\"id\": 3,\n  \"amount\": 0.125}, {\"id\":4}\n]\n";
     let event = world.file("x.json", array);
     let (rows, rejects) = read(&world, typed(), event).await;
-    assert_eq!((rows, rejects), (2, rejected(&["3 NotJson", "4 WouldRound"])));
-    assert_eq!(refused("x.json", "[{\"id\":1},{\"id\":2").await.code, "CorruptInput");
-    assert_eq!(refused("x.json", "[{\"id\":1}] and more").await.code, "CorruptInput");
+    assert_eq!(
+        (rows, rejects),
+        (2, rejected(&["3 NotJson", "4 WouldRound"]))
+    );
+    assert_eq!(
+        refused("x.json", "[{\"id\":1},{\"id\":2").await.code,
+        "CorruptInput"
+    );
+    assert_eq!(
+        refused("x.json", "[{\"id\":1}] and more").await.code,
+        "CorruptInput"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_of_json_are_found_when_none_are_declared() {
     let world = World::new();
-    let event = world.file("x.ndjson", "{\"b\":1,\"a\":\"x\",\"o\":{\"k\":[1]}}\n{\"b\":2.5}\n{\"b\":\"no\"}\n");
+    let event = world.file(
+        "x.ndjson",
+        "{\"b\":1,\"a\":\"x\",\"o\":{\"k\":[1]}}\n{\"b\":2.5}\n{\"b\":\"no\"}\n",
+    );
     let (rows, rejects) = read(&world, options(), event).await;
     assert_eq!((rows, rejects.len()), (3, 0));
     let rows = world.csv("select a, b, o from lake.t").await;
@@ -277,16 +366,28 @@ async fn columns_of_json_are_found_when_none_are_declared() {
 #[tokio::test(flavor = "multi_thread")]
 async fn parquet_is_cast_and_checked_too() {
     let world = World::new();
-    let event = world.file("x.csv", "id,name,amount\n1,a,1.5\n2,b,\nx7,c,2.125\n4,d,8\n");
+    let event = world.file(
+        "x.csv",
+        "id,name,amount\n1,a,1.5\n2,b,\nx7,c,2.125\n4,d,8\n",
+    );
     read(&world, options(), event).await;
-    let file = world.files("lake").into_iter().find(|f| f.ends_with(".parquet")).unwrap();
+    let file = world
+        .files("lake")
+        .into_iter()
+        .find(|f| f.ends_with(".parquet"))
+        .unwrap();
     let copy = std::fs::read(world.path("lake").join(file)).unwrap();
     let event = world.file("again.parquet", copy);
     let mut checked = typed();
     checked.write.table = "u".to_owned();
     let (rows, rejects) = read(&world, checked, event).await;
     assert_eq!((rows, rejects), (3, rejected(&["0 WouldRound"])));
-    assert_eq!(world.csv("select id, name, amount from lake.u order by id").await, "1,a,1.50\n2,b,\n4,d,8.00");
+    assert_eq!(
+        world
+            .csv("select id, name, amount from lake.u order by id")
+            .await,
+        "1,a,1.50\n2,b,\n4,d,8.00"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,9 +396,15 @@ async fn an_object_that_is_gone_or_changed_is_not_read() {
     let event = world.file("x.csv", "id,name,amount\n1,a,1\n");
     std::fs::write(world.path("inbox/x.csv"), "id,name,amount\n1,a,1\n2,b,2\n").unwrap();
     let failure = run(&world, typed(), event.clone()).await.unwrap_err();
-    assert_eq!((failure.code.as_str(), failure.class), ("ObjectChanged", Class::Permanent));
+    assert_eq!(
+        (failure.code.as_str(), failure.class),
+        ("ObjectChanged", Class::Permanent)
+    );
     std::fs::remove_file(world.path("inbox/x.csv")).unwrap();
     let failure = run(&world, typed(), event).await.unwrap_err();
-    assert_eq!((failure.code.as_str(), failure.class), ("ObjectGone", Class::Permanent));
+    assert_eq!(
+        (failure.code.as_str(), failure.class),
+        ("ObjectGone", Class::Permanent)
+    );
     assert_eq!(world.files("lake"), Vec::<String>::new());
 }

@@ -35,7 +35,6 @@ fn names(world: &World) -> Vec<String> {
     world.files("lake").into_iter().map(strip).collect()
 }
 
-
 async fn rows(world: &World) -> String {
     world.csv("select id, day from lake.t order by id").await
 }
@@ -43,7 +42,14 @@ async fn rows(world: &World) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_partitioned_and_nothing_is_left_over() {
     let (files, rows) = undisturbed().await;
-    assert_eq!(files, ["t/_manifests/manifest", "t/day=mon/part-0.parquet", "t/day=tue/part-1.parquet"]);
+    assert_eq!(
+        files,
+        [
+            "t/_manifests/manifest",
+            "t/day=mon/part-0.parquet",
+            "t/day=tue/part-1.parquet"
+        ]
+    );
     assert_eq!(rows, "1,mon\n2,tue\n3,mon");
 }
 
@@ -54,13 +60,20 @@ async fn a_retry_after_any_death_gives_the_same() {
     for step in ["staged", "planned", "one moved", "all moved", "committed"] {
         let world = World::new();
         let event = world.file("x.csv", CSV);
-        let done = handle(&world.transform(by_day()), event.clone()).await.unwrap();
+        let done = handle(&world.transform(by_day()), event.clone())
+            .await
+            .unwrap();
         let lake = world.path("lake");
         let publication = done.summary["publication"].as_str().unwrap().to_owned();
         let manifest = lake.join(format!("t/_manifests/{publication}.json"));
         // Back to the state at the time of the death.
         let staging = lake.join(format!(".staging/{publication}-dead"));
-        let outputs: Vec<String> = done.summary["outputs"].as_array().unwrap().iter().map(|o| o["path"].as_str().unwrap().to_owned()).collect();
+        let outputs: Vec<String> = done.summary["outputs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|o| o["path"].as_str().unwrap().to_owned())
+            .collect();
         let back = match step {
             "staged" | "planned" => outputs.len(),
             "one moved" => outputs.len() - 1,
@@ -84,8 +97,21 @@ async fn a_retry_after_any_death_gives_the_same() {
         }
         if step != "committed" {
             std::fs::remove_file(&manifest).unwrap();
-            assert_eq!(world.query().run("select * from lake.t").await.map(|_| ()).is_ok(), true, "{step}");
-            assert_eq!(world.csv("select count(*) from lake.t").await, "0", "{step}");
+            assert_eq!(
+                world
+                    .query()
+                    .run("select * from lake.t")
+                    .await
+                    .map(|_| ())
+                    .is_ok(),
+                true,
+                "{step}"
+            );
+            assert_eq!(
+                world.csv("select count(*) from lake.t").await,
+                "0",
+                "{step}"
+            );
         }
         let again = handle(&world.transform(by_day()), event).await.unwrap();
         assert_eq!(again.summary["outputs"], done.summary["outputs"], "{step}");
@@ -124,9 +150,15 @@ async fn work_that_is_stopped_publishes_nothing() {
     let event = world.file("x.csv", CSV);
     let stopped = cx();
     stopped.cancel.cancel();
-    let outcome = world.transform(by_day()).handle(&[message(event)], &stopped).await;
+    let outcome = world
+        .transform(by_day())
+        .handle(&[message(event)], &stopped)
+        .await;
     let failure = outcome.results[0].as_ref().unwrap_err();
-    assert_eq!((failure.code.as_str(), failure.class), ("Cancelled", Class::Transient));
+    assert_eq!(
+        (failure.code.as_str(), failure.class),
+        ("Cancelled", Class::Transient)
+    );
     assert_eq!(world.files("lake"), Vec::<String>::new());
 }
 
@@ -143,27 +175,51 @@ async fn five_thousand_partitions_in_one_file() {
     options.write.max_open_writers = 100;
     let done = handle(&world.transform(options), event).await.unwrap();
     assert_eq!(done.summary["outputs"].as_array().unwrap().len(), 5000);
-    let found = world.csv("select count(*), count(distinct part), count(distinct id) from lake.t").await;
+    let found = world
+        .csv("select count(*), count(distinct part), count(distinct id) from lake.t")
+        .await;
     assert_eq!(found, "20000,5000,20000");
-    assert_eq!(world.csv("select count(*) from lake.t where part = 'p17'").await, "4");
+    assert_eq!(
+        world
+            .csv("select count(*) from lake.t where part = 'p17'")
+            .await,
+        "4"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partition_values_keep_their_type_and_null() {
     let world = World::new();
-    let event = world.file("x.csv", "id,day,city\n1,2024-01-02,a/b\n2,,\n3,2024-01-02,..\n");
+    let event = world.file(
+        "x.csv",
+        "id,day,city\n1,2024-01-02,a/b\n2,,\n3,2024-01-02,..\n",
+    );
     let mut options = options();
     options.sql = Some("select id, cast(day as date) as day, city from input".to_owned());
     options.write.partition_by = vec!["day".to_owned(), "city".to_owned()];
     handle(&world.transform(options), event).await.unwrap();
-    let folders: Vec<String> = world.files("lake").into_iter().filter(|f| f.contains("part-")).map(|f| f.split("/part-").next().unwrap().to_owned()).collect();
+    let folders: Vec<String> = world
+        .files("lake")
+        .into_iter()
+        .filter(|f| f.contains("part-"))
+        .map(|f| f.split("/part-").next().unwrap().to_owned())
+        .collect();
     assert_eq!(
         folders,
-        ["t/day=2024-01-02/city=%2E%2E", "t/day=2024-01-02/city=a%2Fb", "t/day=__HIVE_DEFAULT_PARTITION__/city=__HIVE_DEFAULT_PARTITION__"]
+        [
+            "t/day=2024-01-02/city=%2E%2E",
+            "t/day=2024-01-02/city=a%2Fb",
+            "t/day=__HIVE_DEFAULT_PARTITION__/city=__HIVE_DEFAULT_PARTITION__"
+        ]
     );
-    let typed = world.csv("select id, arrow_typeof(day), city from lake.t where day > '2024-01-01' order by id").await;
+    let typed = world
+        .csv("select id, arrow_typeof(day), city from lake.t where day > '2024-01-01' order by id")
+        .await;
     assert_eq!(typed, "1,Date32,a/b\n3,Date32,..");
-    assert_eq!(world.csv("select id from lake.t where day is null").await, "2");
+    assert_eq!(
+        world.csv("select id from lake.t where day is null").await,
+        "2"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,7 +231,9 @@ async fn text_formats_are_written_and_read_back() {
         options.sql = Some("select cast(id as bigint) as id, name from input".to_owned());
         options.write.format = format;
         handle(&world.transform(options), event).await.unwrap();
-        let rows = world.csv("select id + 1, name from lake.t order by id").await;
+        let rows = world
+            .csv("select id + 1, name from lake.t order by id")
+            .await;
         assert_eq!(rows, "2,\"a,\"\"b\"\"\n2\"\n3,", "{format:?}");
     }
 }
@@ -185,14 +243,22 @@ async fn a_large_unpartitioned_result_becomes_several_files() {
     let world = World::new();
     let mut text = String::from("id,name\n");
     for id in 0..200_000_u64 {
-        text += &format!("{id},{:x}{:x}\n", id.wrapping_mul(0x9E37_79B9_7F4A_7C15), id.wrapping_mul(0xBF58_476D_1CE4_E5B9));
+        text += &format!(
+            "{id},{:x}{:x}\n",
+            id.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            id.wrapping_mul(0xBF58_476D_1CE4_E5B9)
+        );
     }
     let event = world.file("x.csv", &text);
     let mut options = options();
     options.sql = Some("select id, name || name || name || name as long from input union all select id, name from input".to_owned());
     options.write.target_file_bytes = 1 << 20;
     let done = handle(&world.transform(options), event).await.unwrap();
-    assert!(done.summary["outputs"].as_array().unwrap().len() > 1, "{}", done.summary);
+    assert!(
+        done.summary["outputs"].as_array().unwrap().len() > 1,
+        "{}",
+        done.summary
+    );
     assert_eq!(done.summary["rows_in"], 200_000);
     assert_eq!(world.csv("select count(*) from lake.t").await, "400000");
 }
@@ -206,12 +272,21 @@ async fn every_bad_record_is_found_even_if_the_query_stops_early() {
     }
     text += "1,2,3\n";
     let event = world.file("x.csv", text);
-    for (table, sql, rows) in [("one", "select * from input limit 1", 1), ("none", "select * from input where false", 0)] {
+    for (table, sql, rows) in [
+        ("one", "select * from input limit 1", 1),
+        ("none", "select * from input where false", 0),
+    ] {
         let mut options = options();
         options.write.table = table.to_owned();
         options.sql = Some(sql.to_owned());
-        let done = handle(&world.transform(options), event.clone()).await.unwrap();
+        let done = handle(&world.transform(options), event.clone())
+            .await
+            .unwrap();
         assert_eq!(done.summary["rows_out"], rows, "{sql}");
-        assert_eq!((&done.summary["rows_in"], &done.summary["rejects"]["count"]), (&json!(50_001), &json!(1)), "{sql}");
+        assert_eq!(
+            (&done.summary["rows_in"], &done.summary["rejects"]["count"]),
+            (&json!(50_001), &json!(1)),
+            "{sql}"
+        );
     }
 }

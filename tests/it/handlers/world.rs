@@ -105,12 +105,20 @@ impl World {
 
     /// The answer to a query as CSV, without its header.
     pub async fn csv(&self, sql: &str) -> String {
-        let answer = self.query().run(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        let answer = self
+            .query()
+            .run(sql)
+            .await
+            .unwrap_or_else(|e| panic!("{sql}: {e}"));
         let mut text = Vec::new();
         let output = Output::new(Style::Csv, answer.schema.clone(), &mut text);
-        output.all(answer).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        output
+            .all(answer)
+            .await
+            .unwrap_or_else(|e| panic!("{sql}: {e}"));
         let text = String::from_utf8(text).unwrap();
-        text.split_once('\n').map_or(String::new(), |(_, rows)| rows.trim_end().to_owned())
+        text.split_once('\n')
+            .map_or(String::new(), |(_, rows)| rows.trim_end().to_owned())
     }
 
     /// All files below a folder, relative to it.
@@ -127,7 +135,14 @@ fn walk(root: &Path, at: &Path, found: &mut Vec<String>) {
     for entry in std::fs::read_dir(at).into_iter().flatten().flatten() {
         match entry.path().is_dir() {
             true => walk(root, &entry.path(), found),
-            false => found.push(entry.path().strip_prefix(root).unwrap().display().to_string()),
+            false => found.push(
+                entry
+                    .path()
+                    .strip_prefix(root)
+                    .unwrap()
+                    .display()
+                    .to_string(),
+            ),
         }
     }
 }
@@ -142,6 +157,7 @@ pub fn cx() -> Context {
 
 pub fn message(event: Event) -> Message {
     Message {
+        input: None,
         event: Arc::new(event),
         seq: 1,
         attempt: 1,

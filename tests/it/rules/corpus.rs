@@ -53,8 +53,17 @@ fn raw(value: &RawValue) -> String {
 
 /// Fails with the first of what went wrong, if anything did.
 fn report(wrong: &[String]) {
-    let shown = wrong.iter().take(20).cloned().collect::<Vec<_>>().join("\n");
-    assert!(wrong.is_empty(), "{} lines are wrong:\n{shown}", wrong.len());
+    let shown = wrong
+        .iter()
+        .take(20)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("\n");
+    assert!(
+        wrong.is_empty(),
+        "{} lines are wrong:\n{shown}",
+        wrong.len()
+    );
 }
 
 /// Every pair, one pattern at a time, in both modes, with the reference beside.
@@ -88,17 +97,28 @@ fn every_pair_alone() {
             let found = snapshot.matches_in(mode, event.as_bytes(), &mut scratch);
             let found = found.map(|ids| !ids.is_empty());
             if found.as_ref().ok() != expected.as_ref() {
-                wrong.push(format!("{}: {mode:?}: {found:?}: {text} <- {event}", line.id));
+                wrong.push(format!(
+                    "{}: {mode:?}: {found:?}: {text} <- {event}",
+                    line.id
+                ));
             }
         }
         if plain.is_none() {
             gave_up += 1;
         } else if plain != expected {
-            wrong.push(format!("{}: reference: {plain:?}: {text} <- {event}", line.id));
+            wrong.push(format!(
+                "{}: reference: {plain:?}: {text} <- {event}",
+                line.id
+            ));
         }
-        let explained = rules::explain(&pattern, event.as_bytes()).map(|why| why.matched).ok();
+        let explained = rules::explain(&pattern, event.as_bytes())
+            .map(|why| why.matched)
+            .ok();
         if explained != expected {
-            wrong.push(format!("{}: explained: {explained:?}: {text} <- {event}", line.id));
+            wrong.push(format!(
+                "{}: explained: {explained:?}: {text} <- {event}",
+                line.id
+            ));
         }
     }
     report(&wrong);
@@ -122,8 +142,11 @@ fn every_reason() {
         };
         let place = |text: &str| text.split(" (for ").next().unwrap_or_default().to_owned();
         if let Some(expected) = line.error {
-            let found =
-                if line.id.starts_with("localstack") { error.aws_message() } else { error.reason };
+            let found = if line.id.starts_with("localstack") {
+                error.aws_message()
+            } else {
+                error.reason
+            };
             if place(&found) != place(&expected) {
                 wrong.push(format!("{}: {found}, not {expected}", line.id));
             }
@@ -133,20 +156,46 @@ fn every_reason() {
     assert_eq!(count, 445);
 }
 
+/// Where the complexity is not event-ruler's, see `src/rules/complexity.rs`.
+const OTHER_COMPLEXITY: [&str; 20] = [
+    "ruler/README#24",
+    "ruler/README#25",
+    "oracle/20260101-99",
+    "oracle/20260101-135",
+    "oracle/20260101-263",
+    "oracle/20260101-1060",
+    "oracle/20260101-1161",
+    "oracle/20260101-1326",
+    "oracle/20260101-1687",
+    "oracle/20260101-2470",
+    "oracle/20260101-3006",
+    "oracle/20260101-3069",
+    "oracle/20260101-3646",
+    "oracle/20260101-3917",
+    "oracle/20260101-3951",
+    "oracle/20260101-4097",
+    "oracle/20260101-4104",
+    "oracle/20260101-4163",
+    "oracle/20260101-4176",
+    "oracle/20260101-4320",
+];
+
 #[test]
 fn every_complexity() {
-    let mut wrong = Vec::new();
+    let (mut wrong, mut count) = (Vec::new(), 0);
     for line in pairs() {
         let (Some(cx), Ok(pattern)) = (line.cx, Pattern::parse_unlimited(&raw(&line.pattern)))
         else {
             continue;
         };
-        if pattern.complexity() != cx {
+        count += 1;
+        if (pattern.complexity() != cx) != OTHER_COMPLEXITY.contains(&line.id.as_str()) {
             let found = pattern.complexity();
             wrong.push(format!("{}: {found}, not {cx}: {}", line.id, line.pattern));
         }
     }
     report(&wrong);
+    assert_eq!(count, 1_682);
 }
 
 #[derive(Deserialize)]
@@ -176,7 +225,9 @@ fn the_matrix_at_once() {
     let (mut scratch, mut hits) = (Scratch::new(), 0);
     for line in read("matrix_events.jsonl").lines() {
         let line: MatrixEvent = serde_json::from_str(line).expect("an event line");
-        let found = rules.matches(raw(&line.event).as_bytes(), &mut scratch).expect("valid");
+        let found = rules
+            .matches(raw(&line.event).as_bytes(), &mut scratch)
+            .expect("valid");
         let found: Vec<u32> = found.iter().map(|id| id.0).collect();
         assert_eq!(found, line.matches, "event {}", line.id);
         hits += found.len();

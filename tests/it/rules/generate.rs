@@ -11,40 +11,142 @@ pub struct Gen<'b> {
     depth: usize,
 }
 
-const KEYS: [&str; 14] =
-    ["a", "b", "c", "d", "d.e", "e", "a.b", "", "é", "k\"q", "sp ace", "0", "A", "b.c.d"];
+const KEYS: [&str; 14] = [
+    "a", "b", "c", "d", "d.e", "e", "a.b", "", "é", "k\"q", "sp ace", "0", "A", "b.c.d",
+];
 
 const STRINGS: [&str; 48] = [
-    "a", "b", "", "ab", "abc", "abcabc", "aab", "aaaaaaaaab", "A", "ABC", "aXb", "a*b", "a b", "*",
-    "**", "\\", "a\\b", "\\*", "\"", "a\"b", "nl\n", "tab\tx", "\u{0}z", "é", "É", "éclair", "ß",
-    "straße", "STRASSE", "Straße", "ı", "I", "i", "İstanbul", "k", "\u{212A}", "ſ", "S", "😀", "??",
-    "𐐀", "𐐨", "ǅ", "true", "null", "300", "running", "Running",
+    "a",
+    "b",
+    "",
+    "ab",
+    "abc",
+    "abcabc",
+    "aab",
+    "aaaaaaaaab",
+    "A",
+    "ABC",
+    "aXb",
+    "a*b",
+    "a b",
+    "*",
+    "**",
+    "\\",
+    "a\\b",
+    "\\*",
+    "\"",
+    "a\"b",
+    "nl\n",
+    "tab\tx",
+    "\u{0}z",
+    "é",
+    "É",
+    "éclair",
+    "ß",
+    "straße",
+    "STRASSE",
+    "Straße",
+    "ı",
+    "I",
+    "i",
+    "İstanbul",
+    "k",
+    "\u{212A}",
+    "ſ",
+    "S",
+    "😀",
+    "??",
+    "𐐀",
+    "𐐨",
+    "ǅ",
+    "true",
+    "null",
+    "300",
+    "running",
+    "Running",
 ];
 
 const ADDRESSES: [&str; 16] = [
-    "10.0.0.1", "010.0.0.1", "10.0.0.255", "10.0.1.0", "192.168.1.77", "300.1.1.1", "1.2.3",
-    "100.64.0.7", "255.255.255.255", "0.0.0.0", "::1", "2001:db8::1", "2001:0DB8:0:0:0:0:0:1",
-    "::ffff:a00:1", "::ffff:10.0.0.1", "fe80::1",
+    "10.0.0.1",
+    "010.0.0.1",
+    "10.0.0.255",
+    "10.0.1.0",
+    "192.168.1.77",
+    "300.1.1.1",
+    "1.2.3",
+    "100.64.0.7",
+    "255.255.255.255",
+    "0.0.0.0",
+    "::1",
+    "2001:db8::1",
+    "2001:0DB8:0:0:0:0:0:1",
+    "::ffff:a00:1",
+    "::ffff:10.0.0.1",
+    "fe80::1",
 ];
 
 const BLOCKS: [&str; 13] = [
-    "10.0.0.0/24", "10.0.0.77/24", "10.0.0.1/31", "0.0.0.0/0", "100.64.0.0/10", "16.0.0.0/4",
-    "192.168.0.0/16", "::/0", "::1/64", "2001:db8::/32", "fe80::/10", "::ffff:a00:0/8",
+    "10.0.0.0/24",
+    "10.0.0.77/24",
+    "10.0.0.1/31",
+    "0.0.0.0/0",
+    "100.64.0.0/10",
+    "16.0.0.0/4",
+    "192.168.0.0/16",
+    "::/0",
+    "::1/64",
+    "2001:db8::/32",
+    "fe80::/10",
+    "::ffff:a00:0/8",
     "1000::/4",
 ];
 
 /// Spellings that can be compared.
 const NUMBERS: [&str; 30] = [
-    "0", "1", "-1", "2", "300", "300.0", "3e2", "3.0E+2", "3E2", "-0", "-0.0", "0e5", "0E5", "0.1",
-    "0.10", "1e-1", "0.3", "0.30000000000000004", "42.5", "-5", "5e9", "5000000001", "645",
-    "6441000000", "1e16", "9007199254740992", "37.80780792169409", "0.0000005",
-    "1.7976931348623157e308", "-122.42916360922355",
+    "0",
+    "1",
+    "-1",
+    "2",
+    "300",
+    "300.0",
+    "3e2",
+    "3.0E+2",
+    "3E2",
+    "-0",
+    "-0.0",
+    "0e5",
+    "0E5",
+    "0.1",
+    "0.10",
+    "1e-1",
+    "0.3",
+    "0.30000000000000004",
+    "42.5",
+    "-5",
+    "5e9",
+    "5000000001",
+    "645",
+    "6441000000",
+    "1e16",
+    "9007199254740992",
+    "37.80780792169409",
+    "0.0000005",
+    "1.7976931348623157e308",
+    "-122.42916360922355",
 ];
 
 /// Spellings that cannot.
 const INCOMPARABLE: [&str; 11] = [
-    "9007199254740993", "37.807807921694092", "1e400", "-1e309", "1e-400", "123456789012345678",
-    "18446744073709551616", "3.141592653589793238", "9223372036854775807", "645000000000000000001",
+    "9007199254740993",
+    "37.807807921694092",
+    "1e400",
+    "-1e309",
+    "1e-400",
+    "123456789012345678",
+    "18446744073709551616",
+    "3.141592653589793238",
+    "9223372036854775807",
+    "645000000000000000001",
     "0.1000000000000000055511151231257827",
 ];
 
@@ -95,7 +197,11 @@ impl<'b> Gen<'b> {
     }
 
     fn space(&mut self) -> &'static str {
-        if self.one_in(12) { self.pick(&[" ", "\n", "\t ", "  \r\n"]) } else { "" }
+        if self.one_in(12) {
+            self.pick(&[" ", "\n", "\t ", "  \r\n"])
+        } else {
+            ""
+        }
     }
 
     fn key(&mut self) -> String {
@@ -115,7 +221,11 @@ impl<'b> Gen<'b> {
     }
 
     fn number(&mut self) -> &'static str {
-        if self.one_in(5) { self.pick(&INCOMPARABLE) } else { self.pick(&NUMBERS) }
+        if self.one_in(5) {
+            self.pick(&INCOMPARABLE)
+        } else {
+            self.pick(&NUMBERS)
+        }
     }
 
     fn scalar(&mut self) -> String {
@@ -171,10 +281,10 @@ impl<'b> Gen<'b> {
     /// A pattern that is valid (but for its complexity).
     pub fn pattern(&mut self) -> String {
         self.depth = 0;
-        self.pattern_object(false)
+        self.pattern_object()
     }
 
-    fn pattern_object(&mut self, inside_or: bool) -> String {
+    fn pattern_object(&mut self) -> String {
         self.depth += 1;
         let mut members = Vec::new();
         for _ in 0..=self.choose(6).saturating_sub(3) {
@@ -182,7 +292,7 @@ impl<'b> Gen<'b> {
             let member = match self.choose(8) {
                 0..5 => format!("{key}:{}", self.clauses()),
                 5 if self.depth < 3 => format!("\"$or\":{}", self.or()),
-                _ if self.depth < 4 => format!("{key}:{}", self.pattern_object(inside_or)),
+                _ if self.depth < 4 => format!("{key}:{}", self.pattern_object()),
                 _ => format!("{key}:{}", self.clauses()),
             };
             members.push(member);
@@ -193,12 +303,16 @@ impl<'b> Gen<'b> {
 
     fn or(&mut self) -> String {
         let count = 2 + self.choose(2);
-        let branches: Vec<String> = (0..count).map(|_| self.pattern_object(true)).collect();
+        let branches: Vec<String> = (0..count).map(|_| self.pattern_object()).collect();
         format!("[{}]", branches.join(","))
     }
 
     fn clauses(&mut self) -> String {
-        let count = if self.one_in(2) { 1 + self.choose(3) } else { 1 };
+        let count = if self.one_in(2) {
+            1 + self.choose(3)
+        } else {
+            1
+        };
         let clauses: Vec<String> = (0..count).map(|_| self.clause()).collect();
         format!("[{}]", clauses.join(","))
     }
@@ -237,7 +351,11 @@ impl<'b> Gen<'b> {
 
     fn folded(&mut self) -> String {
         let text = self.text();
-        let text = if self.one_in(2) { text.to_uppercase() } else { text };
+        let text = if self.one_in(2) {
+            text.to_uppercase()
+        } else {
+            text
+        };
         self.quote(&text)
     }
 
@@ -280,8 +398,11 @@ impl<'b> Gen<'b> {
                 if value(number) == value(other) {
                     return format!("[\"{lower}\",{number}]");
                 }
-                let (low, high) =
-                    if value(number) < value(other) { (number, other) } else { (other, number) };
+                let (low, high) = if value(number) < value(other) {
+                    (number, other)
+                } else {
+                    (other, number)
+                };
                 format!("[\"{lower}\",{low},\"{upper}\",{high}]")
             }
         }

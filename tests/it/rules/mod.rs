@@ -1,6 +1,10 @@
 //! The pattern language against its conformance corpus and its reference.
 
 mod corpus;
+mod events;
+mod explain;
 mod generate;
+mod lint;
+mod parse;
 mod properties;
 mod reference;

@@ -113,7 +113,8 @@ impl Parser {
                         'r' => '\r',
                         't' => '\t',
                         'u' => {
-                            let digits: String = self.text.get(self.at..self.at + 4)?.iter().collect();
+                            let digits: String =
+                                self.text.get(self.at..self.at + 4)?.iter().collect();
                             units.push(u16::from_str_radix(&digits, 16).ok()?);
                             self.at += 4;
                             continue;
@@ -135,7 +136,9 @@ impl Parser {
             "true" => Some(Json::Bool(true)),
             "false" => Some(Json::Bool(false)),
             "null" => Some(Json::Null),
-            _ => word.starts_with(|c: char| c == '-' || c.is_ascii_digit()).then_some(Json::Number(word)),
+            _ => word
+                .starts_with(|c: char| c == '-' || c.is_ascii_digit())
+                .then_some(Json::Number(word)),
         }
     }
 }
@@ -175,7 +178,11 @@ fn flatten<'j>(
                 flatten(item, path, &inside, arrays, leaves);
             }
         }
-        _ => leaves.push(Leaf { path: path.clone(), value, membership: membership.clone() }),
+        _ => leaves.push(Leaf {
+            path: path.clone(),
+            value,
+            membership: membership.clone(),
+        }),
     }
 }
 
@@ -198,7 +205,9 @@ fn expand(members: &[(Units, Json)], path: &Units, branches: &mut Vec<Branch>) {
             Json::Array(options) if *key == units("$or") => {
                 let before = std::mem::take(branches);
                 for option in options {
-                    let Json::Object(members) = option else { panic!("valid patterns only") };
+                    let Json::Object(members) = option else {
+                        panic!("valid patterns only")
+                    };
                     let mut forked = before.clone();
                     expand(members, path, &mut forked);
                     branches.append(&mut forked);
@@ -218,7 +227,9 @@ fn expand(members: &[(Units, Json)], path: &Units, branches: &mut Vec<Branch>) {
 /// Whether a valid pattern matches a valid event. `None` if the search is too
 /// long for this simple evaluator.
 pub fn matches(pattern: &Json, event: &Json) -> Option<bool> {
-    let Json::Object(members) = pattern else { panic!("valid patterns only") };
+    let Json::Object(members) = pattern else {
+        panic!("valid patterns only")
+    };
     let mut branches = vec![Branch::new()];
     expand(members, &Vec::new(), &mut branches);
     let mut leaves = Vec::new();
@@ -244,16 +255,24 @@ fn search(
         return Some(true);
     };
     let agrees = |leaf: &&Leaf<'_>| {
-        leaf.membership.iter().all(|(array, index)| chosen.get(array).is_none_or(|i| i == index))
+        leaf.membership
+            .iter()
+            .all(|(array, index)| chosen.get(array).is_none_or(|i| i == index))
     };
-    let candidates: Vec<&Leaf<'_>> =
-        leaves.iter().filter(|leaf| leaf.path == **path).filter(agrees).collect();
+    let candidates: Vec<&Leaf<'_>> = leaves
+        .iter()
+        .filter(|leaf| leaf.path == **path)
+        .filter(agrees)
+        .collect();
     *steps += leaves.len();
     if *steps > 2_000_000 {
         return None;
     }
     for leaf in &candidates {
-        if clauses.iter().any(|clause| accepts(clauses, clause, leaf.value)) {
+        if clauses
+            .iter()
+            .any(|clause| accepts(clauses, clause, leaf.value))
+        {
             let mut chosen = chosen.clone();
             chosen.extend(&leaf.membership);
             if search(rest, leaves, &chosen, steps)? {
@@ -261,7 +280,7 @@ fn search(
             }
         }
     }
-    if candidates.is_empty() && clauses.iter().any(|clause| is_absence(clause)) {
+    if candidates.is_empty() && clauses.iter().any(is_absence) {
         return search(rest, leaves, chosen, steps);
     }
     Some(false)
@@ -303,7 +322,8 @@ fn accepts(clauses: &[Json], clause: &Json, value: &Json) -> bool {
 fn literal(clauses: &[Json], wanted: &Json, value: &Json) -> bool {
     match (wanted, value) {
         (Json::Number(wanted), Json::Number(found)) => {
-            wanted == found || (comparable(wanted).is_some() && comparable(wanted) == comparable(found))
+            wanted == found
+                || (comparable(wanted).is_some() && comparable(wanted) == comparable(found))
         }
         (Json::String(wanted), _) if address(&lossy(wanted)).is_some() => {
             in_block(clauses, &lossy(wanted), value)
@@ -337,7 +357,9 @@ fn anything_but(operand: &Json, value: &Json) -> bool {
         let Json::String(value) = value else {
             return true;
         };
-        return !items(inner).iter().any(|item| string_operator(&name, item, value));
+        return !items(inner)
+            .iter()
+            .any(|item| string_operator(&name, item, value));
     }
     !items(operand).iter().any(|item| match (item, value) {
         (Json::Number(item), Json::Number(found)) => {
@@ -362,7 +384,9 @@ fn numeric(operand: &Json, value: &Json) -> bool {
         return false;
     };
     terms.chunks(2).all(|term| {
-        let Json::Number(bound) = &term[1] else { panic!("valid patterns only") };
+        let Json::Number(bound) = &term[1] else {
+            panic!("valid patterns only")
+        };
         let bound = comparable(bound).expect("valid patterns only");
         match text(&term[0]).as_str() {
             "=" => found == bound,
@@ -395,7 +419,11 @@ fn decimal(number: &str) -> (bool, String, i64) {
     if digits.is_empty() {
         return (false, String::new(), 0);
     }
-    (number.starts_with('-'), digits.to_owned(), exponent + zeros - fraction.len() as i64)
+    (
+        number.starts_with('-'),
+        digits.to_owned(),
+        exponent + zeros - fraction.len() as i64,
+    )
 }
 
 /// `*` is any run, a backslash takes the next character as it is. Goes through
@@ -406,12 +434,19 @@ fn wildcard(pattern: &[u16], value: &[u16]) -> bool {
     let mut rest = pattern.iter();
     while let Some(unit) = rest.next() {
         if *unit == u16::from(b'*') {
-            let first = places.iter().position(|place| *place).unwrap_or(places.len());
+            let first = places
+                .iter()
+                .position(|place| *place)
+                .unwrap_or(places.len());
             places[first..].fill(true);
             continue;
         }
         let escaped = *unit == u16::from(b'\\');
-        let unit = if escaped { rest.next().expect("valid patterns only") } else { unit };
+        let unit = if escaped {
+            rest.next().expect("valid patterns only")
+        } else {
+            unit
+        };
         for at in (0..places.len()).rev() {
             places[at] = at > 0 && places[at - 1] && value[at - 1] == *unit;
         }
@@ -427,7 +462,11 @@ fn equal_folded(pattern: &[u16], value: &[u16]) -> bool {
     };
     let (len, mut spellings) = match first {
         Ok(c) => {
-            let all = [c.to_string(), c.to_lowercase().to_string(), c.to_uppercase().to_string()];
+            let all = [
+                c.to_string(),
+                c.to_lowercase().to_string(),
+                c.to_uppercase().to_string(),
+            ];
             (c.len_utf16(), all.map(|spelling| units(&spelling)).to_vec())
         }
         Err(lone) => (1, vec![vec![lone.unpaired_surrogate()]]),
@@ -435,7 +474,9 @@ fn equal_folded(pattern: &[u16], value: &[u16]) -> bool {
     spellings.sort();
     spellings.dedup();
     spellings.iter().any(|spelling| {
-        value.strip_prefix(&spelling[..]).is_some_and(|rest| equal_folded(&pattern[len..], rest))
+        value
+            .strip_prefix(&spelling[..])
+            .is_some_and(|rest| equal_folded(&pattern[len..], rest))
     })
 }
 
@@ -445,32 +486,50 @@ fn in_block(clauses: &[Json], block: &str, value: &Json) -> bool {
     let (base, free) = match block.split_once('/') {
         Some((base, mask)) => {
             let base = address(base).expect("valid patterns only");
-            let mask: usize = mask.trim_end_matches('/').parse().expect("valid patterns only");
+            let mask: usize = mask
+                .trim_end_matches('/')
+                .parse()
+                .expect("valid patterns only");
             let free = base.len() * 4 - mask;
             (base, free)
         }
         None => (address(block).expect("an address"), 0),
     };
     let bits = u128::from_str_radix(&base, 16).expect("hex digits");
-    let host = if free == 128 { u128::MAX } else { (1 << free) - 1 };
+    let host = if free == 128 {
+        u128::MAX
+    } else {
+        (1 << free) - 1
+    };
     let width = base.len();
-    let (low, high) = (format!("{:0width$X}", bits & !host), format!("{:0width$X}", bits | host));
+    let (low, high) = (
+        format!("{:0width$X}", bits & !host),
+        format!("{:0width$X}", bits | host),
+    );
     match value {
         Json::String(value) => match address(&lossy(value)) {
             Some(found) => found.len() == width && low <= found && found <= high,
             None => false,
         },
         Json::Number(found) => {
-            let hex: String =
-                found.chars().take_while(|c| "0123456789ABCDEF".contains(*c)).take(width).collect();
+            let hex: String = found
+                .chars()
+                .take_while(|c| "0123456789ABCDEF".contains(*c))
+                .take(width)
+                .collect();
             let (from, to) = (&low[..hex.len()], &high[..hex.len()]);
-            let inside =
-                if hex.len() == width { from <= &hex[..] && &hex[..] <= to } else { from < &hex[..] && &hex[..] < to };
+            let inside = if hex.len() == width {
+                from <= &hex[..] && &hex[..] <= to
+            } else {
+                from < &hex[..] && &hex[..] < to
+            };
             let numeric = clauses.iter().any(|clause| match operator(clause) {
                 Some((name, operand)) => {
                     name == "numeric"
                         || (name == "anything-but"
-                            && items(operand).iter().any(|item| matches!(item, Json::Number(_))))
+                            && items(operand)
+                                .iter()
+                                .any(|item| matches!(item, Json::Number(_))))
                 }
                 None => matches!(clause, Json::Number(number) if comparable(number).is_some()),
             });
@@ -483,23 +542,28 @@ fn in_block(clauses: &[Json], block: &str, value: &Json) -> bool {
 /// An address as hex digits: 8 or 32.
 fn address(text: &str) -> Option<String> {
     let parts: Vec<&str> = text.split('.').collect();
-    let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number =
+        |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     if parts.len() == 4 && parts.iter().all(is_number) {
         if text.len() > 15 {
             return None;
         }
         let bytes: Result<Vec<u8>, _> = parts.iter().map(|part| part.parse::<u8>()).collect();
-        return bytes.ok().map(|bytes| bytes.iter().map(|byte| format!("{byte:02X}")).collect());
+        return bytes
+            .ok()
+            .map(|bytes| bytes.iter().map(|byte| format!("{byte:02X}")).collect());
     }
     if !text.contains(':') || !text.chars().all(|c| c == ':' || c.is_ascii_hexdigit()) {
         return None;
     }
     // The standard library takes no zeros to spare.
-    let groups = text.split(':').map(|group| match group.trim_start_matches('0') {
-        "" if group.is_empty() => "",
-        "" => "0",
-        digits => digits,
-    });
+    let groups = text
+        .split(':')
+        .map(|group| match group.trim_start_matches('0') {
+            "" if group.is_empty() => "",
+            "" => "0",
+            digits => digits,
+        });
     let spelled = groups.collect::<Vec<_>>().join(":");
     let v6: std::net::Ipv6Addr = spelled.parse().ok()?;
     Some(match v6.to_ipv4_mapped() {

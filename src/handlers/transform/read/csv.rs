@@ -50,7 +50,11 @@ pub fn start(
         }
         (Some(names), None) => {
             refuse_twice(&names, &format!("`{}`", lines.key()))?;
-            (texts(&names), (0..names.len()).map(Some).collect(), Vec::new())
+            (
+                texts(&names),
+                (0..names.len()).map(Some).collect(),
+                Vec::new(),
+            )
         }
         (None, Some(schema)) => {
             let to = (0..schema.columns.len()).map(Some).collect();
@@ -58,7 +62,11 @@ pub fn start(
         }
         (None, None) => {
             let names = numbered(&mut lines, &mut splitter)?;
-            (texts(&names), (0..names.len()).map(Some).collect(), Vec::new())
+            (
+                texts(&names),
+                (0..names.len()).map(Some).collect(),
+                Vec::new(),
+            )
         }
     };
     let reader = CsvReader {
@@ -92,7 +100,10 @@ fn refuse_binary(lines: &mut Lines) -> Result<(), Failure> {
         head if looks_binary(head) => "is no CSV: it has bytes that are no text",
         _ => return Ok(()),
     };
-    Err(Failure::permanent("NotCsv", format!("`{}` {what}", lines.key())))
+    Err(Failure::permanent(
+        "NotCsv",
+        format!("`{}` {what}", lines.key()),
+    ))
 }
 
 /// The column names; none for an empty file.
@@ -103,7 +114,10 @@ fn header(lines: &mut Lines, splitter: &mut Splitter) -> Result<Option<Vec<Strin
             Found::End => Ok(None),
             _ => Err(Failure::permanent(
                 "NotCsv",
-                format!("`{}` does not start with a header: a quote in its first line is never closed", lines.key()),
+                format!(
+                    "`{}` does not start with a header: a quote in its first line is never closed",
+                    lines.key()
+                ),
             )),
         };
     };
@@ -117,7 +131,10 @@ fn header(lines: &mut Lines, splitter: &mut Splitter) -> Result<Option<Vec<Strin
                 format!("`{}` is no CSV: its first line is no text", lines.key()),
             )
         })?;
-    let names = splitter.fields.iter().map(|f| splitter.value(text, *f).into_owned());
+    let names = splitter
+        .fields
+        .iter()
+        .map(|f| splitter.value(text, *f).into_owned());
     let names: Vec<String> = names.collect();
     lines.consume(span.next, count);
     Ok(Some(names))
@@ -213,18 +230,26 @@ impl CsvReader {
         }
         let (span, count, fault) = match self.splitter.split(text) {
             Step::Done => (first, 1, None),
-            Step::TextAfterQuote => (first, 1, Some(Broken::record(
-                "TextAfterQuote",
-                "text follows a closing quote; a quote inside a field must be doubled",
-            ))),
+            Step::TextAfterQuote => (
+                first,
+                1,
+                Some(Broken::record(
+                    "TextAfterQuote",
+                    "text follows a closing quote; a quote inside a field must be doubled",
+                )),
+            ),
             Step::Open => {
                 let expected = Some(self.to.len());
                 match extend(&mut self.lines, &mut self.splitter, first, expected)? {
                     Some((span, count)) => (span, count, None),
-                    None => (first, 1, Some(Broken::record(
-                        "OpenQuote",
-                        "a quote is opened and never closed in a way that makes a record",
-                    ))),
+                    None => (
+                        first,
+                        1,
+                        Some(Broken::record(
+                            "OpenQuote",
+                            "a quote is opened and never closed in a way that makes a record",
+                        )),
+                    ),
                 }
             }
         };
@@ -250,12 +275,22 @@ impl CsvReader {
     fn cells_of<'a>(&self, raw: &'a [u8], cells: &mut Vec<Cell<'a>>) -> Result<(), Broken> {
         let (found, expected) = (self.splitter.fields.len(), self.to.len());
         if found != expected {
-            let code = if found < expected { "TooFewFields" } else { "TooManyFields" };
-            return Err(Broken::record(code, format!("{found} fields, {expected} are expected")));
+            let code = if found < expected {
+                "TooFewFields"
+            } else {
+                "TooManyFields"
+            };
+            return Err(Broken::record(
+                code,
+                format!("{found} fields, {expected} are expected"),
+            ));
         }
         let text = std::str::from_utf8(raw).map_err(|e| {
             let at = e.valid_up_to();
-            Broken::record("InvalidUtf8", format!("byte {at} of the record is not UTF-8"))
+            Broken::record(
+                "InvalidUtf8",
+                format!("byte {at} of the record is not UTF-8"),
+            )
         })?;
         cells.resize(self.schema.columns.len(), Cell::Null);
         for (field, to) in self.splitter.fields.iter().zip(&self.to) {
@@ -272,7 +307,12 @@ impl CsvReader {
     /// A field's value: empty and the null markers are null, except that quoted
     /// text is always text.
     #[inline]
-    fn cell<'a>(&self, column: &Column, text: Cow<'a, str>, field: Field) -> Result<Cell<'a>, Violation> {
+    fn cell<'a>(
+        &self,
+        column: &Column,
+        text: Cow<'a, str>,
+        field: Field,
+    ) -> Result<Cell<'a>, Violation> {
         let is_text = column.kind == Kind::Text;
         let null = text.is_empty() || self.null.iter().any(|n| **n == *text);
         if null && !(field.quoted && is_text) {
@@ -297,9 +337,7 @@ pub fn typed<'a>(column: &Column, text: Cow<'a, str>) -> Result<Cell<'a>, Violat
         Kind::Bool => cell::boolean(&text).map(Cell::Bool),
         Kind::Timestamp => cell::timestamp(&text).map(Cell::Int),
         Kind::Date => cell::date(&text).map(Cell::Int),
-        Kind::Decimal { precision, scale } => {
-            Some(Cell::Decimal(exact(&text, precision, scale)?))
-        }
+        Kind::Decimal { precision, scale } => Some(Cell::Decimal(exact(&text, precision, scale)?)),
         Kind::Json => serde_json::from_str::<serde::de::IgnoredAny>(&text)
             .ok()
             .map(|_| Cell::Text(text.clone())),
@@ -320,12 +358,16 @@ pub fn typed<'a>(column: &Column, text: Cow<'a, str>) -> Result<Cell<'a>, Violat
 /// When rounding would change it, or it is no number.
 pub fn exact(text: &str, precision: u8, scale: i8) -> Result<i128, Violation> {
     cell::decimal(text, precision, scale).map_err(|e| match e {
-        NotDecimal::NotANumber => {
-            Violation::new("WrongType", format!("`{}` is not a decimal number", shorten(text)))
-        }
+        NotDecimal::NotANumber => Violation::new(
+            "WrongType",
+            format!("`{}` is not a decimal number", shorten(text)),
+        ),
         NotDecimal::TooPrecise => Violation::new(
             "WouldRound",
-            format!("`{}` has more than {scale} digits after the point", shorten(text)),
+            format!(
+                "`{}` has more than {scale} digits after the point",
+                shorten(text)
+            ),
         ),
         NotDecimal::TooLarge => Violation::new(
             "OutOfRange",

@@ -38,14 +38,20 @@ pub fn start(
     if looks_binary(&head[..head.len().min(64 << 10)]) {
         return Err(Failure::permanent(
             "NotJson",
-            format!("`{}` is no JSON: it has bytes that are no text", lines.key()),
+            format!(
+                "`{}` is no JSON: it has bytes that are no text",
+                lines.key()
+            ),
         ));
     }
     let array = head.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
     if format == Format::JsonArray && !array && !head.iter().all(u8::is_ascii_whitespace) {
         return Err(Failure::permanent(
             "NotJson",
-            format!("`{}` is no JSON array: it does not start with `[`", lines.key()),
+            format!(
+                "`{}` is no JSON array: it does not start with `[`",
+                lines.key()
+            ),
         ));
     }
     let schema = match declared {
@@ -57,7 +63,12 @@ pub fn start(
         cells: Vec::new(),
     };
     let reader: Box<dyn Reader> = match array {
-        true => Box::new(ArrayReader { lines, records, open: false, done: false }),
+        true => Box::new(ArrayReader {
+            lines,
+            records,
+            open: false,
+            done: false,
+        }),
         false => Box::new(NdjsonReader { lines, records }),
     };
     Ok(Started {
@@ -78,9 +89,14 @@ fn sample(head: &[u8], array: bool) -> Vec<Map<String, Value>> {
     let mut found = Vec::new();
     let mut at = head.iter().position(|b| *b == b'[').map_or(0, |p| p + 1);
     while found.len() < inferred::RECORDS {
-        at += head[at..].iter().take_while(|b| b.is_ascii_whitespace() || **b == b',').count();
+        at += head[at..]
+            .iter()
+            .take_while(|b| b.is_ascii_whitespace() || **b == b',')
+            .count();
         let mut scan = Scan::default();
-        let Some(len) = scan.end(&head[at..]) else { break };
+        let Some(len) = scan.end(&head[at..]) else {
+            break;
+        };
         if len == 0 {
             break;
         }
@@ -100,7 +116,12 @@ impl Records {
     fn take(&mut self, raw: &[u8], place: Place, feed: &mut Feed<'_>) -> Result<(), Failure> {
         let mut cells = recycle(std::mem::take(&mut self.cells));
         let result = std::str::from_utf8(raw)
-            .map_err(|e| Broken::record("InvalidUtf8", format!("byte {} of the record is not UTF-8", e.valid_up_to())))
+            .map_err(|e| {
+                Broken::record(
+                    "InvalidUtf8",
+                    format!("byte {} of the record is not UTF-8", e.valid_up_to()),
+                )
+            })
             .and_then(|text| object_cells(&self.schema, text, &mut cells, &mut feed.ignored));
         feed.record(result.map(|()| cells.as_slice()), place, raw)?;
         self.cells = recycle(cells);
@@ -119,7 +140,11 @@ pub fn object_cells<'a>(
     ignored: &mut BTreeMap<String, u64>,
 ) -> Result<(), Broken> {
     let members: Members<'_> = serde_json::from_str(text).map_err(|e| {
-        let code = if e.is_data() { "NotAnObject" } else { "NotJson" };
+        let code = if e.is_data() {
+            "NotAnObject"
+        } else {
+            "NotJson"
+        };
         Broken::record(code, shorten(&e.to_string()))
     })?;
     cells.clear();
@@ -177,7 +202,10 @@ fn value<'a>(column: &Column, raw: &'a str) -> Result<Cell<'a>, Violation> {
     if first == b'n' {
         return match column.null_allowed {
             true => Ok(Cell::Null),
-            false => Err(Violation::new("WrongType", format!("null is not {}", column.kind.expected()))),
+            false => Err(Violation::new(
+                "WrongType",
+                format!("null is not {}", column.kind.expected()),
+            )),
         };
     }
     let fits = match column.kind {
@@ -201,7 +229,9 @@ fn value<'a>(column: &Column, raw: &'a str) -> Result<Cell<'a>, Violation> {
     }
     if column.kind == Kind::Int && raw.contains(['e', 'E']) {
         // `1e3` is an integer in JSON Schema.
-        let whole = cell::decimal(raw, 19, 0).ok().and_then(|n| i64::try_from(n).ok());
+        let whole = cell::decimal(raw, 19, 0)
+            .ok()
+            .and_then(|n| i64::try_from(n).ok());
         if let Some(n) = whole {
             let cell = Cell::Int(n);
             column.check.test(&cell, column.kind)?;
@@ -312,7 +342,12 @@ impl ArrayReader {
     fn corrupt(&self, what: &str) -> Failure {
         Failure::permanent(
             "CorruptInput",
-            format!("`{}` {what} (line {}, byte {})", self.lines.key(), self.lines.line, self.lines.offset),
+            format!(
+                "`{}` {what} (line {}, byte {})",
+                self.lines.key(),
+                self.lines.line,
+                self.lines.offset
+            ),
         )
     }
 
@@ -327,7 +362,9 @@ impl ArrayReader {
             }
             let have = window.len();
             if have < wanted || have > MAX_RECORD {
-                return Err(self.corrupt("is cut short or broken: the element that starts here has no end"));
+                return Err(
+                    self.corrupt("is cut short or broken: the element that starts here has no end")
+                );
             }
             wanted = have + 1;
         }
@@ -360,7 +397,8 @@ impl Reader for ArrayReader {
                         offset: self.lines.offset,
                     };
                     let len = self.element()?;
-                    self.records.take(self.lines.window()[..len].trim_ascii_end(), place, feed)?;
+                    self.records
+                        .take(self.lines.window()[..len].trim_ascii_end(), place, feed)?;
                     self.step(len);
                 }
             }

@@ -122,7 +122,10 @@ impl Lines {
             if !self.more()? {
                 let len = self.end - self.start;
                 return Ok(match from < len {
-                    true => Found::Line(Span { end: len, next: len }),
+                    true => Found::Line(Span {
+                        end: len,
+                        next: len,
+                    }),
                     false => Found::End,
                 });
             }
@@ -218,7 +221,9 @@ mod tests {
         assert_eq!(lines.find(0).unwrap(), Found::TooLong);
         lines.skip_line().unwrap();
         assert_eq!((lines.line, lines.offset), (2, 600_001));
-        let Found::Line(span) = lines.find(0).unwrap() else { panic!() };
+        let Found::Line(span) = lines.find(0).unwrap() else {
+            panic!()
+        };
         assert_eq!(lines.text(span.end), b"short");
     }
 }

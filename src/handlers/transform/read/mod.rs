@@ -121,14 +121,23 @@ fn map_columns(found: &[String], schema: &RecordSchema, what: &str) -> Result<Ma
     }
     let mut said = Vec::new();
     if !missing.is_empty() {
-        said.push(format!("missing {}", names(missing.iter().map(|c| c.name.as_str()))));
+        said.push(format!(
+            "missing {}",
+            names(missing.iter().map(|c| c.name.as_str()))
+        ));
     }
     if !unexpected.is_empty() {
-        said.push(format!("unexpected {}", names(unexpected.iter().map(String::as_str))));
+        said.push(format!(
+            "unexpected {}",
+            names(unexpected.iter().map(String::as_str))
+        ));
     }
     Err(Failure::permanent(
         "SchemaMismatch",
-        format!("the columns of {what} do not fit the schema: {}", said.join("; ")),
+        format!(
+            "the columns of {what} do not fit the schema: {}",
+            said.join("; ")
+        ),
     ))
 }
 
@@ -145,14 +154,19 @@ fn refuse_twice(found: &[String], what: &str) -> Result<(), Failure> {
         true => Ok(()),
         false => Err(Failure::permanent(
             "SchemaMismatch",
-            format!("{what} has columns of the same name: {}", names(twice.into_iter())),
+            format!(
+                "{what} has columns of the same name: {}",
+                names(twice.into_iter())
+            ),
         )),
     }
 }
 
 /// Quoted names, at most 20 of them.
 fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let all: Vec<String> = names.map(|n| format!("`{}`", super::check::shorten(n))).collect();
+    let all: Vec<String> = names
+        .map(|n| format!("`{}`", super::check::shorten(n)))
+        .collect();
     match all.len() {
         0..=20 => all.join(", "),
         n => format!("{} and {} more", all[..20].join(", "), n - 20),

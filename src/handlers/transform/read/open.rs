@@ -80,7 +80,9 @@ pub fn stamp(object: &Object) -> Result<Stamp, Failure> {
             format!(
                 "`{}` is not what it was when the event was sent ({} bytes then, {} now); a newer event speaks of the new content",
                 object.key,
-                object.size.map_or_else(|| "?".to_owned(), |s| s.to_string()),
+                object
+                    .size
+                    .map_or_else(|| "?".to_owned(), |s| s.to_string()),
                 stamp.size
             ),
         ));
@@ -104,7 +106,8 @@ pub fn unchanged(object: &Object, before: Stamp) -> Result<(), Failure> {
 
 fn is_stamp(etag: &str) -> bool {
     let hex = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
-    etag.split_once('-').is_some_and(|(size, time)| hex(size) && hex(time) && time.len() > 10)
+    etag.split_once('-')
+        .is_some_and(|(size, time)| hex(size) && hex(time) && time.len() > 10)
 }
 
 fn unreadable(key: &str, e: &io::Error) -> Failure {
@@ -144,7 +147,9 @@ impl Opened {
     /// # Errors
     /// When it cannot be read, or is packed in a way that is not understood.
     pub fn unpacked(self) -> Result<Content, Failure> {
-        let Self { key, file, meter, .. } = self;
+        let Self {
+            key, file, meter, ..
+        } = self;
         let mut counted = BufReader::with_capacity(
             256 << 10,
             Counted {
@@ -158,9 +163,9 @@ impl Opened {
         let whole = head.chain(counted);
         let reader: Box<dyn Read + Send> = match &magic[..got] {
             [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(whole)),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(
-                zstd::stream::read::Decoder::new(whole).map_err(|e| unreadable(&key, &e))?,
-            ),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+                Box::new(zstd::stream::read::Decoder::new(whole).map_err(|e| unreadable(&key, &e))?)
+            }
             [b'P', b'K', 3, 4, ..] => return Err(packed(&key, "a zip archive")),
             [b'B', b'Z', b'h', ..] => return Err(packed(&key, "packed with bzip2")),
             [0xfd, b'7', b'z', b'X', b'Z', 0] => return Err(packed(&key, "packed with xz")),

@@ -37,10 +37,19 @@ struct ParquetReader {
 /// # Errors
 /// `CorruptInput` for what is no Parquet file, `SchemaMismatch` for columns that do not fit.
 pub fn start(opened: Opened, declared: Option<&Arc<RecordSchema>>) -> Result<Started, Failure> {
-    let Opened { key, file, size, meter, .. } = opened;
+    let Opened {
+        key,
+        file,
+        size,
+        meter,
+        ..
+    } = opened;
     let corrupt = |e: &dyn std::error::Error| {
-        Failure::permanent("CorruptInput", format!("`{key}` is not a sound Parquet file"))
-            .caused_by(e)
+        Failure::permanent(
+            "CorruptInput",
+            format!("`{key}` is not a sound Parquet file"),
+        )
+        .caused_by(e)
     };
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| corrupt(&e))?;
     let found = Arc::clone(builder.schema());
@@ -61,12 +70,18 @@ pub fn start(opened: Opened, declared: Option<&Arc<RecordSchema>>) -> Result<Sta
             Some((Arc::clone(schema), from))
         }
     };
-    let batches = builder.with_batch_size(4096).build().map_err(|e| corrupt(&e))?;
+    let batches = builder
+        .with_batch_size(4096)
+        .build()
+        .map_err(|e| corrupt(&e))?;
     let (schema, arrow) = match &declared {
         Some((schema, _)) => (Arc::clone(schema), Arc::clone(schema.arrow())),
         None => {
             let columns = names.iter().map(|name| Column::text(name)).collect();
-            (Arc::new(RecordSchema::from_columns(columns, Extra::Ignored)), found)
+            (
+                Arc::new(RecordSchema::from_columns(columns, Extra::Ignored)),
+                found,
+            )
         }
     };
     Ok(Started {
@@ -89,15 +104,19 @@ impl Reader for ParquetReader {
             return Ok(false);
         };
         let failed = |e: &ArrowError| {
-            Failure::permanent("CorruptInput", format!("`{}` cannot be read to its end", self.key))
-                .caused_by(e)
+            Failure::permanent(
+                "CorruptInput",
+                format!("`{}` cannot be read to its end", self.key),
+            )
+            .caused_by(e)
         };
         let batch = batch.map_err(|e| failed(&e))?;
         let before = feed.records;
         feed.records += batch.num_rows() as u64;
-        self.opened
-            .bytes
-            .fetch_add(self.bytes_per_row * batch.num_rows() as u64, Ordering::Relaxed);
+        self.opened.bytes.fetch_add(
+            self.bytes_per_row * batch.num_rows() as u64,
+            Ordering::Relaxed,
+        );
         match &self.declared {
             None => feed.pass(batch),
             Some((schema, from)) => {
@@ -140,23 +159,34 @@ fn checked(
     }
     for (row, fault) in broken.iter().enumerate() {
         if let Some(fault) = fault {
-            feed.aside(fault, before + row as u64 + 1, row_text(batch, row).as_bytes())?;
+            feed.aside(
+                fault,
+                before + row as u64 + 1,
+                row_text(batch, row).as_bytes(),
+            )?;
         }
     }
     let keep = BooleanArray::from_iter(broken.iter().map(|b| Some(b.is_none())));
     // A null in a column that needs a value is only in rows that are set aside,
     // so the batch takes its nullable form until they are gone.
     let loose = arrow::datatypes::Schema::new(
-        schema.arrow().fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>(),
+        schema
+            .arrow()
+            .fields()
+            .iter()
+            .map(|f| f.as_ref().clone().with_nullable(true))
+            .collect::<Vec<_>>(),
     );
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(Arc::new(loose), columns, &options)
-        .and_then(|all| filter_record_batch(&all, &keep))
-        .and_then(|kept| {
-            let options = RecordBatchOptions::new().with_row_count(Some(kept.num_rows()));
-            let strict = Arc::clone(schema.arrow());
-            RecordBatch::try_new_with_options(strict, kept.columns().to_vec(), &options)
-        }))
+    Ok(
+        RecordBatch::try_new_with_options(Arc::new(loose), columns, &options)
+            .and_then(|all| filter_record_batch(&all, &keep))
+            .and_then(|kept| {
+                let options = RecordBatchOptions::new().with_row_count(Some(kept.num_rows()));
+                let strict = Arc::clone(schema.arrow());
+                RecordBatch::try_new_with_options(strict, kept.columns().to_vec(), &options)
+            }),
+    )
 }
 
 /// Casts a column; marks the rows whose value would be lost or changed.
@@ -217,7 +247,9 @@ fn test(column: &Column, array: &ArrayRef, broken: &mut [Option<Broken>]) {
                 format!("a value is needed, {}", column.kind.expected()),
             )),
             true => Ok(()),
-            false => column.check.test(&cell_at(column.kind, array, row), column.kind),
+            false => column
+                .check
+                .test(&cell_at(column.kind, array, row), column.kind),
         };
         *fault = result.err().map(|v| Broken::column(column, v));
     }
@@ -234,9 +266,7 @@ fn cell_at(kind: Kind, array: &ArrayRef, row: usize) -> Cell<'_> {
         Kind::Float => Cell::Float(array.as_primitive::<Float64Type>().value(row)),
         Kind::Decimal { .. } => Cell::Decimal(array.as_primitive::<Decimal128Type>().value(row)),
         Kind::Bool => Cell::Bool(array.as_boolean().value(row)),
-        Kind::Timestamp => {
-            Cell::Int(array.as_primitive::<TimestampMicrosecondType>().value(row))
-        }
+        Kind::Timestamp => Cell::Int(array.as_primitive::<TimestampMicrosecondType>().value(row)),
         Kind::Date => Cell::Int(i64::from(array.as_primitive::<Date32Type>().value(row))),
     }
 }

@@ -206,7 +206,11 @@ mod tests {
         assert_eq!(splitter.resume(b"a,\"b\nx", 4), Step::Open);
         assert_eq!(splitter.resume(b"a,\"b\nx\nc\",d", 6), Step::Done);
         let text = "a,\"b\nx\nc\",d";
-        let values: Vec<_> = splitter.fields.iter().map(|f| splitter.value(text, *f)).collect();
+        let values: Vec<_> = splitter
+            .fields
+            .iter()
+            .map(|f| splitter.value(text, *f))
+            .collect();
         assert_eq!(values, ["a", "b\nx\nc", "d"]);
     }
 }

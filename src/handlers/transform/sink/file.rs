@@ -58,7 +58,10 @@ impl Appender {
                 {
                     std::fs::create_dir_all(folder)?;
                 }
-                OpenOptions::new().create(true).append(true).open(&self.path)?
+                OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(&self.path)?
             }
         };
         Ok(self.file.insert(file))
@@ -82,7 +85,10 @@ impl Write for Appender {
 }
 
 enum Kind {
-    Parquet(Box<SerializedFileWriter<Appender>>, Arc<ArrowRowGroupWriterFactory>),
+    Parquet(
+        Box<SerializedFileWriter<Appender>>,
+        Arc<ArrowRowGroupWriterFactory>,
+    ),
     Text(Appender),
 }
 
@@ -125,8 +131,11 @@ impl Encoder {
             .build();
         add_encoded_arrow_schema_to_metadata(&schema, &mut properties);
         let parquet = ArrowSchemaConverter::new().convert(&schema).map_err(|e| {
-            Failure::permanent("WriteFailed", "the result has a column that Parquet cannot hold")
-                .caused_by(&e)
+            Failure::permanent(
+                "WriteFailed",
+                "the result has a column that Parquet cannot hold",
+            )
+            .caused_by(&e)
         })?;
         Ok(Self {
             format: options.format,
@@ -181,7 +190,12 @@ impl Encoder {
         result.map_err(|e| failed(&file.name, &e))
     }
 
-    fn row_group(&self, file: &mut TableFile, rows: &[RecordBatch], threads: usize) -> Result<(), ParquetError> {
+    fn row_group(
+        &self,
+        file: &mut TableFile,
+        rows: &[RecordBatch],
+        threads: usize,
+    ) -> Result<(), ParquetError> {
         let groups = file.groups;
         let (writer, factory) = self.parquet_writer(file)?;
         let columns = factory.create_column_writers(groups)?;
@@ -199,7 +213,13 @@ impl Encoder {
     fn parquet_writer<'f>(
         &self,
         file: &'f mut TableFile,
-    ) -> Result<(&'f mut SerializedFileWriter<Appender>, Arc<ArrowRowGroupWriterFactory>), ParquetError> {
+    ) -> Result<
+        (
+            &'f mut SerializedFileWriter<Appender>,
+            Arc<ArrowRowGroupWriterFactory>,
+        ),
+        ParquetError,
+    > {
         if let Kind::Text(appender) = &mut file.kind {
             let appender = Appender {
                 path: std::mem::take(&mut appender.path),
@@ -207,7 +227,8 @@ impl Encoder {
                 written: 0,
             };
             let properties = Arc::clone(&self.properties);
-            let writer = SerializedFileWriter::new(appender, Arc::clone(&self.parquet), properties)?;
+            let writer =
+                SerializedFileWriter::new(appender, Arc::clone(&self.parquet), properties)?;
             let factory = ArrowRowGroupWriterFactory::new(&writer, Arc::clone(&self.schema));
             file.kind = Kind::Parquet(Box::new(writer), Arc::new(factory));
         }
@@ -233,6 +254,11 @@ impl Encoder {
         Ok(())
     }
 
+    /// The size that files are meant to have.
+    pub(super) fn target(&self) -> usize {
+        usize::try_from(self.target).unwrap_or(usize::MAX)
+    }
+
     /// Whether a file has its size.
     pub(super) fn is_full(&self, file: &TableFile) -> bool {
         file.bytes() >= self.target
@@ -242,7 +268,10 @@ impl Encoder {
     pub(super) fn finish(&self, file: TableFile) -> Result<Finished, Failure> {
         let mut bytes = file.bytes();
         if let Kind::Parquet(mut writer, _) = file.kind {
-            let closed = writer.finish().map(|_| ()).and_then(|()| Ok(writer.inner_mut().flush()?));
+            let closed = writer
+                .finish()
+                .map(|_| ())
+                .and_then(|()| Ok(writer.inner_mut().flush()?));
             closed.map_err(|e| failed(&file.name, &e))?;
             bytes = writer.inner().written;
         }
@@ -281,7 +310,9 @@ fn ndjson(file: &mut TableFile, rows: &[RecordBatch]) -> Result<(), ArrowError> 
 }
 
 fn finish_text(mut buffered: io::BufWriter<&mut Appender>) -> Result<(), ArrowError> {
-    buffered.flush().map_err(|e| ArrowError::IoError(e.to_string(), e))
+    buffered
+        .flush()
+        .map_err(|e| ArrowError::IoError(e.to_string(), e))
 }
 
 /// The writers of one column of the schema (several, if it is nested).
@@ -322,11 +353,14 @@ fn encode(
         _ => std::thread::scope(|scope| {
             let spawned: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             spawned.into_iter().try_for_each(|t| {
-                t.join().unwrap_or_else(|_| Err(ParquetError::General("an encoder stopped".to_owned())))
+                t.join()
+                    .unwrap_or_else(|_| Err(ParquetError::General("an encoder stopped".to_owned())))
             })
         })?,
     }
-    let done = columns.into_iter().map(|c| c.into_inner().unwrap_or_else(PoisonError::into_inner));
+    let done = columns
+        .into_iter()
+        .map(|c| c.into_inner().unwrap_or_else(PoisonError::into_inner));
     Ok(done.flat_map(|c| c.chunks).collect())
 }
 

@@ -157,15 +157,18 @@ impl Sink {
     fn plain(&self, batch: &RecordBatch) -> Result<RecordBatch, Failure> {
         let columns = batch.columns().iter().zip(self.schema.fields());
         let columns: Result<Vec<_>, _> = columns
-            .map(|(array, field)| match array.data_type() == field.data_type() {
-                true => Ok(array.clone()),
-                false => cast(array, field.data_type()),
-            })
+            .map(
+                |(array, field)| match array.data_type() == field.data_type() {
+                    true => Ok(array.clone()),
+                    false => cast(array, field.data_type()),
+                },
+            )
             .collect();
         columns
             .and_then(|columns| RecordBatch::try_new(self.schema.clone(), columns))
             .map_err(|e| {
-                Failure::permanent("WriteFailed", "the result does not fit its columns").caused_by(&e)
+                Failure::permanent("WriteFailed", "the result does not fit its columns")
+                    .caused_by(&e)
             })
     }
 
@@ -227,12 +230,15 @@ impl State {
 
     /// The partitions whose rows are to be encoded now, largest first.
     fn due(&mut self, last: bool) -> Vec<Job> {
-        let mut order: Vec<usize> = (0..self.parts.len()).filter(|i| self.parts[*i].bytes > 0).collect();
+        let mut order: Vec<usize> = (0..self.parts.len())
+            .filter(|i| self.parts[*i].bytes > 0)
+            .collect();
         order.sort_by_key(|i| std::cmp::Reverse(self.parts[*i].bytes));
         let mut jobs = Vec::new();
         for index in order {
             // Half of the room is made at once, so that the next chunk finds some.
-            let full = self.waiting > self.limits.waiting / 2 && (!jobs.is_empty() || self.waiting > self.limits.waiting);
+            let full = self.waiting > self.limits.waiting / 2
+                && (!jobs.is_empty() || self.waiting > self.limits.waiting);
             let part = &mut self.parts[index];
             if !(last || full || part.bytes >= self.limits.row_group) {
                 break;
@@ -258,19 +264,23 @@ impl State {
         // One large partition is spread by column, many partitions by partition.
         let inner = if jobs.len() < threads { threads } else { 1 };
         let outer = threads.min(jobs.len());
-        let slots: Vec<Mutex<Option<Job>>> = jobs.into_iter().map(|j| Mutex::new(Some(j))).collect();
+        let slots: Vec<Mutex<Option<Job>>> =
+            jobs.into_iter().map(|j| Mutex::new(Some(j))).collect();
         let next = AtomicUsize::new(0);
         let written = Mutex::new(Vec::with_capacity(slots.len()));
         let work = || {
             loop {
                 let slot = slots.get(next.fetch_add(1, Ordering::Relaxed));
-                let Some(job) = slot.and_then(|s| s.lock().unwrap_or_else(PoisonError::into_inner).take()) else {
+                let Some(job) =
+                    slot.and_then(|s| s.lock().unwrap_or_else(PoisonError::into_inner).take())
+                else {
                     return Ok(());
                 };
-                let Job { part, mut file, rows, bytes } = job;
-                let inner = if bytes > 4 << 20 { inner } else { 1 };
-                self.encoder.write(&mut file, &rows, inner)?;
-                written.lock().unwrap_or_else(PoisonError::into_inner).push((part, file));
+                let done = self.append(job, inner)?;
+                written
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(done);
             }
         };
         match outer {
@@ -278,11 +288,59 @@ impl State {
             _ => std::thread::scope(|scope| {
                 let threads: Vec<_> = (0..outer).map(|_| scope.spawn(work)).collect();
                 threads.into_iter().try_for_each(|t| {
-                    t.join().unwrap_or_else(|_| Err(Failure::transient("Internal", "an encoder stopped unexpectedly")))
+                    t.join().unwrap_or_else(|_| {
+                        Err(Failure::transient(
+                            "Internal",
+                            "an encoder stopped unexpectedly",
+                        ))
+                    })
                 })
             })?,
         }
-        Ok(written.into_inner().unwrap_or_else(PoisonError::into_inner))
+        let written = written.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut open = Vec::with_capacity(written.len());
+        for (part, file, finished) in written {
+            open.push((part, file));
+            self.done.extend(finished);
+        }
+        Ok(open)
+    }
+
+    /// Appends a job's rows to its file, row group by row group; a file that
+    /// gets full on the way is followed by another one.
+    fn append(
+        &self,
+        job: Job,
+        threads: usize,
+    ) -> Result<(usize, TableFile, Vec<Finished>), Failure> {
+        let Job {
+            part,
+            mut file,
+            rows,
+            bytes,
+        } = job;
+        let threads = if bytes > 4 << 20 { threads } else { 1 };
+        let group = self
+            .limits
+            .row_group
+            .min(self.encoder.target().saturating_mul(4));
+        let mut finished = Vec::new();
+        let mut start = 0;
+        let mut size = 0;
+        for (index, batch) in rows.iter().enumerate() {
+            size += bytes_of(batch);
+            if size < group && index + 1 < rows.len() {
+                continue;
+            }
+            if self.encoder.is_full(&file) {
+                let next = self.encoder.file(self.splitter.partition(part));
+                finished.push(self.encoder.finish(std::mem::replace(&mut file, next))?);
+            }
+            self.encoder
+                .write(&mut file, &rows[start..=index], threads)?;
+            (start, size) = (index + 1, 0);
+        }
+        Ok((part, file, finished))
     }
 
     /// Closes files that are full, all at the end, and the least used ones
@@ -292,7 +350,12 @@ impl State {
         for (index, part) in self.parts.iter_mut().enumerate() {
             let Some(file) = &part.file else { continue };
             if last || self.encoder.is_full(file) {
-                self.done.extend(part.file.take().map(|f| self.encoder.finish(f)).transpose()?);
+                self.done.extend(
+                    part.file
+                        .take()
+                        .map(|f| self.encoder.finish(f))
+                        .transpose()?,
+                );
             } else {
                 open.insert((part.used, index), ());
             }
@@ -300,7 +363,8 @@ impl State {
         let surplus = open.len().saturating_sub(self.most_files);
         for (_, index) in open.into_keys().take(surplus) {
             let file = self.parts[index].file.take();
-            self.done.extend(file.map(|f| self.encoder.finish(f)).transpose()?);
+            self.done
+                .extend(file.map(|f| self.encoder.finish(f)).transpose()?);
         }
         Ok(())
     }

@@ -40,15 +40,23 @@ impl Splitter {
     /// When a column is not there or cannot be partitioned by.
     pub fn new(schema: &Schema, partition_by: &[String]) -> Result<Self, Failure> {
         let bad = |e: &dyn std::error::Error| {
-            Failure::permanent("BadPartition", "the result cannot be partitioned as declared").caused_by(e)
+            Failure::permanent(
+                "BadPartition",
+                "the result cannot be partitioned as declared",
+            )
+            .caused_by(e)
         };
         let by: Vec<usize> = partition_by
             .iter()
             .map(|name| schema.index_of(name).map_err(|e| bad(&e)))
             .collect::<Result<_, _>>()?;
-        let rest: Vec<usize> = (0..schema.fields().len()).filter(|i| !by.contains(i)).collect();
+        let rest: Vec<usize> = (0..schema.fields().len())
+            .filter(|i| !by.contains(i))
+            .collect();
         let file_schema = Arc::new(schema.project(&rest).map_err(|e| bad(&e))?);
-        let fields = by.iter().map(|i| SortField::new(schema.field(*i).data_type().clone()));
+        let fields = by
+            .iter()
+            .map(|i| SortField::new(schema.field(*i).data_type().clone()));
         let converter = match by.is_empty() {
             true => None,
             false => Some(RowConverter::new(fields.collect()).map_err(|e| bad(&e))?),
@@ -102,8 +110,10 @@ impl Splitter {
             total += batch.num_rows();
             self.assign(number, batch, &mut rows_of)?;
         }
-        let bare: Vec<RecordBatch> =
-            chunk.iter().map(|b| b.project(&self.rest)).collect::<Result<_, _>>()?;
+        let bare: Vec<RecordBatch> = chunk
+            .iter()
+            .map(|b| b.project(&self.rest))
+            .collect::<Result<_, _>>()?;
         let refs: Vec<&RecordBatch> = bare.iter().collect();
         let mut out = Vec::new();
         for (partition, rows) in rows_of.into_iter().enumerate() {
@@ -126,14 +136,21 @@ impl Splitter {
         let Some(converter) = &self.converter else {
             return Ok(());
         };
-        let keys: Vec<_> = self.by.iter().map(|i| Arc::clone(batch.column(*i))).collect();
+        let keys: Vec<_> = self
+            .by
+            .iter()
+            .map(|i| Arc::clone(batch.column(*i)))
+            .collect();
         let rows = converter.convert_columns(&keys)?;
         let mut last: Option<(usize, usize)> = None;
         for row in 0..batch.num_rows() {
             let key = rows.row(row);
             let key: &[u8] = key.as_ref();
             let same = last.filter(|(before, _)| rows.row(*before).as_ref() == key);
-            let partition = match same.map(|(_, p)| p).or_else(|| self.known.get(key).copied()) {
+            let partition = match same
+                .map(|(_, p)| p)
+                .or_else(|| self.known.get(key).copied())
+            {
                 Some(partition) => partition,
                 None => {
                     let made = self.describe(batch, row)?;
@@ -149,7 +166,11 @@ impl Splitter {
         Ok(())
     }
 
-    fn describe(&self, batch: &RecordBatch, row: usize) -> Result<Partition, arrow::error::ArrowError> {
+    fn describe(
+        &self,
+        batch: &RecordBatch,
+        row: usize,
+    ) -> Result<Partition, arrow::error::ArrowError> {
         let schema = batch.schema();
         let mut partition = Partition::default();
         for column in &self.by {
@@ -158,7 +179,11 @@ impl Splitter {
                 true => None,
                 false => {
                     let options = FormatOptions::default();
-                    Some(ArrayFormatter::try_new(array.as_ref(), &options)?.value(row).to_string())
+                    Some(
+                        ArrayFormatter::try_new(array.as_ref(), &options)?
+                            .value(row)
+                            .to_string(),
+                    )
                 }
             };
             if !partition.folder.is_empty() {
@@ -195,7 +220,9 @@ fn named(text: &str) -> String {
 fn encode(text: &str, out: &mut String) {
     for b in text.bytes() {
         match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b' ' | b'+' | b',' | b'@' => out.push(char::from(b)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b' ' | b'+' | b',' | b'@' => {
+                out.push(char::from(b))
+            }
             // A dot is harmless, unless the whole part is dots; `=` ends the name.
             b'.' if !text.bytes().all(|b| b == b'.') => out.push('.'),
             // Writing to a String cannot fail.
@@ -220,7 +247,12 @@ mod tests {
             Arc::clone(&schema),
             vec![
                 Arc::new(Int64Array::from(vec![1, 2, 3, 4])),
-                Arc::new(StringArray::from(vec![Some("a/b"), None, Some("a/b"), Some("")])),
+                Arc::new(StringArray::from(vec![
+                    Some("a/b"),
+                    None,
+                    Some("a/b"),
+                    Some(""),
+                ])),
             ],
         )
         .unwrap();
@@ -231,7 +263,10 @@ mod tests {
             .map(|(p, rows)| (splitter.partition(*p).folder.clone(), rows.num_rows()))
             .collect();
         let null = format!("c={NULL}");
-        assert_eq!(shown, [("c=a%2Fb".to_owned(), 2), (null, 1), ("c=".to_owned(), 1)]);
+        assert_eq!(
+            shown,
+            [("c=a%2Fb".to_owned(), 2), (null, 1), ("c=".to_owned(), 1)]
+        );
         assert_eq!(splitter.file_schema().fields().len(), 1);
     }
 

@@ -1,0 +1,161 @@
+//! A commit being put together: events numbered, duplicates left out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::core::{Core, lock};
+use super::error::BusError;
+use super::index;
+use super::item::Item;
+use super::route::Now;
+use super::state::State;
+use super::types::{Accepted, NewEvent, RouteId, StoredEvent};
+
+/// A commit being put together.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) items: Vec<Item>,
+    pub(super) events: Vec<Arc<StoredEvent>>,
+    pub(super) acks: BTreeMap<RouteId, Vec<u64>>,
+    pub(super) duplicates: BTreeMap<Arc<str>, u64>,
+    /// Dedupe insertions to take back when the write fails.
+    pub(super) inserted: Vec<(u64, Option<u64>)>,
+    pub(super) answers: Vec<Result<Vec<Accepted>, BusError>>,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.events.is_empty() && self.acks.is_empty()
+    }
+}
+
+pub(super) fn add_items(batch: &mut Batch, items: &[Item]) {
+    for item in items {
+        match item {
+            Item::Delivered { route, seqs } => batch.acks.entry(*route).or_default().extend(seqs),
+            other => batch.items.push(other.clone()),
+        }
+    }
+}
+
+/// Whether every delivery goes to a route that takes it.
+pub(super) fn check_routes(state: &State, events: &[NewEvent]) -> Result<(), BusError> {
+    for delivery in events.iter().flat_map(|e| &e.deliveries) {
+        let route = state
+            .route(delivery.route)
+            .ok_or(BusError::UnknownRoute(delivery.route))?;
+        if route.retired {
+            return Err(BusError::RetiredRoute(route.name.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Numbers new events, leaving out duplicates; all or none.
+pub(super) fn add_events(
+    core: &Core,
+    batch: &mut Batch,
+    events: Vec<NewEvent>,
+    next_seq: &mut u64,
+    now: Now,
+) -> Result<Vec<Accepted>, BusError> {
+    check_routes(&lock(&core.state), &events)?;
+    let (seqs, kept) = (*next_seq, (batch.events.len(), batch.inserted.len()));
+    let mut accepted = Vec::with_capacity(events.len());
+    // Looked at for every commit, so that no jump of the clock goes by unseen.
+    let steady = core.steady_ms();
+    let mut dedupe = lock(&core.dedupe);
+    for event in events {
+        let hash = index::id_hash(core.table.key, &event.bus, &event.id);
+        let duplicate = match dedupe.get(hash) {
+            Some(seq) => is_duplicate(core, batch, seq, &event, steady).map(|d| d.then_some(seq)),
+            None => Ok(None),
+        };
+        match duplicate {
+            Ok(Some(seq)) => {
+                *batch.duplicates.entry(event.bus.clone()).or_default() += 1;
+                accepted.push(Accepted {
+                    seq,
+                    duplicate: true,
+                });
+            }
+            Ok(None) => {
+                let seq = *next_seq;
+                *next_seq += 1;
+                batch.inserted.push((hash, dedupe.insert(hash, seq)));
+                batch.events.push(Arc::new(stored(event, seq, now.wall)));
+                accepted.push(Accepted {
+                    seq,
+                    duplicate: false,
+                });
+            }
+            Err(e) => {
+                for (hash, before) in batch.inserted.drain(kept.1..).rev() {
+                    dedupe.undo(hash, before);
+                }
+                batch.events.truncate(kept.0);
+                *next_seq = seqs;
+                return Err(e);
+            }
+        }
+    }
+    Ok(accepted)
+}
+
+/// Whether the event `seq`, whose id has the same hash, makes `event` a duplicate.
+pub(super) fn is_duplicate(
+    core: &Core,
+    batch: &Batch,
+    seq: u64,
+    event: &NewEvent,
+    steady: i64,
+) -> Result<bool, BusError> {
+    let options = &core.options;
+    let window = options
+        .dedupe_by_bus
+        .get(&*event.bus)
+        .unwrap_or(&options.dedupe_window);
+    let here = batch
+        .events
+        .first()
+        .map(|first| first.seq)
+        .filter(|&first| seq >= first);
+    let first = match here {
+        Some(first) => batch.events.get((seq - first) as usize).cloned(),
+        None => match core.fetch(seq) {
+            Ok(found) => found,
+            // Stored again it can be read again.
+            Err(BusError::Corrupt { .. }) => return Ok(false),
+            Err(e) => return Err(e),
+        },
+    };
+    let Some(first) = first else {
+        // Dropped by retention. By age alone it would be past its window too; by size it
+        // may not be, and then 64 equal bits of a keyed hash are evidence enough.
+        let retention = options
+            .retention_by_bus
+            .get(&*event.bus)
+            .unwrap_or(&options.retention);
+        return Ok(options.retention_bytes.is_some() || retention < window);
+    };
+    let age = steady.saturating_sub(first.accepted_ms);
+    let within = age < i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
+    Ok(within && first.bus == event.bus && first.id == event.id)
+}
+
+pub(super) fn stored(event: NewEvent, seq: u64, accepted_ms: i64) -> StoredEvent {
+    let root_id = (event.root != event.id).then_some(event.root);
+    StoredEvent {
+        seq,
+        accepted_ms,
+        bus: event.bus,
+        id: event.id,
+        cause: event.cause,
+        root_id,
+        hops: event.hops,
+        cursor: event.cursor,
+        rules_version: event.rules_version,
+        deliveries: event.deliveries,
+        payload: event.payload,
+    }
+}

@@ -1,0 +1,647 @@
+//! The operations that the model test draws, each booked in the model.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pointsman::bus::{
+    Accepted, AttemptError, Backlog, BusError, DeadFilter, Durability, Leased, Ledger, NewDelivery,
+    NewEvent, Outcome, Receive, Redelivery, RouteId, RouteOptions, Settlement,
+};
+use pointsman::clock::Clock;
+use pointsman::storage::{Faults, FileSystem};
+
+use super::model::{ROUTES, Verdict, World, verdict};
+use super::world::{DEAD, GONE, Held, PENDING, check_content, payload_of};
+
+impl World {
+    pub(super) fn new_event(&mut self, bus: &str) -> NewEvent {
+        let id = format!("event-{}", self.next_id);
+        self.next_id += 1;
+        let mut event = NewEvent::new(bus, id.clone(), payload_of(&id));
+        for i in 0..self.routes.len() {
+            if self.rng.chance(2) {
+                continue;
+            }
+            let key = (!self.rng.chance(4)).then(|| format!("key-{}", self.rng.below(3)));
+            let wait = self.rng.below(20_000) as i64;
+            let not_before_ms = self.rng.chance(5).then(|| self.clock.now_ms() + wait);
+            event.deliveries.push(NewDelivery {
+                route: self.routes[i],
+                key,
+                not_before_ms,
+            });
+        }
+        event
+            .deliveries
+            .retain(|d| !self.model.retired.contains(&d.route));
+        event
+    }
+
+    fn new_events(&mut self) -> Vec<NewEvent> {
+        let n = 1 + self.rng.below(6);
+        (0..n)
+            .map(|_| {
+                let bus = if self.rng.chance(2) {
+                    "default"
+                } else {
+                    "topic/done"
+                };
+                self.new_event(bus)
+            })
+            .collect()
+    }
+
+    pub(super) async fn accept(&mut self) {
+        let events = self.new_events();
+        let result = self.bus().accept(events.clone()).await;
+        self.book_accepted(
+            &result.as_ref().map(|a| a.clone()).map_err(Clone::clone),
+            events,
+        );
+        self.book(verdict(&result), Vec::new()).await;
+    }
+
+    fn book_accepted(
+        &mut self,
+        result: &Result<Vec<Accepted>, BusError>,
+        events: Vec<NewEvent>,
+    ) {
+        match result {
+            Ok(accepted) => {
+                let now = self.clock.now_ms();
+                for (answer, event) in accepted.iter().zip(&events) {
+                    assert!(!answer.duplicate, "{}: {} is new", self.story, event.id);
+                    self.note_accepted(answer.seq, now, event);
+                }
+            }
+            Err(e) if e.is_temporary() => {}
+            Err(_) => self.doubtful.extend(events),
+        }
+    }
+
+    /// Sends an event again that is known.
+    pub(super) async fn repeat(&mut self) {
+        let n = self.model.events.len() as u64;
+        let Some((&seq, known)) = self
+            .model
+            .events
+            .iter()
+            .nth(self.rng.below(n.max(1)) as usize)
+        else {
+            return;
+        };
+        // A start with a clock that is ahead forgets ids; while it runs, it would not.
+        let forgot = self
+            .starts
+            .iter()
+            .any(|&(next, jumped)| next > seq && jumped > known.jumped);
+        let age = if forgot {
+            60_000
+        } else {
+            self.now() - known.mono
+        };
+        let newest = self
+            .model
+            .events
+            .values()
+            .filter(|k| k.id == known.id)
+            .count()
+            == 1;
+        if age >= 60_000 || self.options.retention_bytes.is_some() || !newest {
+            return;
+        }
+        let again = NewEvent::new(known.bus.clone(), known.id.clone(), payload_of(&known.id));
+        let result = self.bus().accept(vec![again]).await;
+        if let Ok(answer) = &result {
+            assert!(
+                answer[0].duplicate && answer[0].seq == seq,
+                "{}: {answer:?} for {seq}",
+                self.story
+            );
+        }
+        // Nothing was written, so nothing else became durable by it.
+        if verdict(&result) == Verdict::Doubt {
+            self.restart().await;
+        }
+    }
+
+    pub(super) async fn receive(&mut self) {
+        let n = 1 + self.rng.below(self.routes.len() as u64) as usize;
+        let routes: Vec<RouteId> = (0..n)
+            .map(|_| self.routes[self.rng.below(self.routes.len() as u64) as usize])
+            .collect();
+        let visibility = 1_000 + self.rng.below(30_000);
+        let receive = Receive {
+            max: 1 + self.rng.below(8) as usize,
+            max_bytes: 1 + self.rng.below(5_000) as usize,
+            visibility: Duration::from_millis(visibility),
+        };
+        let result = self.bus().receive(&routes, receive);
+        let verdict = verdict(&result);
+        for leased in result.unwrap_or_default() {
+            let until = self.now() + visibility;
+            self.check_leased(&leased, until);
+        }
+        if verdict == Verdict::Doubt {
+            let all: Vec<_> = self.model.deliveries.keys().copied().collect();
+            self.model.attempts_fuzzy.extend(all);
+            self.restart().await;
+        }
+    }
+
+    pub(super) fn check_leased(&mut self, leased: &Leased, until: u64) {
+        let (route, seq, story) = (leased.route, leased.seq, self.story.clone());
+        assert_eq!(
+            self.model.state(route, seq),
+            PENDING,
+            "{story}: event {seq} on {route:?} was not to be had"
+        );
+        assert!(
+            !self.model.paused.contains(&route),
+            "{story}: {route:?} is paused"
+        );
+        check_content(&leased.event, &story);
+        let tried = self.model.attempts.get(&(route, seq)).copied().unwrap_or(0);
+        if !self.model.attempts_fuzzy.contains(&(route, seq)) {
+            assert_eq!(
+                leased.attempts,
+                tried + 1,
+                "{story}: attempts of {seq} on {route:?}"
+            );
+        }
+        self.model.attempts_fuzzy.remove(&(route, seq));
+        self.model.attempts.insert((route, seq), leased.attempts);
+        let ordered = self
+            .routes
+            .iter()
+            .position(|r| *r == route)
+            .is_some_and(|i| ROUTES[i].1);
+        let key = self
+            .model
+            .keys
+            .get(&(route, seq))
+            .cloned()
+            .filter(|_| ordered);
+        let now = self.now();
+        for held in self
+            .model
+            .held
+            .iter()
+            .filter(|h| h.leased.route == route && h.until > now)
+        {
+            assert_ne!(held.leased.seq, seq, "{story}: event {seq} is in two hands");
+            assert!(
+                key.is_none() || held.key != key,
+                "{story}: two of {key:?} are in flight"
+            );
+        }
+        self.model
+            .held
+            .retain(|h| (h.leased.route, h.leased.seq) != (route, seq));
+        self.model.held.push(Held {
+            leased: leased.clone(),
+            until,
+            key,
+            grace: false,
+        });
+    }
+
+    fn outcome(&mut self) -> (Outcome, u8) {
+        let error = AttemptError {
+            class: "transient".into(),
+            message: format!("failure {}", self.rng.below(1000)),
+            chain: vec!["because".into(); self.rng.below(3) as usize],
+            at_ms: 0,
+            handler: "test".into(),
+        };
+        let later = self.clock.now_ms() + self.rng.below(30_000) as i64;
+        match self.rng.below(12) {
+            0..=5 => (Outcome::Delivered, GONE),
+            6..=7 => (
+                Outcome::Retry {
+                    not_before_ms: later,
+                    error,
+                },
+                PENDING,
+            ),
+            8..=9 => (
+                Outcome::Dead {
+                    error,
+                    context: Bytes::from_static(b"{}"),
+                },
+                DEAD,
+            ),
+            10 => (Outcome::Release, PENDING),
+            _ => (
+                Outcome::Expired {
+                    policy: "age".into(),
+                },
+                GONE,
+            ),
+        }
+    }
+
+    pub(super) async fn settle(&mut self) {
+        let mut settlements = Vec::new();
+        let mut effects = Vec::new();
+        let held = std::mem::take(&mut self.model.held);
+        for one in held {
+            if self.rng.chance(2) {
+                self.model.held.push(one);
+                continue;
+            }
+            let (outcome, state) = self.outcome();
+            let key = (one.leased.route, one.leased.seq);
+            effects.push((
+                key,
+                state,
+                outcome == Outcome::Release,
+                one.until > self.now(),
+                one.clone(),
+            ));
+            let receipt = one.leased.receipt;
+            settlements.push(Settlement {
+                route: key.0,
+                seq: key.1,
+                receipt,
+                outcome,
+            });
+        }
+        if settlements.is_empty() {
+            return;
+        }
+        let emits = if self.rng.chance(4) {
+            self.new_events()
+        } else {
+            Vec::new()
+        };
+        let relaxed = self.rng.chance(2);
+        let durability = if relaxed {
+            Durability::Relaxed
+        } else {
+            Durability::Synced
+        };
+        let result = self
+            .bus()
+            .settle(settlements, emits.clone(), durability)
+            .await;
+        let emitted = result
+            .as_ref()
+            .map(|s| s.emitted.clone())
+            .map_err(Clone::clone);
+        self.book_accepted(&emitted, emits.clone());
+        let waits = !relaxed || !emits.is_empty();
+        let mut sure = Vec::new();
+        for (i, (key, state, release, live, one)) in effects.into_iter().enumerate() {
+            match &result {
+                Ok(settled) if !settled.applied[i] => {
+                    assert!(!live, "{}: {key:?} was refused", self.story)
+                }
+                Ok(_) => {
+                    if release {
+                        let attempts = self.model.attempts.entry(key).or_insert(1);
+                        *attempts = attempts.saturating_sub(1);
+                    }
+                    if waits {
+                        sure.push((key, state))
+                    } else {
+                        self.model.set_unsynced(key.0, key.1, state)
+                    }
+                }
+                Err(e) if e.is_temporary() => self.model.held.push(Held {
+                    until: self.now(),
+                    grace: true,
+                    ..one
+                }),
+                Err(_) => sure.push((key, state)),
+            }
+        }
+        match verdict(&result) {
+            // A settlement that is all stale or relaxed makes nothing durable.
+            Verdict::Done if !waits || sure.is_empty() && emits.is_empty() => {}
+            verdict => self.book(verdict, sure).await,
+        }
+    }
+
+    pub(super) fn extend(&mut self) {
+        let (bus, now) = (self.bus(), self.now());
+        let Some(held) = self.model.held.last_mut() else {
+            return;
+        };
+        let (route, seq, receipt) = (held.leased.route, held.leased.seq, held.leased.receipt);
+        let extended = bus.extend(route, seq, receipt, Duration::from_secs(20));
+        assert!(
+            held.grace || extended == (held.until > now),
+            "{}: extending {seq}",
+            self.story
+        );
+        if extended {
+            held.until = now + 20_000;
+        }
+    }
+
+    pub(super) fn pass_time(&mut self) {
+        match self.rng.below(8) {
+            kind @ 0..=1 => {
+                let by = if kind == 0 { 3_600_000 } else { -3_600_000 };
+                self.jumped += by;
+                self.clock.jump(by);
+            }
+            2 => self.clock.advance(Duration::from_secs(120)),
+            _ => self
+                .clock
+                .advance(Duration::from_millis(self.rng.below(20_000))),
+        }
+    }
+
+    pub(super) async fn maintain(&mut self) {
+        let keep = self.options.dead_letter_retention.as_millis() as i64;
+        let horizon = self.clock.now_ms() - keep + 1;
+        // A machine that has stopped lists nothing; the next operation meets it.
+        let (Some(over), Some(before)) = (self.dead(Some(horizon)), self.dead(None)) else {
+            return;
+        };
+        let result = self.bus().maintain();
+        if result.is_err() {
+            return self
+                .book(
+                    verdict(&result),
+                    over.into_iter().map(|k| (k, GONE)).collect(),
+                )
+                .await;
+        }
+        let Some(after) = self.dead(None) else {
+            return self
+                .book(
+                    Verdict::Doubt,
+                    over.into_iter().map(|k| (k, GONE)).collect(),
+                )
+                .await;
+        };
+        let expired: Vec<_> = before.into_iter().filter(|d| !after.contains(d)).collect();
+        assert!(
+            expired.iter().all(|d| over.contains(d)),
+            "{}: {expired:?} of {over:?} expired",
+            self.story
+        );
+        // Without anything to expire nothing may have been written.
+        if !expired.is_empty() {
+            self.book(
+                Verdict::Done,
+                expired.into_iter().map(|k| (k, GONE)).collect(),
+            )
+            .await;
+        }
+        let ledger = self.bus().audit();
+        assert!(ledger.balanced(), "{}: {ledger:#?}", self.story);
+    }
+
+    fn dead(&self, before_ms: Option<i64>) -> Option<Vec<(RouteId, u64)>> {
+        let filter = DeadFilter {
+            before_ms,
+            limit: 100_000,
+            ..DeadFilter::default()
+        };
+        let page = self.bus().dead(&filter).ok()?;
+        Some(page.letters.iter().map(|l| (l.route, l.seq)).collect())
+    }
+
+    pub(super) async fn redrive_or_purge(&mut self) {
+        let dead = self.model.with_state(DEAD);
+        let Some(&(route, _)) = dead.first() else {
+            return;
+        };
+        let mut seqs: Vec<u64> = dead.iter().filter(|d| d.0 == route).map(|d| d.1).collect();
+        seqs.truncate(1 + self.rng.below(5) as usize);
+        if self.rng.chance(3) {
+            let result = self.bus().purge(route, &seqs, "by the test").await;
+            let effects = seqs.iter().map(|&s| ((route, s), GONE)).collect();
+            return self.book(verdict(&result), effects).await;
+        }
+        let to = if self.rng.chance(3) {
+            self.routes[self.rng.below(4) as usize]
+        } else {
+            route
+        };
+        if self.model.retired.contains(&to) {
+            return;
+        }
+        let result = self.bus().redrive(route, &seqs, Some(to)).await;
+        let mut effects = Vec::new();
+        for seq in seqs {
+            if to != route && self.model.state(to, seq) != GONE {
+                continue;
+            }
+            effects.push(((route, seq), GONE));
+            effects.push(((to, seq), PENDING));
+            if result.is_ok() {
+                self.model.attempts.remove(&(to, seq));
+            }
+            if to != route {
+                self.model.keys.remove(&(to, seq));
+            }
+        }
+        let changed = !effects.is_empty();
+        if verdict(&result) != Verdict::Done || changed {
+            self.book(verdict(&result), effects).await;
+        }
+    }
+
+    pub(super) async fn redeliver(&mut self) {
+        let route = self.routes[self.rng.below(4) as usize];
+        if self.model.retired.contains(&route) {
+            return;
+        }
+        let replay = format!("replay-{}-{}", self.replays, self.rng.below(3));
+        let seqs: Vec<u64> = self
+            .model
+            .events
+            .keys()
+            .copied()
+            .filter(|_| self.rng.chance(3))
+            .collect();
+        let kept: Vec<u64> = seqs
+            .into_iter()
+            .filter(|&s| self.bus().get(s).ok().flatten().is_some())
+            .collect();
+        let deliveries = kept
+            .iter()
+            .map(|&seq| Redelivery { seq, key: None })
+            .collect();
+        let result = self.bus().redeliver(route, deliveries, &replay).await;
+        let mut effects = Vec::new();
+        let mut new = Vec::new();
+        for seq in kept {
+            if self.model.state(route, seq) == GONE
+                && !self.model.replayed.contains(&(route, seq, replay.clone()))
+            {
+                effects.push(((route, seq), PENDING));
+                self.model.keys.remove(&(route, seq));
+                new.push((route, seq, replay.clone()));
+            }
+        }
+        match &result {
+            Ok(answer) => {
+                assert_eq!(
+                    answer.enqueued,
+                    new.len() as u64,
+                    "{}: {answer:?}",
+                    self.story
+                );
+                effects.iter().for_each(|(key, _)| {
+                    self.model.attempts.remove(key);
+                });
+                self.model.replayed.extend(new);
+            }
+            // Whether it was given is not known, so the next replays have other ids.
+            Err(_) => self.replays += 1,
+        }
+        if verdict(&result) != Verdict::Done || !effects.is_empty() {
+            self.book(verdict(&result), effects).await;
+        }
+    }
+
+    pub(super) async fn pause(&mut self) {
+        let route = self.routes[self.rng.below(4) as usize];
+        let paused = self.model.paused.contains(&route);
+        let result = if paused {
+            self.bus().resume(route).await
+        } else {
+            self.bus().pause(route).await
+        };
+        if result.is_ok() {
+            if paused {
+                self.model.paused.remove(&route);
+            } else {
+                self.model.paused.insert(route);
+            }
+        }
+        self.book(verdict(&result), Vec::new()).await;
+    }
+
+    pub(super) async fn retire(&mut self) {
+        let i = self.rng.below(8) as usize;
+        if i >= 4 || self.model.retired.contains(&self.routes[i]) {
+            return;
+        }
+        let (route, name) = (self.routes[i], ROUTES[i].0);
+        let to = self.routes[(i + 1) % 4];
+        let pending: Vec<u64> = self
+            .model
+            .with_state(PENDING)
+            .into_iter()
+            .filter(|d| d.0 == route)
+            .map(|d| d.1)
+            .collect();
+        let moves = self.rng.chance(2) && !self.model.retired.contains(&to);
+        let backlog = if moves {
+            Backlog::MoveTo(to)
+        } else {
+            Backlog::Purge {
+                why: "by the test".into(),
+            }
+        };
+        let result = self.bus().retire_route(name, backlog).await;
+        let mut effects = Vec::new();
+        for seq in pending {
+            effects.push(((route, seq), GONE));
+            if moves && self.model.state(to, seq) == GONE {
+                effects.push(((to, seq), PENDING));
+                self.model.keys.remove(&(to, seq));
+                if result.is_ok() {
+                    self.model.attempts.remove(&(to, seq));
+                }
+            }
+        }
+        if result.is_ok() {
+            self.model.held.retain(|h| h.leased.route != route);
+            self.model.retired.insert(route);
+        }
+        self.book(verdict(&result), effects).await;
+        if self.model.retired.contains(&route) && self.rng.chance(2) {
+            let result = self
+                .bus()
+                .route(
+                    name,
+                    RouteOptions {
+                        ordered: ROUTES[i].1,
+                    },
+                )
+                .await;
+            if result.is_ok() {
+                self.model.retired.remove(&route);
+            }
+            self.book(verdict(&result), Vec::new()).await;
+        }
+    }
+
+    pub(super) fn break_something(&mut self) {
+        match self.rng.below(5) {
+            0 => self.fs.stop_after(self.rng.below(40)),
+            1 => self.fs.set_faults(Faults {
+                write_error: 10,
+                ..Faults::default()
+            }),
+            2 => self.fs.set_faults(Faults {
+                sync_error: 10,
+                ..Faults::default()
+            }),
+            3 => self.fs.set_faults(Faults {
+                name_error: 3,
+                ..Faults::default()
+            }),
+            _ => {
+                let room = self.rng.below(20_000);
+                let used = u64::MAX / 2
+                    - FileSystem::free_space(&self.fs, "/".as_ref())
+                        .unwrap_or(0);
+                self.fs.set_capacity(Some(used.min(1 << 40) + room));
+            }
+        }
+    }
+
+    pub(super) async fn close(&mut self) {
+        let flushed = self.bus().flush().await;
+        let before = self.bus().audit();
+        let result = if flushed.is_ok() {
+            self.bus().close().await
+        } else {
+            flushed
+        };
+        let sure = result.is_ok();
+        self.bus = None;
+        if sure {
+            self.model.synced();
+        }
+        self.fs.kill();
+        self.fs.set_capacity(None);
+        let doubtful: Vec<_> = self.model.unsynced.iter().map(|u| u.0).collect();
+        self.model.attempts_fuzzy.extend(doubtful);
+        self.model.in_doubt();
+        self.open().await;
+        if sure {
+            let totals = |l: &Ledger| {
+                l.routes
+                    .iter()
+                    .map(|r| {
+                        (
+                            r.enqueued,
+                            r.replayed,
+                            r.retried,
+                            r.dead_lettered,
+                            r.dead,
+                            r.redriven,
+                        )
+                    })
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(
+                totals(&before),
+                totals(&self.bus().audit()),
+                "{}",
+                self.story
+            );
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench bus` prints Markdown, then one line of JSON. Options after `--`:
 //! `--quick` (a tenth of everything), `--dir PATH` (default: the system's temporary
-//! folder), `--only throughput|latency|restart|memory`.
+//! folder), `--only throughput|latency|restart|memory`, `--batch 1|10|100|1000`.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,8 @@ fn main() {
     let wanted = |name: &str| only.as_deref().is_none_or(|o| o == name);
     let mut json = Vec::new();
     if wanted("throughput") {
-        throughput(&dir, scale, &mut json);
+        let only = value("--batch").and_then(|b| b.parse().ok());
+        throughput(&dir, scale, only, &mut json);
     }
     if wanted("latency") {
         crowd(&dir, scale, &mut json);
@@ -66,40 +67,41 @@ struct Run {
     latencies: Vec<Duration>,
 }
 
-fn throughput(dir: &Path, scale: usize, json: &mut Vec<String>) {
+fn throughput(dir: &Path, scale: usize, only: Option<usize>, json: &mut Vec<String>) {
     println!(
-        "| batch | plain log, events/s | bus, events/s | ratio | bus CPU µs/event | bytes/byte | accept p50 / p99 / p999 µs (plain p50) |"
+        "| batch | plain log, events/s | bus, 1 publisher | ratio | bus, 4 publishers | ratio | bus CPU µs/event (1, 4) | bytes/byte | accept p50 / p99 / p999 µs, 1 publisher (plain p50) |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     for batch in [1, 10, 100, 1000] {
+        if only.is_some_and(|o| o != batch) {
+            continue;
+        }
         let time = Duration::from_millis(3000 / scale as u64);
-        let (mut plain, mut bus) = (Vec::new(), Vec::new());
+        let (mut plain, mut one, mut four) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             plain.push(plain_log(dir, batch, time));
-            bus.push(bus_run(dir, batch, 1, time));
+            one.push(bus_run(dir, batch, 1, time));
+            four.push(bus_run(dir, batch, 4, time));
         }
-        let (plain, bus) = (median(plain), median(bus));
-        let ratio = bus.per_second / plain.per_second;
+        let (plain, one, four) = (median(plain), median(one), median(four));
+        let (r1, r4) = (
+            one.per_second / plain.per_second,
+            four.per_second / plain.per_second,
+        );
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|q| quantile(&one.latencies, q));
         println!(
-            "| {batch} | {:.0} | {:.0} | {ratio:.2} | {:.1} | {:.3} | {} / {} / {} ({}) |",
+            "| {batch} | {:.0} | {:.0} | {r1:.2} | {:.0} | {r4:.2} | {:.1}, {:.1} | {:.3} | {p50} / {p99} / {p999} ({}) |",
             plain.per_second,
-            bus.per_second,
-            bus.cpu_us,
-            bus.bytes_per_byte,
-            quantile(&bus.latencies, 0.5),
-            quantile(&bus.latencies, 0.99),
-            quantile(&bus.latencies, 0.999),
+            one.per_second,
+            four.per_second,
+            one.cpu_us,
+            four.cpu_us,
+            one.bytes_per_byte,
             quantile(&plain.latencies, 0.5),
         );
         json.push(format!(
-            "{{\"bench\":\"throughput\",\"batch\":{batch},\"plain\":{:.0},\"bus\":{:.0},\"ratio\":{ratio:.3},\"cpu_us\":{:.2},\"bytes_per_byte\":{:.3},\"p50_us\":{},\"p99_us\":{},\"p999_us\":{}}}",
-            plain.per_second,
-            bus.per_second,
-            bus.cpu_us,
-            bus.bytes_per_byte,
-            quantile(&bus.latencies, 0.5),
-            quantile(&bus.latencies, 0.99),
-            quantile(&bus.latencies, 0.999),
+            "{{\"bench\":\"throughput\",\"batch\":{batch},\"plain\":{:.0},\"bus1\":{:.0},\"ratio1\":{r1:.3},\"bus4\":{:.0},\"ratio4\":{r4:.3},\"cpu_us\":{:.2},\"bytes_per_byte\":{:.3},\"p50_us\":{p50},\"p99_us\":{p99},\"p999_us\":{p999}}}",
+            plain.per_second, one.per_second, four.per_second, one.cpu_us, one.bytes_per_byte,
         ));
     }
 }

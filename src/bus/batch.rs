@@ -8,14 +8,32 @@ use super::error::BusError;
 use super::index;
 use super::item::Item;
 use super::route::Now;
+use super::siphash::LogKey;
 use super::state::State;
 use super::types::{Accepted, NewEvent, RouteId, StoredEvent};
+
+/// A new event as its sender's thread prepared it: all but its number and time.
+pub(crate) struct Fresh {
+    event: Arc<StoredEvent>,
+    hash: u64,
+}
+
+/// Prepares events for the writer, which has more to do than any one sender.
+pub(crate) fn prepare(key: LogKey, events: Vec<NewEvent>) -> Vec<Fresh> {
+    let fresh = |event: NewEvent| Fresh {
+        hash: index::id_hash(key, &event.bus, &event.id),
+        event: Arc::new(stored(event)),
+    };
+    events.into_iter().map(fresh).collect()
+}
 
 /// A commit being put together.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) items: Vec<Item>,
     pub(super) events: Vec<Arc<StoredEvent>>,
+    /// Hashes of the events' ids.
+    pub(super) hashes: Vec<u64>,
     pub(super) acks: BTreeMap<RouteId, Vec<u64>>,
     pub(super) duplicates: BTreeMap<Arc<str>, u64>,
     /// Dedupe insertions to take back when the write fails.
@@ -39,8 +57,8 @@ pub(super) fn add_items(batch: &mut Batch, items: &[Item]) {
 }
 
 /// Whether every delivery goes to a route that takes it.
-pub(super) fn check_routes(state: &State, events: &[NewEvent]) -> Result<(), BusError> {
-    for delivery in events.iter().flat_map(|e| &e.deliveries) {
+pub(super) fn check_routes(state: &State, events: &[Fresh]) -> Result<(), BusError> {
+    for delivery in events.iter().flat_map(|e| &e.event.deliveries) {
         let route = state
             .route(delivery.route)
             .ok_or(BusError::UnknownRoute(delivery.route))?;
@@ -55,7 +73,7 @@ pub(super) fn check_routes(state: &State, events: &[NewEvent]) -> Result<(), Bus
 pub(super) fn add_events(
     core: &Core,
     batch: &mut Batch,
-    events: Vec<NewEvent>,
+    events: Vec<Fresh>,
     next_seq: &mut u64,
     now: Now,
 ) -> Result<Vec<Accepted>, BusError> {
@@ -65,8 +83,7 @@ pub(super) fn add_events(
     // Looked at for every commit, so that no jump of the clock goes by unseen.
     let steady = core.steady_ms();
     let mut dedupe = lock(&core.dedupe);
-    for event in events {
-        let hash = index::id_hash(core.table.key, &event.bus, &event.id);
+    for Fresh { mut event, hash } in events {
         let duplicate = match dedupe.get(hash) {
             Some(seq) => is_duplicate(core, batch, seq, &event, steady).map(|d| d.then_some(seq)),
             None => Ok(None),
@@ -83,7 +100,18 @@ pub(super) fn add_events(
                 let seq = *next_seq;
                 *next_seq += 1;
                 batch.inserted.push((hash, dedupe.insert(hash, seq)));
-                batch.events.push(Arc::new(stored(event, seq, now.wall)));
+                match Arc::get_mut(&mut event) {
+                    Some(event) => (event.seq, event.accepted_ms) = (seq, now.wall),
+                    None => {
+                        event = Arc::new(StoredEvent {
+                            seq,
+                            accepted_ms: now.wall,
+                            ..(*event).clone()
+                        })
+                    }
+                }
+                batch.events.push(event);
+                batch.hashes.push(hash);
                 accepted.push(Accepted {
                     seq,
                     duplicate: false,
@@ -94,6 +122,7 @@ pub(super) fn add_events(
                     dedupe.undo(hash, before);
                 }
                 batch.events.truncate(kept.0);
+                batch.hashes.truncate(kept.0);
                 *next_seq = seqs;
                 return Err(e);
             }
@@ -107,7 +136,7 @@ pub(super) fn is_duplicate(
     core: &Core,
     batch: &Batch,
     seq: u64,
-    event: &NewEvent,
+    event: &StoredEvent,
     steady: i64,
 ) -> Result<bool, BusError> {
     let options = &core.options;
@@ -143,11 +172,12 @@ pub(super) fn is_duplicate(
     Ok(within && first.bus == event.bus && first.id == event.id)
 }
 
-pub(super) fn stored(event: NewEvent, seq: u64, accepted_ms: i64) -> StoredEvent {
+/// The event as it will be kept; its number and time are the writer's.
+fn stored(event: NewEvent) -> StoredEvent {
     let root_id = (event.root != event.id).then_some(event.root);
     StoredEvent {
-        seq,
-        accepted_ms,
+        seq: 0,
+        accepted_ms: 0,
         bus: event.bus,
         id: event.id,
         cause: event.cause,

@@ -33,12 +33,20 @@ impl Cache {
         }
         self.bytes += event.footprint();
         self.events.push_back(event);
-        while self.bytes > self.limit {
-            let Some(old) = self.events.pop_front() else {
+    }
+
+    /// Takes the oldest out until the window is within its bounds; whoever drops them
+    /// frees their memory.
+    pub(crate) fn trim(&mut self) -> Vec<Arc<StoredEvent>> {
+        let mut over = 0;
+        for old in &self.events {
+            if self.bytes <= self.limit {
                 break;
-            };
+            }
             self.bytes -= old.footprint();
+            over += 1;
         }
+        self.events.drain(..over).collect()
     }
 
     pub(crate) fn get(&self, seq: u64) -> Option<Arc<StoredEvent>> {
@@ -75,6 +83,7 @@ mod tests {
         let mut cache = Cache::new(5_000);
         for seq in 1..=10 {
             cache.push(event(seq, 1_000));
+            cache.trim();
         }
         assert!(cache.get(1).is_none());
         assert_eq!(cache.get(10).unwrap().seq, 10);

@@ -7,19 +7,18 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, oneshot};
 
+use super::batch::Fresh;
 use super::cache::Cache;
+use super::damage::Damage;
 use super::dedupe::Dedupe;
 use super::error::BusError;
 use super::item::Item;
 use super::log::Appender;
 use super::options::BusOptions;
-use super::damage::Damage;
 use super::route::Now;
 use super::state::State;
 use super::table::Table;
-use super::types::{
-    Accepted, Backlog, NewEvent, Pressure, RouteId, RouteInfo, RouteOptions, StoredEvent,
-};
+use super::types::{Accepted, Backlog, Pressure, RouteId, RouteInfo, RouteOptions, StoredEvent};
 use crate::clock::SharedClock;
 use crate::storage::FileSystem;
 
@@ -39,7 +38,7 @@ pub(crate) enum Work {
     /// Settlements (already validated) and new events.
     Commit {
         items: Vec<Item>,
-        events: Vec<NewEvent>,
+        events: Vec<Fresh>,
     },
     /// A commit of its own.
     Plan(Plan),

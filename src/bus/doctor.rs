@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::error::BusError;
-use super::record::{self, Items, Kind};
 use super::damage::{Damage, DamageKind};
+use super::error::BusError;
 use super::files;
 use super::rebuild;
+use super::record::{self, Items, Kind};
 
 use super::segment::{self, BadHeader, Header};
 use crate::storage::{self, FileSystem, LockError, Mode};

@@ -12,7 +12,10 @@ use super::segment::{self, BadHeader, Header};
 use super::siphash::LogKey;
 use crate::storage::{self, FileSystem, Mode};
 
-pub(crate) fn segment_sizes(fs: &dyn FileSystem, dir: &Path) -> Result<BTreeMap<u32, u64>, BusError> {
+pub(crate) fn segment_sizes(
+    fs: &dyn FileSystem,
+    dir: &Path,
+) -> Result<BTreeMap<u32, u64>, BusError> {
     let entries = fs.list(dir).map_err(|e| BusError::io("list", dir, &e))?;
     Ok(entries
         .into_iter()

@@ -8,9 +8,9 @@ use tokio::sync::broadcast;
 
 use super::cache::Cache;
 use super::core::{Core, Life, Queue, Steady, lock};
+use super::damage::RecoveryReport;
 use super::error::BusError;
 use super::options::BusOptions;
-use super::damage::RecoveryReport;
 use super::recover;
 use super::route::Now;
 use super::{retention, writer};

@@ -77,10 +77,10 @@ pub(crate) fn short_hash(key: LogKey, id: &str) -> u32 {
 }
 
 impl Rows {
-    fn push(&mut self, key: LogKey, event: &StoredEvent, offset: u32) {
+    fn push(&mut self, key: LogKey, event: &StoredEvent, hash: u64, offset: u32) {
         self.seqs.push(event.seq);
         self.offsets.push(offset);
-        self.ids.push(id_hash(key, &event.bus, &event.id));
+        self.ids.push(hash);
         self.causes
             .push(event.cause.as_deref().map_or(0, |c| short_hash(key, c)));
         self.roots
@@ -179,7 +179,10 @@ impl Index {
     /// Notes an item that stands at `offset` in the segment.
     pub(crate) fn note(&mut self, key: LogKey, item: &Item, offset: u32) {
         match item {
-            Item::Event(event) => self.note_event(key, event, offset),
+            Item::Event(event) => {
+                let hash = id_hash(key, &event.bus, &event.id);
+                self.note_event(key, event, hash, offset);
+            }
             Item::Moved(moved) => {
                 self.meta.moved.insert(moved.event.seq);
                 insert_row(&mut self.moved, key, &moved.event, offset);
@@ -209,8 +212,9 @@ impl Index {
         }
     }
 
-    fn note_event(&mut self, key: LogKey, event: &StoredEvent, offset: u32) {
-        self.own.push(key, event, offset);
+    /// Notes an event whose id has this hash.
+    pub(crate) fn note_event(&mut self, key: LogKey, event: &StoredEvent, hash: u64, offset: u32) {
+        self.own.push(key, event, hash, offset);
         self.meta.next_seq = event.seq + 1;
         self.note_age(event);
     }
@@ -306,13 +310,14 @@ impl Index {
 }
 
 fn insert_row(rows: &mut Rows, key: LogKey, event: &StoredEvent, offset: u32) {
+    let hash = id_hash(key, &event.bus, &event.id);
     match rows.seqs.binary_search(&event.seq) {
         // Copied twice into the same segment: the later copy counts.
         Ok(i) => rows.offsets[i] = offset,
-        Err(i) if i == rows.seqs.len() => rows.push(key, event, offset),
+        Err(i) if i == rows.seqs.len() => rows.push(key, event, hash, offset),
         Err(i) => {
             let mut one = Rows::default();
-            one.push(key, event, offset);
+            one.push(key, event, hash, offset);
             rows.seqs.insert(i, one.seqs[0]);
             rows.offsets.insert(i, offset);
             rows.ids.insert(i, one.ids[0]);

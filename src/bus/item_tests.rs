@@ -1,3 +1,4 @@
+use super::super::types::NewDelivery;
 use super::*;
 use proptest::prelude::*;
 

@@ -87,8 +87,8 @@ impl Keys {
 
     /// Adds a delivery in its place by sequence number.
     pub(crate) fn push(&mut self, key: u64, seq: u64) -> Change {
-        if !self.lines.contains_key(&key) {
-            self.lines.insert(key, Line::Waiting(seq));
+        if let std::collections::hash_map::Entry::Vacant(line) = self.lines.entry(key) {
+            line.insert(Line::Waiting(seq));
             return Change {
                 up: Some(seq),
                 down: None,

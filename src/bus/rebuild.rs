@@ -111,6 +111,7 @@ pub(crate) fn recount(
         dir,
         key: core.table.key,
         report,
+        checkpoints: [0, 0],
     };
     // From the last segment back to where one was dropped: what that one held is counted
     // in the checkpoint after it, and no longer in the log.

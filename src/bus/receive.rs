@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::core::{Core, lock};
+use super::damage::{Damage, DamageKind};
 use super::error::BusError;
 use super::item::Item;
 use super::log::WriteFailure;
 use super::record::{self, CommitHead, Kind};
-use super::damage::{Damage, DamageKind};
 use super::route::At;
 use super::settle::millis;
 use super::state::State;

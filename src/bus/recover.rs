@@ -42,6 +42,8 @@ pub(super) struct Recovery<'a> {
     pub dir: &'a Path,
     pub key: LogKey,
     pub report: RecoveryReport,
+    /// The two newest segments that begin with the whole state; 0 for none.
+    pub checkpoints: [u32; 2],
 }
 
 /// Opens the log in `options.dir`, which is locked already.
@@ -62,6 +64,7 @@ pub(crate) fn open(
         dir,
         key: key.unwrap_or([0, 0]),
         report: RecoveryReport::default(),
+        checkpoints: [0, 0],
     };
     if sizes.is_empty() {
         return recovery.create([clock.random(), clock.random()], now);
@@ -97,11 +100,12 @@ impl Recovery<'_> {
         };
         let (file, len) = create_segment(&**self.fs, self.dir, header, &mut first)?;
         self.key = key;
+        self.checkpoints = [0, 1];
         self.report.created = true;
         self.report.segments = 1;
         self.report.from_segment = 1;
         let index = Index::new(1, 1);
-        Ok(self.assemble(state, Vec::new(), index, file, len, Dedupe::new(), [0, 1]))
+        Ok(self.assemble(state, Vec::new(), index, file, len, Dedupe::new()))
     }
 
     fn assemble(
@@ -112,7 +116,6 @@ impl Recovery<'_> {
         file: Arc<dyn File>,
         len: u64,
         dedupe: Dedupe,
-        checkpoints: [u32; 2],
     ) -> Recovered {
         let id = index.meta.id;
         let active = Active {
@@ -122,7 +125,7 @@ impl Recovery<'_> {
         };
         let dir = self.dir.to_owned();
         let mut appender = Appender::new(self.fs.clone(), dir.clone(), self.key, id, file, len);
-        appender.checkpoints = checkpoints;
+        appender.checkpoints = self.checkpoints;
         let table = Table::new(self.fs.clone(), dir, self.key, closed, active);
         Recovered {
             state,
@@ -176,8 +179,8 @@ impl Recovery<'_> {
             .map_err(|e| BusError::io("sync", self.dir, &e))?;
         state.rearm(now);
         let dedupe = self.fill_dedupe(&closed, &index, now)?;
-        let before = self.checkpoint_before(sizes, start)?;
-        Ok(self.assemble(state, closed, index, file, len, dedupe, [before, start]))
+        self.checkpoints = [self.checkpoint_before(sizes, start)?, start];
+        Ok(self.assemble(state, closed, index, file, len, dedupe))
     }
 
     /// Notices segments that are missing between others.
@@ -518,4 +521,3 @@ pub(crate) fn longest_window(options: &BusOptions) -> i64 {
         .max(options.dedupe_window);
     i64::try_from(longest.as_millis()).unwrap_or(i64::MAX)
 }
-

@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 use super::core::{Core, Life, Request, Work, lock};
-use super::error::BusError;
-use super::item::{Attached, Item, Moved, Pos};
 use super::damage::{Damage, DamageKind};
+use super::error::BusError;
 use super::files;
+use super::item::{Attached, Item, Moved, Pos};
 use super::recover;
 
 use super::segment;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::batch::prepare;
 use super::core::{Core, Request, Work, lock};
 use super::error::BusError;
 use super::item::{Dead, Item, Retry};
@@ -37,7 +38,7 @@ impl Core {
         self.commit(
             Work::Commit {
                 items: Vec::new(),
-                events,
+                events: prepare(self.table.key, events),
             },
             bytes,
         )
@@ -131,7 +132,7 @@ impl Core {
             .commit(
                 Work::Commit {
                     items,
-                    events: emits,
+                    events: prepare(self.table.key, emits),
                 },
                 bytes,
             )

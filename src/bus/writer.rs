@@ -123,12 +123,15 @@ impl Writer {
         let mut batch = self.build(core, &mut works, now);
         let result = self.write(core, &mut batch, now);
         match result {
-            Ok(()) => {
+            Ok(_done) => {
                 for ((reply, ..), answer) in replies.into_iter().zip(batch.answers) {
                     if let Some(reply) = reply {
                         let _ = reply.send(answer);
                     }
                 }
+                // Memory is given back when nobody waits for it.
+                let old = lock(&core.cache).trim();
+                drop(old);
             }
             Err(failure) => {
                 let (error, broken) = match failure {
@@ -223,12 +226,17 @@ impl Writer {
         batch
     }
 
-    /// Writes, syncs and applies a batch.
-    fn write(&mut self, core: &Core, batch: &mut Batch, now: Now) -> Result<(), WriteFailure> {
+    /// Writes, syncs and applies a batch; returns what was written, to be dropped later.
+    fn write(
+        &mut self,
+        core: &Core,
+        batch: &mut Batch,
+        now: Now,
+    ) -> Result<Vec<Item>, WriteFailure> {
         if batch.is_empty() {
             // Only duplicates, or a plan without items: nothing to make durable.
             self.duplicates = std::mem::take(&mut batch.duplicates);
-            return Ok(());
+            return Ok(Vec::new());
         }
         for (bus, count) in &batch.duplicates {
             batch.items.push(Item::Duplicates {
@@ -240,14 +248,15 @@ impl Writer {
             seqs.sort_unstable();
             batch.items.push(Item::Delivered { route, seqs });
         }
-        let mut items: Vec<Item> = batch.events.iter().cloned().map(Item::Event).collect();
-        items.append(&mut batch.items);
         let size: usize = batch.events.iter().map(|e| e.footprint()).sum();
+        let mut items: Vec<Item> = Vec::with_capacity(batch.events.len() + batch.items.len());
+        items.extend(batch.events.drain(..).map(Item::Event));
+        items.append(&mut batch.items);
         self.roll_if_full(core, size as u64 + 64 * items.len() as u64, now)?;
         let (offsets, base) = self.append(core, &items, now)?;
         self.sync(core)?;
-        self.apply(core, &items, &offsets, base, now);
-        Ok(())
+        self.apply(core, &items, &batch.hashes, &offsets, base, now);
+        Ok(items)
     }
 
     /// Encodes and writes the record; returns the items' offsets and their base.
@@ -299,13 +308,28 @@ impl Writer {
     }
 
     /// Makes a durable commit visible: first to readers, then to receivers.
-    fn apply(&self, core: &Core, items: &[Item], offsets: &[u32], base: Pos, now: Now) {
+    fn apply(
+        &self,
+        core: &Core,
+        items: &[Item],
+        hashes: &[u64],
+        offsets: &[u32],
+        base: Pos,
+        now: Now,
+    ) {
         let place = |at: u32| Pos::new(base.segment(), base.offset() + at);
         {
             let mut segments = core.table.write();
             let index = &mut segments.active.index;
-            for (item, &at) in items.iter().zip(offsets) {
-                index.note(core.table.key, item, base.offset() + at);
+            for (i, (item, &at)) in items.iter().zip(offsets).enumerate() {
+                let offset = base.offset() + at;
+                match (item, hashes.get(i)) {
+                    // Events come first, in the order of their hashes.
+                    (Item::Event(event), Some(&hash)) => {
+                        index.note_event(core.table.key, event, hash, offset);
+                    }
+                    _ => index.note(core.table.key, item, offset),
+                }
             }
             let end = u64::from(base.offset()) + self.record.len() as u64;
             segments.active.bytes = segments.active.bytes.max(end);

@@ -20,7 +20,6 @@ pub trait Checker {
 /// What cannot work.
 pub(super) fn errors(config: &Config) -> Vec<Diagnostic> {
     let mut found = folders(config);
-    found.extend(unused_inputs(config));
     found.extend(loops::check(config));
     found
 }
@@ -43,7 +42,7 @@ fn unused_inputs(config: &Config) -> Vec<Diagnostic> {
                 "route `{}` has an input, but handler `{handler}` reads the event itself",
                 route.target.route
             );
-            let mut diagnostic = Diagnostic::error(&codes::BAD_INPUT, message);
+            let mut diagnostic = Diagnostic::warning(&codes::BAD_INPUT, message);
             diagnostic.place = config.place(&format!("rules.{}.targets", route.rule));
             found.push(diagnostic.hint("leave the input out: transforms and loads need the whole event"));
         }
@@ -54,6 +53,7 @@ fn unused_inputs(config: &Config) -> Vec<Diagnostic> {
 /// What hardly can be meant.
 pub(super) fn lints(config: &Config) -> Vec<Diagnostic> {
     let mut found = queues(config);
+    found.extend(unused_inputs(config));
     found.extend(idle_handlers(config));
     found.extend(topics(config));
     found.extend(buses(config));

@@ -73,7 +73,7 @@ sources:
       hidden: true
       recursive: false
       follow_symlinks: true
-      finished: { renamed_in: false, quiet: 5s, done_marker: .done, min_age: 1m, min_size: 2KiB, trailer: false }
+      finished: { renamed_in: false, quiet: 5s, done_marker: .done, min_age: 1m, min_size: 2KiB, trailer: true }
       reconcile: 5m
       start: 2013-01-01
       content_hash: true

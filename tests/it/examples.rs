@@ -29,12 +29,12 @@ fn flights_go_from_the_folder_to_the_warehouse_with_nothing_typed() {
     assert_eq!(count("select cast(sum(distance) as bigint) from flights where month <> 3"), DISTANCE);
     assert_eq!(count("select count(*) from flights where airline is null"), 0);
 
-    let rejects = project.ok(&["query", "select line, reason from rejects order by line", "--format", "json"]);
+    let rejects = project.ok(&["query", "select line, message from rejects order by line", "--format", "json"]);
     assert_eq!(rejects.lines().count() as i64, BROKEN_BAD, "{rejects}");
     for line in rejects.lines() {
         let reject: Value = serde_json::from_str(line).expect("JSON");
         assert!(reject["line"].as_i64().is_some_and(|line| line > 1), "{line}");
-        assert!(!reject["reason"].as_str().unwrap_or_default().is_empty(), "{line}");
+        assert!(!reject["message"].as_str().unwrap_or_default().is_empty(), "{line}");
     }
     let notices = project.json_lines(&["events", "list", "--bus", "topic/etl-complete", "--limit", "100", "--json"]);
     assert_eq!(notices.len(), 20, "a notice per file from each of two handlers");

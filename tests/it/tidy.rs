@@ -58,6 +58,7 @@ fn sources(under: &str) -> Vec<PathBuf> {
 /// Unit tests that were given a file of their own beside the code.
 fn is_unit_test(path: &Path) -> bool {
     path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"))
+        || path.parent().is_some_and(|folder| folder.ends_with("tests"))
 }
 
 fn module(path: &Path) -> String {

@@ -82,7 +82,7 @@ fn finished(field: Option<Field<'_>>) -> Finished {
         done_marker: None,
         min_age: Duration::ZERO,
         min_size: 1,
-        trailer: true,
+        trailer: false,
     };
     let Some(table) = field.and_then(|f| f.table(&fields::FINISHED)) else {
         return finished;

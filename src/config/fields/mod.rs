@@ -319,8 +319,8 @@ pub(super) static FINISHED: Shape = Shape {
         field(
             "trailer",
             Bool,
-            "true",
-            "gzip and Parquet files must have their trailer",
+            "false",
+            "a gzip or Parquet file waits until its trailer is there",
         ),
     ],
 };

@@ -19,6 +19,8 @@ use deltalake::kernel::transaction::{CommitProperties, TransactionError};
 use deltalake::operations::write::SchemaMode;
 use deltalake::protocol::SaveMode;
 use deltalake::{DeltaTable, DeltaTableError};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
@@ -305,6 +307,12 @@ fn of(side: &str, name: &str) -> Expr {
     Expr::Column(Column::new(Some(side), name))
 }
 
+fn writer_properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .build()
+}
+
 async fn append(
     table: &DeltaTable,
     context: &SessionContext,
@@ -323,6 +331,7 @@ async fn append(
         .with_save_mode(SaveMode::Append)
         .with_schema_mode(SchemaMode::Merge)
         .with_configuration(configuration.map(|(k, v)| (k, Some(v))))
+        .with_writer_properties(writer_properties())
         .with_commit_properties(receipts)
         .await
 }
@@ -351,6 +360,7 @@ async fn merge(
         .with_target_alias("target")
         .with_merge_schema(true)
         .with_session_state(Arc::new(context.state()))
+        .with_writer_properties(writer_properties())
         .with_commit_properties(receipts)
         .when_matched_update(|update| {
             names

@@ -53,6 +53,7 @@ pub struct Broken {
 
 impl Broken {
     /// The record as a whole is broken.
+    #[inline]
     pub fn record(code: &'static str, message: impl Into<String>) -> Self {
         Self {
             column: None,
@@ -87,6 +88,7 @@ impl<'r> Feed<'r> {
 
     /// Whether a batch is ready to be taken.
     #[must_use]
+    #[inline]
     pub fn full(&self) -> bool {
         self.rows >= BATCH_ROWS || self.bytes >= BATCH_BYTES || self.made.is_some()
     }
@@ -178,6 +180,7 @@ impl<'r> Feed<'r> {
 ///
 /// # Errors
 /// Says what is broken.
+#[inline]
 pub fn check_whole(schema: &RecordSchema, cells: &[Cell<'_>]) -> Result<(), Broken> {
     let Some(validator) = &schema.whole else {
         return Ok(());

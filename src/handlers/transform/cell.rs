@@ -82,6 +82,7 @@ pub fn decimal_text(value: i128, scale: i8) -> String {
 
 /// An integer. A fraction of zeros is allowed (`517.0`), as JSON Schema has it.
 #[must_use]
+#[inline]
 pub fn int(text: &str) -> Option<i64> {
     if let Some(n) = digits(text.as_bytes()) {
         return Some(n);
@@ -91,6 +92,7 @@ pub fn int(text: &str) -> Option<i64> {
     zeros.then(|| digits(whole.as_bytes())).flatten()
 }
 
+#[inline]
 fn digits(text: &[u8]) -> Option<i64> {
     let (negative, body) = match text {
         [b'-', rest @ ..] => (true, rest),
@@ -117,6 +119,7 @@ fn digits(text: &[u8]) -> Option<i64> {
 
 /// A finite double in decimal notation; no `nan`, no `inf`.
 #[must_use]
+#[inline]
 pub fn float(text: &str) -> Option<f64> {
     let body = text.strip_prefix(['-', '+']).unwrap_or(text);
     match body.as_bytes() {
@@ -152,6 +155,7 @@ pub enum NotDecimal {
 ///
 /// # Errors
 /// When the text is no number, or not one that fits exactly.
+#[inline]
 pub fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, NotDecimal> {
     let (mantissa, exponent) = match memchr::memchr2(b'e', b'E', text.as_bytes()) {
         None => (text, 0),
@@ -179,6 +183,7 @@ pub fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, NotDecimal>
 
 /// A number's digits as one integer, how many stand before the point (if there
 /// is one), and how many there are.
+#[inline]
 fn mantissa_of(body: &[u8]) -> Result<(i128, Option<i32>, i32), NotDecimal> {
     let (mut short, mut point, mut seen) = (0_u64, None, 0_i32);
     let mut rest = body.iter();
@@ -217,6 +222,7 @@ fn mantissa_of(body: &[u8]) -> Result<(i128, Option<i32>, i32), NotDecimal> {
 }
 
 /// `value` times ten to `by`, exactly.
+#[inline]
 fn shifted(mut value: i128, by: i64) -> Result<i128, NotDecimal> {
     if value == 0 || by == 0 {
         return Ok(value);
@@ -235,6 +241,7 @@ fn shifted(mut value: i128, by: i64) -> Result<i128, NotDecimal> {
 
 /// A boolean.
 #[must_use]
+#[inline]
 pub fn boolean(text: &str) -> Option<bool> {
     match text {
         "true" | "TRUE" | "True" => Some(true),
@@ -245,6 +252,7 @@ pub fn boolean(text: &str) -> Option<bool> {
 
 /// A day (`2013-01-31`) as days since 1970.
 #[must_use]
+#[inline]
 pub fn date(text: &str) -> Option<i64> {
     let b = text.as_bytes();
     if b.len() != 10 || b[4] != b'-' || b[7] != b'-' {
@@ -276,6 +284,7 @@ pub fn date(text: &str) -> Option<i64> {
 /// A time with its zone, by RFC 3339 (a space may stand for the `T`), as
 /// microseconds since 1970. Digits beyond microseconds must be zeros.
 #[must_use]
+#[inline]
 pub fn timestamp(text: &str) -> Option<i64> {
     let b = text.as_bytes();
     if b.len() < 20 || !matches!(b[10], b'T' | b't' | b' ') || b[13] != b':' || b[16] != b':' {
@@ -294,6 +303,7 @@ pub fn timestamp(text: &str) -> Option<i64> {
 }
 
 /// The fraction of a second in microseconds, and what follows it.
+#[inline]
 fn fraction(b: &[u8]) -> Option<(i64, &[u8])> {
     let Some(body) = b.strip_prefix(b".") else {
         return Some((0, b));
@@ -310,6 +320,7 @@ fn fraction(b: &[u8]) -> Option<(i64, &[u8])> {
 }
 
 /// A zone's offset in seconds.
+#[inline]
 fn zone(b: &[u8]) -> Option<i64> {
     match b {
         [b'Z' | b'z'] => Some(0),

@@ -215,6 +215,7 @@ impl Check {
         }
     }
 
+    #[inline]
     fn test_all(&self, cell: &Cell<'_>, kind: Kind) -> Result<(), Violation> {
         if let Some(bound) = &self.lowest
             && bound
@@ -261,6 +262,7 @@ impl Check {
         Ok(())
     }
 
+    #[inline]
     fn test_text(&self, text: &str) -> Result<(), Violation> {
         if self.min_length.is_some() || self.max_length.is_some() {
             let length = match text.is_ascii() {
@@ -300,6 +302,7 @@ impl Check {
 
 impl Bound {
     /// How the value stands to the bound.
+    #[inline]
     fn compare(&self, cell: &Cell<'_>) -> Option<std::cmp::Ordering> {
         match (cell, self.at) {
             (Cell::Int(n), Limit::Whole(bound)) => Some(i128::from(*n).cmp(&bound)),

@@ -83,7 +83,7 @@ pub async fn mark_done(
                 "UPDATE folder_files SET state = 4, at_ms = ?3,
                      gone_ms = CASE WHEN ?4 THEN COALESCE(gone_ms, ?3) ELSE gone_ms END,
                      told = told OR ?4
-                 WHERE event = ?1 AND state = 3 AND source = ?2",
+                 WHERE event = ?1 AND state IN (2, 3) AND source = ?2",
             )?
             .execute(params![event.as_bytes(), source, now_ms, away])
         })
@@ -98,7 +98,7 @@ fn set_told(
     told: bool,
 ) -> Result<usize, rusqlite::Error> {
     db.prepare_cached(
-        "UPDATE folder_files SET told = ?3 WHERE event = ?1 AND state = 3 AND source = ?2",
+        "UPDATE folder_files SET told = ?3 WHERE event = ?1 AND state IN (2, 3) AND source = ?2",
     )?
     .execute(params![event.as_bytes(), source, told])
 }
@@ -111,7 +111,7 @@ fn find(
     db.prepare_cached(
         "SELECT d.path, f.name, f.size, f.mtime_ns FROM folder_files f
          JOIN folder_dirs d ON d.id = f.dir
-         WHERE f.event = ?1 AND f.state = 3 AND f.source = ?2",
+         WHERE f.event = ?1 AND f.state IN (2, 3) AND f.source = ?2",
     )?
     .query_row(params![event.as_bytes(), source], |row| {
         let (path, name): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(1)?);

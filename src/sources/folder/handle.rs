@@ -171,8 +171,9 @@ impl FolderHandle {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let found = self.shared.state.read(move |db| {
             db.prepare_cached(
-                "SELECT event FROM folder_files
-                 WHERE state = 3 AND event > ?2 AND source = ?1 ORDER BY event LIMIT ?3",
+                "SELECT event FROM folder_files INDEXED BY folder_files_open
+                 WHERE state IN (2, 3) AND event > ?2 AND source = ?1 AND state = 3
+                 ORDER BY event LIMIT ?3",
             )?
             .query_map(params![source, after, limit], |row| {
                 row.get::<_, Vec<u8>>(0)

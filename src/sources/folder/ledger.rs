@@ -241,7 +241,7 @@ impl Ledger {
     /// When the side state cannot be read.
     pub fn dirs(&self, after: i64, limit: usize) -> Result<Vec<(i64, Key)>, StateError> {
         let mut select = self.reader.prepare_cached(
-            "SELECT id, path FROM folder_dirs WHERE source = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
+            "SELECT id, path FROM folder_dirs WHERE +source = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
         )?;
         let rows = select.query_map(params![self.source, after, count(limit)], |row| {
             Ok((row.get(0)?, row.get(1)?))
@@ -255,8 +255,9 @@ impl Ledger {
     /// When the side state cannot be read.
     pub fn dirs_below(&self, dir: &[u8]) -> Result<Vec<(i64, Key)>, StateError> {
         let mut select = self.reader.prepare_cached(
-            "SELECT id, path FROM folder_dirs
-             WHERE source = ?1 AND (path = ?2 OR (path > ?3 AND path < ?4))",
+            "SELECT id, path FROM folder_dirs WHERE source = ?1 AND path = ?2
+             UNION ALL
+             SELECT id, path FROM folder_dirs WHERE source = ?1 AND path > ?3 AND path < ?4",
         )?;
         // `0` is the byte after `/`.
         let (first, end) = ([dir, b"/"].concat(), [dir, b"0"].concat());
@@ -292,12 +293,20 @@ impl Ledger {
     pub fn expire(&self, before_ms: i64, limit: usize) -> Result<usize, StateError> {
         let source = self.source;
         self.state.write_blocking(Safety::Synced, move |db| {
-            db.prepare_cached(
-                "DELETE FROM folder_files WHERE (dir, name) IN (
-                     SELECT dir, name FROM folder_files
-                     WHERE source = ?1 AND gone_ms < ?2 LIMIT ?3)",
-            )?
-            .execute(params![source, before_ms, count(limit)])
+            let mut select = db.prepare_cached(
+                "SELECT dir, name FROM folder_files WHERE source = ?1 AND gone_ms < ?2 LIMIT ?3",
+            )?;
+            let old = select
+                .query_map(params![source, before_ms, count(limit)], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?
+                .collect::<Result<Vec<(i64, Vec<u8>)>, _>>()?;
+            let mut delete =
+                db.prepare_cached("DELETE FROM folder_files WHERE dir = ?1 AND name = ?2")?;
+            for (dir, name) in &old {
+                delete.execute(params![dir, name])?;
+            }
+            Ok(old.len())
         })
     }
 }

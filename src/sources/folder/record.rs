@@ -14,7 +14,8 @@ pub enum Op {
     Settle {
         /// The file.
         key: Key,
-        /// Its event; nothing happens when the row is of another.
+        /// Its event; nothing happens when the row is of another, or is done
+        /// or forgotten by now: deliveries may be faster than this.
         event: Uuid,
         /// What it becomes.
         stage: Stage,
@@ -93,7 +94,7 @@ pub fn run(db: &Connection, source: i64, op: &Op, now_ms: i64) -> Result<(), rus
         } => db
             .prepare_cached(
                 "UPDATE folder_files SET state = ?4, reason = ?5, at_ms = ?6
-                 WHERE dir = ?1 AND name = ?2 AND event = ?3",
+                 WHERE dir = ?1 AND name = ?2 AND event = ?3 AND state = 2",
             )?
             .execute(params![
                 dir,

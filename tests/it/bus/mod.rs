@@ -1,7 +1,9 @@
 //! The durable core, from outside: a model that it must agree with whatever breaks, and
 //! a real process that is killed.
 
+mod administration;
 mod crash;
+mod format;
 mod load;
 mod model;
 mod operations;

@@ -6,18 +6,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use pointsman::bus::{
-    AttemptError, Backlog, Bus, BusError, BusOptions, DamageKind, DeadFilter, Durability,
-    NewDelivery, NewEvent, Outcome, Receive, Redelivery, RouteId, RouteOptions, Settlement,
+    Bus, BusError, BusOptions, DamageKind, Durability, NewEvent, Outcome, Receive, RouteId,
+    RouteOptions,
 };
 use pointsman::clock::{Clock, Manual};
-use pointsman::storage::{Faults, Memory};
+use pointsman::storage::Memory;
 
 use super::setting;
-use super::world::{DEAD, GONE, Held, Known, Model, PENDING, Rng, check_content, payload_of};
+use super::world::{GONE, Known, Model, PENDING, Rng};
 
-pub(super) const ROUTES: [(&str, bool); 4] = [("a", false), ("b", false), ("ordered", true), ("c", false)];
+pub(super) const ROUTES: [(&str, bool); 4] =
+    [("a", false), ("b", false), ("ordered", true), ("c", false)];
 
 #[test]
 fn whatever_breaks_nothing_acknowledged_is_lost_and_nothing_settled_returns() {
@@ -54,21 +54,21 @@ fn run(seed: u64) {
 }
 
 pub(super) struct World {
-    rng: Rng,
-    fs: Memory,
-    clock: Arc<Manual>,
-    options: BusOptions,
-    bus: Option<Bus>,
-    routes: Vec<RouteId>,
-    model: Model,
+    pub rng: Rng,
+    pub fs: Memory,
+    pub clock: Arc<Manual>,
+    pub options: BusOptions,
+    pub bus: Option<Bus>,
+    pub routes: Vec<RouteId>,
+    pub model: Model,
     /// Events whose acceptance failed: they may be there or not.
-    doubtful: Vec<NewEvent>,
-    next_id: u64,
-    replays: u64,
+    pub doubtful: Vec<NewEvent>,
+    pub next_id: u64,
+    pub replays: u64,
     /// How far the wall clock has been moved, and how far it was at each start.
-    jumped: i64,
-    starts: Vec<(u64, i64)>,
-    story: String,
+    pub jumped: i64,
+    pub starts: Vec<(u64, i64)>,
+    pub story: String,
 }
 
 /// How an operation ended.

@@ -133,6 +133,7 @@ async fn each_broken_record_is_set_aside_with_its_reason() {
         (b"99999999999999999999,a,1\n", "WrongType"),
         (b"7,\xff\xfe,1\n", "InvalidUtf8"),
         (b"7,\"a\"b,1\n", "TextAfterQuote"),
+        (b"7,\xff\0\0,1\n", "InvalidUtf8"),
     ] {
         let (rows, rejects) = csv(around(fault)).await;
         let shown = String::from_utf8_lossy(fault);

@@ -1,7 +1,7 @@
 //! CSV: a header, then records, each checked and typed on its way into columns.
 
 use super::lines::{Found, Lines, Span};
-use super::open::{Opened, looks_binary};
+use super::open::{Opened, looks_binary, mostly_binary};
 use super::split::{Field, Splitter, Step};
 use super::{Reader, Started, map_columns, refuse_twice};
 use crate::handlers::Failure;
@@ -36,7 +36,7 @@ pub fn start(
     declared: Option<&Arc<RecordSchema>>,
 ) -> Result<Started, Failure> {
     let mut lines = Lines::new(opened.unpacked()?)?;
-    refuse_binary(&mut lines)?;
+    refuse_binary(&mut lines, options.header)?;
     let mut splitter = Splitter::new(options.delimiter, options.quote);
     let header = match options.header {
         true => header(&mut lines, &mut splitter)?,
@@ -92,12 +92,13 @@ fn texts(names: &[String]) -> Arc<RecordSchema> {
 }
 
 /// Something that is no text at all is refused whole, before its bytes make rejects.
-fn refuse_binary(lines: &mut Lines) -> Result<(), Failure> {
+fn refuse_binary(lines: &mut Lines, header: bool) -> Result<(), Failure> {
     let head = lines.peek(64 << 10)?;
     let head = &head[..head.len().min(64 << 10)];
     let what = match head {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is encoded in UTF-16; UTF-8 is needed",
-        head if looks_binary(head) => "is no CSV: it has bytes that are no text",
+        head if header && looks_binary(head) => "is no CSV: its first line is no text",
+        head if !header && mostly_binary(head) => "is no CSV: it is no text",
         _ => return Ok(()),
     };
     Err(Failure::permanent(
@@ -115,22 +116,19 @@ fn header(lines: &mut Lines, splitter: &mut Splitter) -> Result<Option<Vec<Strin
             _ => Err(Failure::permanent(
                 "NotCsv",
                 format!(
-                    "`{}` does not start with a header: a quote in its first line is never closed",
+                    "`{}` does not start with a header: a quote in its first line is not closed as it should be",
                     lines.key()
                 ),
             )),
         };
     };
     let bytes = lines.text(span.end);
-    let text = std::str::from_utf8(bytes)
-        .ok()
-        .filter(|text| !text.contains('\0'))
-        .ok_or_else(|| {
-            Failure::permanent(
-                "NotCsv",
-                format!("`{}` is no CSV: its first line is no text", lines.key()),
-            )
-        })?;
+    let text = std::str::from_utf8(bytes).map_err(|_| {
+        Failure::permanent(
+            "NotCsv",
+            format!("`{}` is no CSV: its header is no text", lines.key()),
+        )
+    })?;
     let names = splitter
         .fields
         .iter()
@@ -297,8 +295,7 @@ impl CsvReader {
             let Some(to) = *to else { continue };
             let column = &self.schema.columns[to];
             let value = self.splitter.value(text, *field);
-            cells[to] = self
-                .cell(column, value, *field)
+            self.cell(column, value, *field, &mut cells[to])
                 .map_err(|violation| Broken::column(column, violation))?;
         }
         Ok(())
@@ -312,16 +309,17 @@ impl CsvReader {
         column: &Column,
         text: Cow<'a, str>,
         field: Field,
-    ) -> Result<Cell<'a>, Violation> {
+        out: &mut Cell<'a>,
+    ) -> Result<(), Violation> {
         let is_text = column.kind == Kind::Text;
         let null = text.is_empty() || self.null.iter().any(|n| **n == *text);
         if null && !(field.quoted && is_text) {
-            return match is_text && !column.nullable() && text.is_empty() {
-                true => typed(column, Cow::Borrowed("")),
-                false => absent(column),
-            };
+            if !(is_text && !column.nullable() && text.is_empty()) {
+                *out = absent(column)?;
+                return Ok(());
+            }
         }
-        typed(column, text)
+        typed_into(column, text, out)
     }
 }
 
@@ -330,26 +328,64 @@ impl CsvReader {
 /// # Errors
 /// Says what is wrong with it.
 pub fn typed<'a>(column: &Column, text: Cow<'a, str>) -> Result<Cell<'a>, Violation> {
+    let mut cell = Cell::Null;
+    typed_into(column, text, &mut cell).map(|()| cell)
+}
+
+/// Puts a text into `out` as a value of the column's type, checked.
+#[inline]
+fn typed_into<'a>(
+    column: &Column,
+    text: Cow<'a, str>,
+    out: &mut Cell<'a>,
+) -> Result<(), Violation> {
     let parsed = match column.kind {
-        Kind::Text => Some(Cell::Text(text.clone())),
-        Kind::Int => cell::int(&text).map(Cell::Int),
-        Kind::Float => cell::float(&text).map(Cell::Float),
-        Kind::Bool => cell::boolean(&text).map(Cell::Bool),
-        Kind::Timestamp => cell::timestamp(&text).map(Cell::Int),
-        Kind::Date => cell::date(&text).map(Cell::Int),
+        Kind::Text => Some(Cell::Text(text)),
+        Kind::Int => cell::int(&text)
+            .map(Cell::Int)
+            .or_else(|| wrong(&text, out)),
+        Kind::Float => cell::float(&text)
+            .map(Cell::Float)
+            .or_else(|| wrong(&text, out)),
+        Kind::Bool => cell::boolean(&text)
+            .map(Cell::Bool)
+            .or_else(|| wrong(&text, out)),
+        Kind::Timestamp => cell::timestamp(&text)
+            .map(Cell::Int)
+            .or_else(|| wrong(&text, out)),
+        Kind::Date => cell::date(&text)
+            .map(Cell::Int)
+            .or_else(|| wrong(&text, out)),
         Kind::Decimal { precision, scale } => Some(Cell::Decimal(exact(&text, precision, scale)?)),
-        Kind::Json => serde_json::from_str::<serde::de::IgnoredAny>(&text)
-            .ok()
-            .map(|_| Cell::Text(text.clone())),
+        Kind::Json => match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
+            Ok(_) => Some(Cell::Text(text)),
+            Err(_) => wrong(&text, out),
+        },
     };
-    let Some(cell) = parsed else {
-        return Err(Violation::new(
-            "WrongType",
-            format!("`{}` is not {}", shorten(&text), column.kind.expected()),
-        ));
+    match parsed {
+        Some(cell) => *out = cell,
+        None => return Err(wrong_type(column, out)),
+    }
+    column.check.test(out, column.kind)
+}
+
+/// Keeps a text that is of the wrong type, for the message.
+#[cold]
+fn wrong<'a>(text: &str, out: &mut Cell<'_>) -> Option<Cell<'a>> {
+    *out = Cell::Text(Cow::Owned(shorten(text)));
+    None
+}
+
+#[cold]
+fn wrong_type(column: &Column, cell: &Cell<'_>) -> Violation {
+    let text = match cell {
+        Cell::Text(text) => text,
+        _ => "",
     };
-    column.check.test(&cell, column.kind)?;
-    Ok(cell)
+    Violation::new(
+        "WrongType",
+        format!("`{text}` is not {}", column.kind.expected()),
+    )
 }
 
 /// A decimal that fits as it is.

@@ -4,7 +4,7 @@
 
 use super::csv::typed;
 use super::lines::{Found, Lines, MAX_RECORD};
-use super::open::{Opened, looks_binary};
+use super::open::{Opened, looks_binary, mostly_binary};
 use super::{Reader, Started};
 use crate::handlers::Failure;
 use crate::handlers::transform::batch::{Broken, Feed, Place, recycle};
@@ -35,13 +35,12 @@ pub fn start(
 ) -> Result<Started, Failure> {
     let mut lines = Lines::new(opened.unpacked()?)?;
     let head = lines.peek(64 << 10)?;
-    if looks_binary(&head[..head.len().min(64 << 10)]) {
+    // A file that begins like a record is taken record by record.
+    let record = head.trim_ascii_start().starts_with(b"{");
+    if mostly_binary(head) || (!record && looks_binary(head)) {
         return Err(Failure::permanent(
             "NotJson",
-            format!(
-                "`{}` is no JSON: it has bytes that are no text",
-                lines.key()
-            ),
+            format!("`{}` is no JSON: it is no text", lines.key()),
         ));
     }
     let array = head.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');

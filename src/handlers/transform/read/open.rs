@@ -268,19 +268,26 @@ impl Read for Counted {
     }
 }
 
-/// The first 64 KiB tell a text from something else.
+/// Whether so many bytes of the start are control characters that this is no
+/// text at all: about one in ten is in packed or random bytes.
+#[must_use]
+pub fn mostly_binary(head: &[u8]) -> bool {
+    let head = &head[..head.len().min(4096)];
+    let odd = |b: &&u8| b.is_ascii_control() && !b.is_ascii_whitespace();
+    head.iter().filter(odd).count() * 33 > head.len()
+}
+
+/// Whether the first line (or what is there of it) is no text: a record with
+/// odd bytes further down is that record's fault, not the file's.
 #[must_use]
 pub fn looks_binary(head: &[u8]) -> bool {
-    let valid = match std::str::from_utf8(head) {
+    let first = head.trim_ascii_start();
+    let first = first.split(|b| *b == b'\n').next().unwrap_or_default();
+    let valid = match std::str::from_utf8(first) {
         Ok(_) => true,
         // A character that the end of the sample cuts through is no fault.
         Err(e) => e.error_len().is_none(),
     };
-    !valid && memchr::memchr(0, head).is_some()
-}
-
-/// The path as text, for messages.
-#[must_use]
-pub fn shown(path: &Path) -> String {
-    path.display().to_string()
+    let odd = |b: &u8| b.is_ascii_control() && !b.is_ascii_whitespace();
+    !valid || first.iter().any(odd)
 }

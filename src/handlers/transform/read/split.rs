@@ -79,6 +79,7 @@ impl Splitter {
 
     /// Goes on after [`Step::Open`], with a text that begins as the last one
     /// did (up to `searched`) and has one more line.
+    #[inline]
     pub fn resume(&mut self, text: &[u8], searched: usize) -> Step {
         let (start, doubled) = self.open;
         self.quoted(text, start, searched, doubled)
@@ -95,6 +96,7 @@ impl Splitter {
     }
 
     /// Splits from a field's start on.
+    #[inline]
     fn field(&mut self, text: &[u8], mut start: usize) -> Step {
         loop {
             if text.get(start) == Some(&self.quote) {
@@ -120,6 +122,7 @@ impl Splitter {
     }
 
     /// Looks for the end of the quoted field that starts at `start`.
+    #[inline]
     fn quoted(&mut self, text: &[u8], start: usize, mut from: usize, mut doubled: bool) -> Step {
         loop {
             let Some(at) = memchr(self.quote, text.get(from..).unwrap_or_default()) else {

@@ -91,6 +91,20 @@ async fn a_file_waits_for_its_size_and_its_marker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_that_nothing_finishes_do_not_keep_out_the_others() {
+    let mut nest = Nest::with(|o| o.finished.min_size = 2);
+    nest.limits.candidates = 20;
+    for n in 0..200 {
+        nest.write(&format!("small{n}"), "x");
+    }
+    let handle = nest.started().await;
+    nest.write("big", "xx");
+    nest.write("small7", "xx");
+    nest.expect(&handle, &["big", "small7"]).await;
+    handle.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_waits_for_its_age_even_when_it_is_renamed_in() {
     let nest = Nest::with(|o| o.finished.min_age = Duration::from_secs(1));
     let handle = nest.started().await;

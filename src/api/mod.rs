@@ -44,6 +44,7 @@ pub fn routes(node: Arc<Node>) -> Router {
         .route("/sources", get(admin::sources))
         .route("/query", post(admin::query))
         .route("/match", post(rules::explain))
+        .route("/schema/infer", get(rules::infer))
         .route("/plan", get(admin::plan))
         .route("/metrics", get(admin::metrics))
         .route("/healthz", get(admin::healthz))

@@ -2,9 +2,12 @@
 
 use super::ApiError;
 use crate::app::Node;
+use crate::event::Event;
+use crate::infer::EventType;
 use crate::rules;
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -21,6 +24,55 @@ pub(super) struct Asked {
     rule: Option<String>,
     /// At most this many rules, the closest first.
     near: Option<usize>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct EventKind {
+    source: String,
+    detail_type: String,
+    #[serde(default = "default_limit")]
+    limit: usize,
+}
+
+fn default_limit() -> usize {
+    1_000
+}
+
+/// `GET /schema/infer`: a schema of an event type from the newest events of it.
+pub(super) async fn infer(
+    State(node): State<Arc<Node>>,
+    Query(kind): Query<EventKind>,
+) -> Result<Json<Value>, ApiError> {
+    let mut details = Vec::new();
+    let first = node.bus.first_seq();
+    let mut before = node.bus.next_seq();
+    while details.len() < kind.limit && before > first {
+        let from = before.saturating_sub(1_000).max(first);
+        let page = node.bus.read(from, 1_000)?;
+        for stored in page.iter().rev().filter(|e| e.seq < before) {
+            let Ok(event) = Event::parse(stored.payload.clone()) else {
+                continue;
+            };
+            if event.source() == kind.source && event.detail_type() == kind.detail_type {
+                details.push(event.detail());
+            }
+        }
+        before = from;
+    }
+    if details.is_empty() {
+        let message = format!(
+            "the log has no event of source `{}` and type `{}`",
+            kind.source, kind.detail_type
+        );
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "NotFound", message)
+            .hint("`pointsman events list` shows what is there"));
+    }
+    details.truncate(kind.limit);
+    let about = EventType {
+        source: &kind.source,
+        detail_type: &kind.detail_type,
+    };
+    Ok(Json(crate::infer::infer(details, about)))
 }
 
 fn default_bus() -> String {

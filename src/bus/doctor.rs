@@ -106,7 +106,7 @@ struct Doctor<'a> {
 
 impl Doctor<'_> {
     fn find_key(&mut self, ids: &[u32]) -> Result<Option<super::siphash::LogKey>, BusError> {
-        let mut key = None;
+        let (mut key, mut bad) = (None, Vec::new());
         for &id in ids {
             let path = segment::path(self.dir, id);
             let data = storage::read_all(&**self.fs, &path)
@@ -120,19 +120,41 @@ impl Doctor<'_> {
                         known: segment::FORMAT,
                     });
                 }
-                _ => {
-                    let note = "the segment's header is damaged";
-                    self.report.damage.push(Damage::new(
-                        DamageKind::Header,
-                        id,
-                        0,
-                        segment::HEADER as u64,
-                        note,
-                    ));
-                }
+                _ => bad.push(id),
+            }
+        }
+        for id in bad {
+            let note = "the segment's header is damaged";
+            let end = segment::HEADER as u64;
+            let damage = Damage::new(DamageKind::Header, id, 0, end, note);
+            self.report.damage.push(damage);
+            if let Some(key) = key.filter(|_| self.repair) {
+                self.write_header(id, key)?;
             }
         }
         Ok(key)
+    }
+
+    /// Writes a header again: all that is needed of it is in every other segment's.
+    fn write_header(&mut self, id: u32, key: super::siphash::LogKey) -> Result<(), BusError> {
+        let path = segment::path(self.dir, id);
+        let failed = |action| {
+            let path = path.clone();
+            move |e: std::io::Error| BusError::io(action, path, &e)
+        };
+        let file = self.fs.open(&path, Mode::Write).map_err(failed("open"))?;
+        let header = Header {
+            id,
+            key,
+            created_ms: 0,
+        };
+        file.write_at(0, &header.encode())
+            .map_err(failed("write"))?;
+        file.sync_data().map_err(failed("sync"))?;
+        self.report
+            .repaired
+            .push(format!("segment {id}: the header was written again"));
+        Ok(())
     }
 
     /// Checks one segment; returns the next sequence number that the next one must

@@ -40,6 +40,9 @@ impl Handle {
         clock: SharedClock,
     ) -> Result<(Self, RecoveryReport), BusError> {
         let started = clock.monotonic();
+        let mut options = options;
+        // Places in a segment are 32 bits wide; this leaves room for the largest commit.
+        options.segment_bytes = options.segment_bytes.min(1 << 30);
         fs.create_dir_all(&options.dir)
             .map_err(|e| BusError::io("create", &options.dir, &e))?;
         let lock = take_lock(&options, &*fs)?;

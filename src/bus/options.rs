@@ -11,7 +11,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct BusOptions {
     /// The folder of the log; created when missing.
     pub dir: PathBuf,
-    /// Segments are closed at about this size, in bytes (at least 4 KiB).
+    /// Segments are closed at about this size, in bytes (at most 1 GiB).
     pub segment_bytes: u64,
     /// One commit takes at most this many events ...
     pub commit_events: usize,

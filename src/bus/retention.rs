@@ -107,6 +107,7 @@ impl Core {
         self.check_open()?;
         done.indexed = self.save_indexes();
         self.forget_ids();
+        self.forget_replays();
         done.expired = self.expire_dead()?;
         self.retain(&mut done)?;
         Ok(done)
@@ -144,6 +145,17 @@ impl Core {
             over.map(|c| c.meta.next_seq).max().unwrap_or(0)
         };
         lock(&self.dedupe).forget(floor);
+    }
+
+    /// What is no longer kept cannot be replayed again.
+    fn forget_replays(&self) {
+        let first = self.first_seq();
+        for route in &mut lock(&self.state).routes {
+            for replay in &mut route.replays {
+                replay.seen.remove_range(..first);
+            }
+            route.replays.retain(|r| !r.seen.is_empty());
+        }
     }
 
     fn expire_dead(&self) -> Result<u64, BusError> {

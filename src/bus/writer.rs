@@ -30,6 +30,7 @@ pub(crate) struct Writer {
 
 /// Runs until the queue is closed and empty, or the log is poisoned.
 pub(crate) fn run(core: &Core) {
+    let _watch = Watch(core);
     let mut writer = Writer::default();
     while let Some(requests) = next(core) {
         writer.commit(core, requests);
@@ -41,6 +42,20 @@ pub(crate) fn run(core: &Core) {
     let mut queue = lock(&core.queue);
     queue.closing = true;
     queue.requests.clear();
+}
+
+/// Nobody must wait for a writer that a defect has ended.
+struct Watch<'a>(&'a Core);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let why = "the writer thread panicked".to_owned();
+            self.0.poison(&BusError::Poisoned { why });
+            let waiting = std::mem::take(&mut lock(&self.0.queue).requests);
+            drop(waiting);
+        }
+    }
 }
 
 /// Waits for work; `None` at the end.

@@ -59,8 +59,8 @@ pub(super) enum Command {
     Query(QueryArgs),
     /// Explain an error code, such as P0101.
     Explain(ExplainArgs),
-    /// Print the JSON Schema of the configuration, for editors.
-    Schema,
+    /// Print the JSON Schema of the configuration, for editors; or infer one from events.
+    Schema(SchemaArgs),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -330,6 +330,29 @@ pub(super) enum QueryFormat {
     Csv,
     /// One JSON object a line.
     Json,
+}
+
+#[derive(Args)]
+pub(super) struct SchemaArgs {
+    #[command(subcommand)]
+    pub what: Option<SchemaCommand>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum SchemaCommand {
+    /// Write a schema of an event type from the events in the log. Saved in
+    /// `schemas/`, it is what events of that type are checked by when they arrive.
+    Infer {
+        /// `source` of the events.
+        #[arg(long)]
+        source: String,
+        /// `detail-type` of the events.
+        #[arg(long)]
+        detail_type: String,
+        /// Look at this many of the newest events.
+        #[arg(long, default_value_t = 1_000)]
+        limit: usize,
+    },
 }
 
 #[derive(Args)]

@@ -1,6 +1,7 @@
 //! `pointsman check`, `explain` and `schema`
 
-use super::args::{CheckArgs, ExplainArgs};
+use super::args::{At, CheckArgs, ExplainArgs, SchemaCommand};
+use super::client::connect;
 use super::{Answer, CliError, colour, say, talk};
 use crate::app;
 use crate::error::{self, Diagnostic, Severity, render_all};
@@ -27,6 +28,15 @@ pub(super) fn check(args: &CheckArgs) -> Result<Answer, CliError> {
         return Ok(Answer::No);
     }
     if let (Some(config), false) = (&loaded.config, args.json) {
+        for (name, rule) in &config.rules {
+            let complexity = rule.pattern.complexity();
+            if complexity > 1 {
+                say(&format!(
+                    "rule {name}: wildcard complexity {complexity} of at most {}",
+                    crate::rules::MAX_COMPLEXITY
+                ))?;
+            }
+        }
         say(&format!(
             "{}: {} rules, {} handlers, {} topics, {} rule tests",
             if found.is_empty() { "all is well" } else { "it works, with warnings" },
@@ -48,8 +58,25 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<Answer, CliError> {
     Ok(Answer::Yes)
 }
 
-pub(super) fn schema() -> Result<Answer, CliError> {
-    let schema = crate::config::json_schema();
+pub(super) async fn schema(at: &At, what: Option<SchemaCommand>) -> Result<Answer, CliError> {
+    let schema = match what {
+        None => crate::config::json_schema(),
+        Some(SchemaCommand::Infer {
+            source,
+            detail_type,
+            limit,
+        }) => {
+            let client = connect(at).await?;
+            let query = [
+                ("source", source),
+                ("detail_type", detail_type),
+                ("limit", limit.to_string()),
+            ];
+            let schema = client.get_json("/schema/infer", &query).await;
+            client.close().await;
+            schema?
+        }
+    };
     let text = serde_json::to_string_pretty(&schema).map_err(|e| CliError::new(e.to_string()))?;
     say(&text)?;
     Ok(Answer::Yes)

@@ -132,7 +132,7 @@ async fn dispatch(cli: Cli) -> Result<Answer, CliError> {
         Command::Audit(args) => audit::audit(at, &args).await,
         Command::Query(args) => query::query(at, &args).await,
         Command::Explain(args) => check::explain(&args),
-        Command::Schema => check::schema(),
+        Command::Schema(args) => check::schema(at, args.what).await,
         Command::Completions { shell } => {
             let mut command = Cli::command();
             clap_complete::generate(shell, &mut command, "pointsman", &mut io::stdout());

@@ -6,6 +6,7 @@ mod support;
 mod broken;
 mod bus;
 mod cli;
+mod contracts;
 mod crash;
 mod diagnostics;
 mod examples;

@@ -3,7 +3,8 @@
 //!
 //! `cargo bench --bench bus` prints Markdown, then one line of JSON. Options after `--`:
 //! `--quick` (a tenth of everything), `--dir PATH` (default: the system's temporary
-//! folder), `--only throughput|latency|restart|memory`, `--batch 1|10|100|1000`.
+//! folder), `--only throughput|latency|restart|memory|soak` (the
+//! soak, 50 M events through retention, only when asked for), `--batch 1|10|100|1000`.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -52,6 +53,9 @@ fn main() {
         if wanted(part) {
             json.push(in_child(part, &dir, scale));
         }
+    }
+    if only.as_deref() == Some("soak") {
+        json.push(soak(&dir, 50_000_000 / scale as u64));
     }
     println!("\n[{}]", json.join(","));
 }
@@ -409,6 +413,66 @@ async fn fill(options: BusOptions, events: usize, size: usize) -> u64 {
         bus.accept(batch).await.expect("an accepted batch");
     }
     memory("VmRSS:")
+}
+
+/// Many events through a short retention: memory and disk must stay flat.
+fn soak(dir: &Path, events: u64) -> String {
+    let dir = dir.join(format!("soak-{}", std::process::id()));
+    let keep = Duration::from_secs(5);
+    let options = BusOptions {
+        retention: keep,
+        dedupe_window: keep,
+        ..BusOptions::new(&dir)
+    };
+    println!("\n| soak: events | seconds | RSS MiB | log MiB |");
+    println!("|---|---|---|---|");
+    let (mut rss, mut disk) = (Vec::new(), Vec::new());
+    let start = Instant::now();
+    runtime().block_on(async {
+        let (bus, _) = Bus::open(options, Real::shared(), clock::system()).expect("a new log");
+        let route = bus
+            .route("r", RouteOptions::default())
+            .await
+            .expect("a route");
+        let (stop, settled) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
+        let consumer = tokio::spawn(consume(bus.clone(), route, stop.clone(), settled.clone()));
+        let label: Arc<str> = "default".into();
+        let body = Bytes::from(vec![b'x'; 100]);
+        for part in 0..20 {
+            for from in (part * events / 20..(part + 1) * events / 20).step_by(1000) {
+                let new =
+                    |i| NewEvent::new(label.clone(), format!("e{i}"), body.clone()).deliver(route);
+                let batch = (from..from + 1000).map(new).collect();
+                bus.accept(batch).await.expect("an accepted batch");
+            }
+            rss.push(memory("VmRSS:"));
+            disk.push(bus.disk_bytes() >> 20);
+            println!(
+                "| {} | {:.0} | {} | {} |",
+                bus.next_seq() - 1,
+                start.elapsed().as_secs_f64(),
+                rss[rss.len() - 1],
+                disk[disk.len() - 1]
+            );
+        }
+        stop.store(true, Ordering::Relaxed);
+        consumer.await.expect("a consumer");
+        bus.flush().await.expect("a flush");
+        assert!(bus.audit().balanced());
+        bus.close().await.expect("a proper end");
+    });
+    std::fs::remove_dir_all(&dir).expect("a removal");
+    let last = |v: &[u64]| v[v.len() / 2..].iter().copied().max().unwrap_or(0);
+    format!(
+        "{{\"bench\":\"soak\",\"events\":{events},\"seconds\":{:.0},\"rss_mib_max_first_half\":{},\"rss_mib_max_second_half\":{},\"log_mib_max\":{}}}",
+        start.elapsed().as_secs_f64(),
+        rss[..rss.len() / 2].iter().max().unwrap_or(&0),
+        last(&rss),
+        disk.iter().max().unwrap_or(&0)
+    )
 }
 
 // ---- the process's own figures ----

@@ -72,7 +72,11 @@ impl Emitter {
             out.push(outgoing(message, message.bus.clone(), event));
         }
         if let Some(forward) = &done.forward {
-            out.push(outgoing(message, forward.bus.clone(), forward.event.clone()));
+            out.push(outgoing(
+                message,
+                forward.bus.clone(),
+                forward.event.clone(),
+            ));
         }
         if let Some(topic) = &notify.success {
             let detail = self.notice(handler, message, "success", &done.summary);

@@ -18,9 +18,10 @@ use std::sync::Arc;
 pub(super) async fn healthz(State(node): State<Arc<Node>>) -> Response {
     let (status, text) = match (node.bus.poisoned(), node.bus.pressure()) {
         (Some(why), _) => (StatusCode::SERVICE_UNAVAILABLE, format!("stopped: {why}")),
-        (None, Pressure::Refuse { reason, .. }) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("refusing events: {reason}"))
-        }
+        (None, Pressure::Refuse { reason, .. }) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("refusing events: {reason}"),
+        ),
         (None, Pressure::Warn { reason }) => (StatusCode::OK, format!("ok, but {reason}")),
         (None, Pressure::Ok) => (StatusCode::OK, "ok".to_owned()),
     };
@@ -121,9 +122,10 @@ pub(super) async fn topics(State(node): State<Arc<Node>>) -> Json<Value> {
 pub(super) async fn sources(State(node): State<Arc<Node>>) -> Result<Json<Value>, ApiError> {
     let mut sources = serde_json::Map::new();
     for (name, folder) in node.folders() {
-        let status = folder.status().await.map_err(|e| {
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "Source", e.to_string())
-        })?;
+        let status = folder
+            .status()
+            .await
+            .map_err(|e| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "Source", e.to_string()))?;
         sources.insert(name.clone(), json!(status));
     }
     Ok(Json(Value::Object(sources)))

@@ -75,8 +75,14 @@ pub(super) async fn redrive(
     State(node): State<Arc<Node>>,
     Json(request): Json<Redrive>,
 ) -> Result<Json<Value>, ApiError> {
-    if request.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
-        return Err(ApiError::bad("BadRate", "`rate` must be above 0 per second"));
+    if request
+        .rate
+        .is_some_and(|rate| !rate.is_finite() || rate <= 0.0)
+    {
+        return Err(ApiError::bad(
+            "BadRate",
+            "`rate` must be above 0 per second",
+        ));
     }
     let selection = request.which.selection()?;
     let redriven = dlq::redrive(&node.bus, &selection, request.to.as_deref(), request.rate).await?;
@@ -95,7 +101,10 @@ pub(super) async fn purge(
     Json(request): Json<Purge>,
 ) -> Result<Json<Value>, ApiError> {
     if request.why.trim().is_empty() {
-        return Err(ApiError::bad("NoReason", "`why` must say why the letters are dropped"));
+        return Err(ApiError::bad(
+            "NoReason",
+            "`why` must say why the letters are dropped",
+        ));
     }
     let selection = request.which.selection()?;
     let purged = dlq::purge(&node.bus, &selection, &request.why).await?;

@@ -91,8 +91,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry_after = self.retry_after;
-        let mut response =
-            (status, Json(serde_json::json!({ "error": self }))).into_response();
+        let mut response = (status, Json(serde_json::json!({ "error": self }))).into_response();
         if let Some(after) = retry_after {
             let seconds = after.as_secs().max(1);
             response

@@ -48,7 +48,8 @@ pub(super) async fn post(
         let known: Vec<&str> = node.config.buses().into_iter().collect();
         return Err(ApiError::missing("bus", &param.bus, &known));
     }
-    let batch = read(&node, &param.bus, &body).inspect_err(|_| node.metrics.refused("invalid", 1))?;
+    let batch =
+        read(&node, &param.bus, &body).inspect_err(|_| node.metrics.refused("invalid", 1))?;
     let ids: Vec<String> = batch.iter().map(|i| i.event.id().to_owned()).collect();
     let taken = node
         .router
@@ -58,10 +59,21 @@ pub(super) async fn post(
     let mut answers = Vec::with_capacity(taken.len());
     for (id, taken) in ids.into_iter().zip(taken) {
         match taken {
-            Taken::Accepted(seq) => answers.push(Answer { id, seq, duplicate: false }),
-            Taken::Duplicate(seq) => answers.push(Answer { id, seq, duplicate: true }),
+            Taken::Accepted(seq) => answers.push(Answer {
+                id,
+                seq,
+                duplicate: false,
+            }),
+            Taken::Duplicate(seq) => answers.push(Answer {
+                id,
+                seq,
+                duplicate: true,
+            }),
             Taken::Refused(reason) => {
-                return Err(ApiError::bad("InvalidEvent", format!("event `{id}`: {reason}")));
+                return Err(ApiError::bad(
+                    "InvalidEvent",
+                    format!("event `{id}`: {reason}"),
+                ));
             }
         }
     }
@@ -87,7 +99,9 @@ fn read(node: &Node, bus: &str, body: &[u8]) -> Result<Vec<Incoming>, ApiError> 
                 (path_of(&e), e.to_string())
             })
             .and_then(|event| match table.breach(&event) {
-                Some(breach) if breach.policy == Policy::Reject => Err((breach.path, breach.reason)),
+                Some(breach) if breach.policy == Policy::Reject => {
+                    Err((breach.path, breach.reason))
+                }
                 _ => Ok(event),
             });
         match checked {
@@ -107,7 +121,9 @@ fn read(node: &Node, bus: &str, body: &[u8]) -> Result<Vec<Incoming>, ApiError> 
     let first = errors[0]["reason"].as_str().unwrap_or_default().to_owned();
     let message = match (texts.len(), errors.len()) {
         (1, _) => first,
-        (all, wrong) => format!("{wrong} of {all} events are wrong, none was taken; the first: {first}"),
+        (all, wrong) => {
+            format!("{wrong} of {all} events are wrong, none was taken; the first: {first}")
+        }
     };
     errors.truncate(MAX_ERRORS);
     let status = if too_large {
@@ -128,9 +144,8 @@ fn path_of(error: &EventError) -> String {
 /// The texts of the events: the elements of one array, or the values of a
 /// sequence (one value is a sequence, too).
 fn split(body: &[u8]) -> Result<Vec<Box<RawValue>>, ApiError> {
-    let wrong = |e: serde_json::Error| {
-        ApiError::bad("InvalidJson", format!("the body is not JSON: {e}"))
-    };
+    let wrong =
+        |e: serde_json::Error| ApiError::bad("InvalidJson", format!("the body is not JSON: {e}"));
     let first = body.iter().find(|b| !b.is_ascii_whitespace());
     if first == Some(&b'[') {
         return serde_json::from_slice(body).map_err(wrong);
@@ -258,5 +273,6 @@ pub(super) fn find(node: &Node, id: &str) -> Result<Arc<StoredEvent>, ApiError> 
             return Ok(event);
         }
     }
-    Err(ApiError::missing("event", id, &[]).hint("it may be older than the retention; `pointsman events list` shows what is kept"))
+    Err(ApiError::missing("event", id, &[])
+        .hint("it may be older than the retention; `pointsman events list` shows what is kept"))
 }

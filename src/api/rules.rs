@@ -87,7 +87,12 @@ pub(super) async fn explain(
     let event = match (&asked.event, &asked.id) {
         (Some(event), _) => event.get().as_bytes().to_vec(),
         (None, Some(id)) => super::events::find(&node, id)?.payload.to_vec(),
-        (None, None) => return Err(ApiError::bad("NoEvent", "give `event`, or `id` of one in the log")),
+        (None, None) => {
+            return Err(ApiError::bad(
+                "NoEvent",
+                "give `event`, or `id` of one in the log",
+            ));
+        }
     };
     let table = node.router.table();
     let mut explained = Vec::new();

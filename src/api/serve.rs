@@ -1,6 +1,7 @@
 //! Where the interface is served: a TCP address, and a socket in the data folder.
 
 use crate::app::Node;
+use crate::tasks::Tasks;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -13,7 +14,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
-use crate::tasks::Tasks;
 
 /// A request's headers must have come within this time.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -44,7 +44,9 @@ pub enum ServeError {
         error: io::Error,
     },
     /// It would be open to the network without protection.
-    #[error("refusing to listen on {0}: it is reachable from the network, and this version has no access tokens")]
+    #[error(
+        "refusing to listen on {0}: it is reachable from the network, and this version has no access tokens"
+    )]
     Open(SocketAddr),
 }
 

@@ -51,7 +51,11 @@ pub(super) async fn subscribe(
     };
     let Some(name) = params.name else {
         let text = topics::pattern_of(params.filter.as_deref());
-        return Ok(live(node, Some(topics::bus_of(&topic)), Some(parse(&text)?)));
+        return Ok(live(
+            node,
+            Some(topics::bus_of(&topic)),
+            Some(parse(&text)?),
+        ));
     };
     let known: Vec<&str> = declared.subscriptions.keys().map(String::as_str).collect();
     let route = topics::route_of(&topic, &name);

@@ -54,8 +54,12 @@ pub(super) async fn trace(
 ) -> Result<Json<Vec<TraceNode>>, ApiError> {
     let asked = find(&node, &id)?;
     let events = node.bus.by_root(asked.root())?;
-    let names: BTreeMap<RouteId, String> =
-        node.bus.routes().into_iter().map(|r| (r.id, r.name)).collect();
+    let names: BTreeMap<RouteId, String> = node
+        .bus
+        .routes()
+        .into_iter()
+        .map(|r| (r.id, r.name))
+        .collect();
     let mut children: BTreeMap<Option<u64>, Vec<Arc<StoredEvent>>> = BTreeMap::new();
     for event in &events {
         children
@@ -139,7 +143,9 @@ fn routes(
         };
         state.clone_into(&mut route.state);
         if attempts > 0 {
-            route.steps.push(format!("received {attempts} times so far"));
+            route
+                .steps
+                .push(format!("received {attempts} times so far"));
         }
     }
     Ok(routes.into_values().collect())
@@ -148,7 +154,10 @@ fn routes(
 fn told(step: &Step, names: &BTreeMap<RouteId, String>) -> (&'static str, String) {
     match step {
         Step::Delivered => ("delivered", "delivered".to_owned()),
-        Step::Retried(error) => ("pending", format!("failed ({}): {}", error.class, error.message)),
+        Step::Retried(error) => (
+            "pending",
+            format!("failed ({}): {}", error.class, error.message),
+        ),
         Step::Dead => ("dead", "dead-lettered".to_owned()),
         Step::Expired { policy } => ("expired", format!("expired by {policy}")),
         Step::Purged { why } => ("purged", format!("purged: {why}")),

@@ -14,7 +14,12 @@ const EVERY: Duration = Duration::from_secs(2);
 const PAGE: usize = 200;
 
 /// Marks the files of a source as done, until `stop`.
-pub(super) async fn run(name: String, folder: Arc<FolderHandle>, bus: Bus, stop: CancellationToken) {
+pub(super) async fn run(
+    name: String,
+    folder: Arc<FolderHandle>,
+    bus: Bus,
+    stop: CancellationToken,
+) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -26,7 +31,10 @@ pub(super) async fn run(name: String, folder: Arc<FolderHandle>, bus: Bus, stop:
     }
 }
 
-async fn round(folder: &FolderHandle, bus: &Bus) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn round(
+    folder: &FolderHandle,
+    bus: &Bus,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut after: Option<String> = None;
     loop {
         let open = folder.open_events(after.as_deref(), PAGE).await?;

@@ -15,11 +15,11 @@ use crate::router::{Router, TableError};
 use crate::sources::Intake;
 use crate::sources::folder::{After, FolderSource, SourceError};
 use crate::state::{State, StateError};
+use crate::tasks::Tasks;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
-use crate::tasks::Tasks;
 
 /// What a node is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

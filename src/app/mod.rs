@@ -20,12 +20,12 @@ use crate::observe::Metrics;
 use crate::router::Router;
 use crate::sources::folder::FolderHandle;
 use crate::state::State;
+use crate::tasks::Tasks;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
-use crate::tasks::Tasks;
 
 /// A node: everything that runs, or (offline) everything that can be asked.
 pub struct Node {

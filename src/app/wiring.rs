@@ -3,7 +3,8 @@
 use crate::bus::{Bus, BusError, RouteId, RouteOptions};
 use crate::clock::SharedClock;
 use crate::config::{
-    Config, EventSchema, Handler, HandlerKind, Route, SchemaPolicy, SubscriptionProtocol, To, Webhook,
+    Config, EventSchema, Handler, HandlerKind, Route, SchemaPolicy, SubscriptionProtocol, To,
+    Webhook,
 };
 use crate::delivery::{Consumer, DeliveryOptions, RetryPolicy};
 use crate::emit::Notify;
@@ -96,7 +97,8 @@ pub(super) async fn routes(bus: &Bus, config: &Config) -> Result<Routes, BusErro
         if gone.pending > 0 {
             // Nothing vanishes because a line was taken out of a file.
             tracing::warn!(
-                route = gone.name, pending = gone.pending,
+                route = gone.name,
+                pending = gone.pending,
                 "no rule has this route any more, but messages still wait on it; they are kept"
             );
         } else {
@@ -332,8 +334,11 @@ impl Wiring<'_> {
     /// A rule's route, with what its target gets.
     fn feed(&self, route: &Route<'_>) -> Result<Option<Feed>, Failure> {
         let input = Input::compile(&route.target.input.spec()).map_err(|e| {
-            Failure::permanent("BadInput", format!("the input of route `{}`", route.target.route))
-                .caused_by(&e)
+            Failure::permanent(
+                "BadInput",
+                format!("the input of route `{}`", route.target.route),
+            )
+            .caused_by(&e)
         })?;
         let mut feed = self.plain(&route.target.route);
         if let (false, Some(feed)) = (input.is_event(), &mut feed) {

@@ -61,6 +61,33 @@ fn sample() -> State {
             vec![to(0, None, delay), to(1, Some(&key), delay)],
         ));
     }
+    items.extend(changes());
+    let mut state = State::new([1, 2]);
+    let places = items
+        .iter()
+        .enumerate()
+        .map(|(i, item)| (Pos::new(1, 100 + i as u32), item));
+    state.apply_all(places, NOW);
+    state
+}
+
+fn again(state: &State) -> State {
+    let mut body = Vec::new();
+    encode(77, state.next_seq, Some(state), &mut body);
+    assert_eq!(
+        link(&body).unwrap(),
+        Link {
+            previous_len: 77,
+            next_seq: 41,
+            full: true
+        }
+    );
+    decode(&body, state.key).unwrap()
+}
+
+/// What happened to some of the deliveries.
+fn changes() -> Vec<Item> {
+    let mut items = Vec::new();
     items.push(Item::Leased {
         route: RouteId(0),
         seqs: vec![1, 2, 3, 4],
@@ -102,27 +129,7 @@ fn sample() -> State {
         bus: "default".into(),
         count: 3,
     });
-    let mut state = State::new([1, 2]);
-    let places = items
-        .iter()
-        .enumerate()
-        .map(|(i, item)| (Pos::new(1, 100 + i as u32), item));
-    state.apply_all(places, NOW);
-    state
-}
-
-fn again(state: &State) -> State {
-    let mut body = Vec::new();
-    encode(77, state.next_seq, Some(state), &mut body);
-    assert_eq!(
-        link(&body).unwrap(),
-        Link {
-            previous_len: 77,
-            next_seq: 41,
-            full: true
-        }
-    );
-    decode(&body, state.key).unwrap()
+    items
 }
 
 #[test]

@@ -243,17 +243,7 @@ impl Item {
     pub(crate) fn decode(r: &mut Reader<'_>, home: Option<&Bytes>) -> Result<Self, Undecodable> {
         let kind = r.u8()?;
         match kind {
-            EVENT | RETRY | DEAD | MOVED => {
-                r.u32()?;
-                let len = r.u32()? as usize;
-                let start = r.pos();
-                let body = r.take(len)?;
-                let home = home.and_then(|h| {
-                    h.get(start..start + len)
-                        .map(|_| h.slice(start..start + len))
-                });
-                decode_addressed(kind, body, home.as_ref())
-            }
+            EVENT | RETRY | DEAD | MOVED => addressed_inline(kind, r, home),
             EXPIRED => {
                 let (route, seqs) = (route(r)?, r.seqs()?);
                 Ok(Self::Expired {
@@ -315,6 +305,23 @@ impl Item {
             _ => Err(Undecodable("a known kind of item")),
         }
     }
+}
+
+/// Reads an addressed item where it stands between others.
+fn addressed_inline(
+    kind: u8,
+    r: &mut Reader<'_>,
+    home: Option<&Bytes>,
+) -> Result<Item, Undecodable> {
+    r.u32()?;
+    let len = r.u32()? as usize;
+    let start = r.pos();
+    let body = r.take(len)?;
+    let inside = |h: &Bytes| h.len() >= start + len;
+    let home = home
+        .filter(|h| inside(h))
+        .map(|h| h.slice(start..start + len));
+    decode_addressed(kind, body, home.as_ref())
 }
 
 /// The checksum of an addressed item.

@@ -79,10 +79,9 @@ fn attached() -> impl Strategy<Value = Attached> {
     )
 }
 
-fn item() -> impl Strategy<Value = Item> {
+fn lists() -> impl Strategy<Value = Item> {
     let route = || any::<u32>().prop_map(RouteId);
     prop_oneof![
-        stored().prop_map(|e| Item::Event(Arc::new(e))),
         (route(), seqs()).prop_map(|(route, seqs)| Item::Leased { route, seqs }),
         (route(), seqs()).prop_map(|(route, seqs)| Item::Delivered { route, seqs }),
         (route(), seqs()).prop_map(|(route, seqs)| Item::Released { route, seqs }),
@@ -93,6 +92,14 @@ fn item() -> impl Strategy<Value = Item> {
         }),
         (route(), seqs(), text()).prop_map(|(route, seqs, why)| Item::Purged { route, seqs, why }),
         (route(), route(), seqs()).prop_map(|(from, to, seqs)| Item::Redriven { from, to, seqs }),
+    ]
+}
+
+fn item() -> impl Strategy<Value = Item> {
+    let route = || any::<u32>().prop_map(RouteId);
+    prop_oneof![
+        stored().prop_map(|e| Item::Event(Arc::new(e))),
+        lists(),
         (
             route(),
             text(),

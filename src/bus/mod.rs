@@ -300,9 +300,9 @@ impl Bus {
         self.handle.core().read(from_seq, limit)
     }
 
-    /// The first sequence number accepted at or after `ms` (Unix milliseconds), or
-    /// the next one to be given out. Clock jumps make it approximate: it never skips
-    /// an event accepted at or after `ms`.
+    /// The first sequence number accepted at or after `ms` (Unix milliseconds), or the
+    /// next one to be given out. Reads the one segment that it is in. Events of a time
+    /// when the clock was set back may follow that are older than `ms`.
     pub fn first_seq_at(&self, ms: i64) -> Result<u64, BusError> {
         self.handle.core().first_seq_at(ms)
     }

@@ -138,49 +138,53 @@ impl Core {
     }
 
     pub(crate) fn first_seq_at(&self, ms: i64) -> Result<u64, BusError> {
+        let mut first = self.next_seq();
         for closed in self.table.closed() {
             if closed.meta.newest_ms < ms {
                 continue;
             }
             let index = self.table.index(&closed)?;
-            if let Some(seq) = self.first_in(&index.own, ms)? {
-                return Ok(seq);
+            if let Some(seq) = self.first_of(&index.own.seqs, ms)? {
+                first = first.min(seq);
+                break;
             }
         }
-        let (seqs, next) = {
+        let (active, mut copies) = {
             let segments = self.table.read();
-            (
-                segments.active.index.own.seqs.clone(),
-                lock(&self.state).next_seq,
-            )
+            let closed = segments.closed.values().map(|c| &c.meta.moved);
+            let active = &segments.active.index;
+            let copies = closed.chain(std::iter::once(&active.meta.moved));
+            let copies: Vec<u64> = copies
+                .flat_map(|m| m.iter().take_while(|&s| s < first))
+                .collect();
+            (active.own.seqs.clone(), copies)
         };
-        let rows = Rows {
-            seqs,
-            ..Rows::default()
-        };
-        Ok(self.first_in(&rows, ms)?.unwrap_or(next))
+        if active.first().is_some_and(|&s| s < first)
+            && let Some(seq) = self.first_of(&active, ms)?
+        {
+            first = first.min(seq);
+        }
+        // Copied events are older than whatever else their segment holds.
+        copies.sort_unstable();
+        Ok(self
+            .first_of(&copies, ms)?
+            .map_or(first, |seq| first.min(seq)))
     }
 
-    /// The first of these events accepted at or after `ms`. Goes back over a clock that
-    /// jumped: the search is for the first, by looking at one in 64 and then closely.
-    fn first_in(&self, rows: &Rows, ms: i64) -> Result<Option<u64>, BusError> {
-        let at = |i: usize| {
-            Ok::<_, BusError>(
-                self.fetch(rows.seqs[i])?
-                    .map_or(i64::MIN, |e| e.accepted_ms),
-            )
-        };
-        let mut step = 0;
-        while step < rows.seqs.len() {
-            let last = (step + 63).min(rows.seqs.len() - 1);
-            if at(last)? >= ms {
-                for i in step..=last {
-                    if at(i)? >= ms {
-                        return Ok(Some(rows.seqs[i]));
-                    }
+    /// The first of these events accepted at or after `ms`. One by one, because a clock
+    /// that was set back leaves no order to search by.
+    fn first_of(&self, seqs: &[u64], ms: i64) -> Result<Option<u64>, BusError> {
+        let mut rest = seqs;
+        while !rest.is_empty() {
+            let read = self.fetch_many(rest, 4 << 20);
+            for event in &read {
+                match event {
+                    Ok(Some(event)) if event.accepted_ms >= ms => return Ok(Some(event.seq)),
+                    Ok(_) | Err(BusError::Corrupt { .. }) => {}
+                    Err(e) => return Err(e.clone()),
                 }
             }
-            step += 64;
+            rest = &rest[read.len()..];
         }
         Ok(None)
     }

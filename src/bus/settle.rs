@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::batch::prepare;
 use super::core::{Core, Request, Work, lock};
 use super::error::BusError;
-use super::item::{Dead, Item, Retry};
+use super::item::{Dead, Item, Pos, Retry};
 use super::route::{At, Now};
 use super::state::State;
 use super::types::{
-    Accepted, Durability, NewEvent, Outcome, Pressure, RouteId, Settled, Settlement,
+    Accepted, AttemptError, Durability, NewEvent, Outcome, Pressure, RouteId, Settled, Settlement,
 };
 
 /// How long a lease lasts whose settlement could not be written.
@@ -169,59 +171,79 @@ fn begin(state: &mut State, settlements: Vec<Settlement>, now: Now) -> (Vec<Item
         if !ok {
             continue;
         }
-        let (attempts, previous) = route
-            .entries
-            .get(&seq)
-            .map_or((0, super::item::Pos(0)), |e| (e.attempts, e.last));
+        let told = route.entries.get(&seq).map(|e| (e.attempts, e.last));
         match outcome {
             Outcome::Delivered => push_seq(&mut items, id, seq, true),
             Outcome::Release => push_seq(&mut items, id, seq, false),
-            Outcome::Retry {
-                not_before_ms,
-                mut error,
-            } => {
-                // The delay is measured from here, whatever the caller's clock said.
-                error.at_ms = if error.at_ms == 0 {
-                    now.wall
-                } else {
-                    error.at_ms
-                };
-                let retry = Retry {
-                    route: id,
-                    seq,
-                    attempts,
-                    not_before_ms,
-                    set_ms: now.wall,
-                    error,
-                    previous,
-                };
-                items.push(Item::Retry(Box::new(retry)));
-            }
-            Outcome::Dead { mut error, context } => {
-                error.at_ms = if error.at_ms == 0 {
-                    now.wall
-                } else {
-                    error.at_ms
-                };
-                let dead = Dead {
-                    route: id,
-                    seq,
-                    attempts,
-                    dead_at_ms: now.wall,
-                    error,
-                    context,
-                    previous,
-                };
-                items.push(Item::Dead(Box::new(dead)));
-            }
             Outcome::Expired { policy } => items.push(Item::Expired {
                 route: id,
                 seqs: vec![seq],
                 policy,
             }),
+            Outcome::Retry {
+                not_before_ms,
+                error,
+            } => {
+                items.push(retry(id, seq, told, not_before_ms, error, now));
+            }
+            Outcome::Dead { error, context } => {
+                items.push(dead(id, seq, told, error, context, now));
+            }
         }
     }
     (items, applied)
+}
+
+/// Attempts so far, and where the last failed one is told.
+type Told = Option<(u32, Pos)>;
+
+fn retry(
+    route: RouteId,
+    seq: u64,
+    told: Told,
+    not_before_ms: i64,
+    error: AttemptError,
+    now: Now,
+) -> Item {
+    let (attempts, previous) = told.unwrap_or_default();
+    Item::Retry(Box::new(Retry {
+        route,
+        seq,
+        attempts,
+        not_before_ms,
+        // The delay is measured from here, whatever the caller's clock said.
+        set_ms: now.wall,
+        error: dated(error, now),
+        previous,
+    }))
+}
+
+fn dead(
+    route: RouteId,
+    seq: u64,
+    told: Told,
+    error: AttemptError,
+    context: Bytes,
+    now: Now,
+) -> Item {
+    let (attempts, previous) = told.unwrap_or_default();
+    Item::Dead(Box::new(Dead {
+        route,
+        seq,
+        attempts,
+        dead_at_ms: now.wall,
+        error: dated(error, now),
+        context,
+        previous,
+    }))
+}
+
+/// An error that says when it was.
+fn dated(mut error: AttemptError, now: Now) -> AttemptError {
+    if error.at_ms == 0 {
+        error.at_ms = now.wall;
+    }
+    error
 }
 
 /// Adds to the list of the same kind for the same route, if it is the last.

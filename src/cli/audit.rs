@@ -25,15 +25,34 @@ fn print(ledger: &Value, balanced: bool) -> Result<(), CliError> {
         .as_object()
         .into_iter()
         .flatten()
-        .map(|(name, counts)| row(name, counts, &["accepted", "matched", "unmatched", "duplicates"]))
+        .map(|(name, counts)| {
+            row(
+                name,
+                counts,
+                &["accepted", "matched", "unmatched", "duplicates"],
+            )
+        })
         .collect();
-    for line in table(&["bus", "accepted", "matched", "unmatched", "duplicates"], &buses) {
+    for line in table(
+        &["bus", "accepted", "matched", "unmatched", "duplicates"],
+        &buses,
+    ) {
         say(&line)?;
     }
     say("")?;
     let columns = [
-        "enqueued", "replayed", "moved_in", "delivered", "dead", "purged", "expired", "moved_out",
-        "ready", "leased", "delayed", "retried",
+        "enqueued",
+        "replayed",
+        "moved_in",
+        "delivered",
+        "dead",
+        "purged",
+        "expired",
+        "moved_out",
+        "ready",
+        "leased",
+        "delayed",
+        "retried",
     ];
     let routes: Vec<Vec<String>> = ledger["routes"]
         .as_array()
@@ -46,8 +65,14 @@ fn print(ledger: &Value, balanced: bool) -> Result<(), CliError> {
         say(&line)?;
     }
     say("")?;
-    say("enqueued + replayed + moved in = delivered + dead + purged + expired + moved out + ready + leased + delayed")?;
-    say(if balanced { "the ledger adds up" } else { "THE LEDGER DOES NOT ADD UP" })
+    say(
+        "enqueued + replayed + moved in = delivered + dead + purged + expired + moved out + ready + leased + delayed",
+    )?;
+    say(if balanced {
+        "the ledger adds up"
+    } else {
+        "THE LEDGER DOES NOT ADD UP"
+    })
 }
 
 fn row(name: &str, counts: &Value, columns: &[&str]) -> Vec<String> {

@@ -39,7 +39,11 @@ pub(super) fn check(args: &CheckArgs) -> Result<Answer, CliError> {
         }
         say(&format!(
             "{}: {} rules, {} handlers, {} topics, {} rule tests",
-            if found.is_empty() { "all is well" } else { "it works, with warnings" },
+            if found.is_empty() {
+                "all is well"
+            } else {
+                "it works, with warnings"
+            },
             config.rules.len(),
             config.handlers.len(),
             config.topics.len(),
@@ -51,10 +55,17 @@ pub(super) fn check(args: &CheckArgs) -> Result<Answer, CliError> {
 
 pub(super) fn explain(args: &ExplainArgs) -> Result<Answer, CliError> {
     let Some(code) = error::find(&args.code) else {
-        return Err(CliError::new(format!("there is no error code `{}`", args.code))
-            .hint("codes look like P0101; docs/errors.md lists them"));
+        return Err(
+            CliError::new(format!("there is no error code `{}`", args.code))
+                .hint("codes look like P0101; docs/errors.md lists them"),
+        );
     };
-    say(&format!("{}: {}\n\n{}", code.id, code.title, code.page.trim()))?;
+    say(&format!(
+        "{}: {}\n\n{}",
+        code.id,
+        code.title,
+        code.page.trim()
+    ))?;
     Ok(Answer::Yes)
 }
 

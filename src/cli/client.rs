@@ -23,7 +23,10 @@ pub(super) enum Client {
         base: String,
     },
     /// One that was opened for this command.
-    Local { routes: axum::Router, node: Arc<Node> },
+    Local {
+        routes: axum::Router,
+        node: Arc<Node>,
+    },
 }
 
 /// Connects to the node that `at` names.
@@ -64,7 +67,8 @@ pub(super) async fn connect_running(at: &At) -> Result<Client, CliError> {
     }
     let config = load(&at.dir)?;
     running(&config).await?.ok_or_else(|| {
-        CliError::new("no node runs here").hint("start one with `pointsman run` in another terminal")
+        CliError::new("no node runs here")
+            .hint("start one with `pointsman run` in another terminal")
     })
 }
 
@@ -75,7 +79,11 @@ pub(super) fn load(root: &Path) -> Result<Config, CliError> {
     match loaded.config {
         Some(config) => Ok(config),
         None => {
-            talk(&render_all(&loaded.diagnostics, &loaded.sources, super::colour()));
+            talk(&render_all(
+                &loaded.diagnostics,
+                &loaded.sources,
+                super::colour(),
+            ));
             Err(CliError::Told)
         }
     }
@@ -136,7 +144,8 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Vec<u8>, CliError> {
-        let unreachable = |e: &dyn std::error::Error| CliError::new(format!("the node does not answer: {e}"));
+        let unreachable =
+            |e: &dyn std::error::Error| CliError::new(format!("the node does not answer: {e}"));
         match self {
             Self::Remote { .. } => {
                 let response = self.send(method, path, body).await?;
@@ -158,7 +167,10 @@ impl Client {
                 };
                 let status = response.status().as_u16();
                 let body = response.into_body().collect().await;
-                answer(status, body.map_err(|e| unreachable(&e))?.to_bytes().to_vec())
+                answer(
+                    status,
+                    body.map_err(|e| unreachable(&e))?.to_bytes().to_vec(),
+                )
             }
         }
     }
@@ -221,7 +233,10 @@ pub(super) fn answer(status: u16, body: Vec<u8>) -> Result<Vec<u8>, CliError> {
     let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
     let text = |name: &str| parsed["error"][name].as_str().map(str::to_owned);
     let message = text("message").unwrap_or_else(|| {
-        format!("the node answered {status}: {}", String::from_utf8_lossy(&body))
+        format!(
+            "the node answered {status}: {}",
+            String::from_utf8_lossy(&body)
+        )
     });
     let mut error = CliError::new(message);
     if let Some(hint) = text("hint") {
@@ -236,7 +251,13 @@ mod tests {
 
     #[test]
     fn query_values_are_encoded() {
-        let path = with_query("/dlq", &[("route", "a/b".to_owned()), ("filter", "{\"x\":1}".to_owned())]);
+        let path = with_query(
+            "/dlq",
+            &[
+                ("route", "a/b".to_owned()),
+                ("filter", "{\"x\":1}".to_owned()),
+            ],
+        );
         assert_eq!(path, "/dlq?route=a%2Fb&filter=%7B%22x%22%3A1%7D");
     }
 }

@@ -78,13 +78,21 @@ async fn list(
             .iter()
             .map(|g| {
                 let example = format!("{}: {}", g["seq"], short(&text(&g["example"]), 100));
-                vec![g["count"].to_string(), text(&g["route"]), text(&g["cause"]), example]
+                vec![
+                    g["count"].to_string(),
+                    text(&g["route"]),
+                    text(&g["cause"]),
+                    example,
+                ]
             })
             .collect();
         table(&["count", "route", "cause", "example"], &rows)
     } else {
         let rows: Vec<Vec<String>> = found.iter().map(row).collect();
-        table(&["seq", "failed at", "route", "tries", "about", "last error"], &rows)
+        table(
+            &["seq", "failed at", "route", "tries", "about", "last error"],
+            &rows,
+        )
     };
     for line in lines {
         say(&line)?;
@@ -125,8 +133,10 @@ async fn show(
     };
     let found: Vec<Value> = client.get_json("/dlq", &params(which(meant, None))).await?;
     if found.is_empty() {
-        return Err(CliError::new(format!("event {seq} is not among the dead letters"))
-            .hint("`pointsman dlq list` shows them"));
+        return Err(
+            CliError::new(format!("event {seq} is not among the dead letters"))
+                .hint("`pointsman dlq list` shows them"),
+        );
     }
     for letter in found {
         if json {
@@ -147,7 +157,12 @@ fn describe(letter: &Value) -> Result<(), CliError> {
         text(&letter["failed_at"]),
         letter["attempts"]
     ))?;
-    for (number, error) in letter["errors"].as_array().into_iter().flatten().enumerate() {
+    for (number, error) in letter["errors"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
         say(&format!(
             "  {}. {}  {}  [{}] {}",
             number + 1,
@@ -168,9 +183,14 @@ fn describe(letter: &Value) -> Result<(), CliError> {
 /// A selection that does something must be meant.
 fn chosen(meant: Meant, all: bool) -> Result<Which, CliError> {
     let which = which(meant, None);
-    let some = which.route.is_some() || which.seq.is_some() || which.filter.is_some() || which.cause.is_some();
+    let some = which.route.is_some()
+        || which.seq.is_some()
+        || which.filter.is_some()
+        || which.cause.is_some();
     if some == all {
-        return Err(CliError::new("say which: --route, --seq, --filter, --cause, or --all alone"));
+        return Err(CliError::new(
+            "say which: --route, --seq, --filter, --cause, or --all alone",
+        ));
     }
     Ok(which)
 }

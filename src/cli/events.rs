@@ -32,7 +32,9 @@ pub(super) async fn run(at: &At, args: EventsArgs) -> Result<Answer, CliError> {
 
 async fn show(at: &At, id: &str) -> Result<Answer, CliError> {
     let client = connect(at).await?;
-    let found = client.get_json::<Value>(&format!("/events/{}", encode(id)), &[]).await;
+    let found = client
+        .get_json::<Value>(&format!("/events/{}", encode(id)), &[])
+        .await;
     client.close().await;
     let text = serde_json::to_string_pretty(&found?).map_err(|e| CliError::new(e.to_string()))?;
     say(&text)?;

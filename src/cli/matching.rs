@@ -73,7 +73,9 @@ fn of_rules(args: &MatchArgs, folder: &Path, event: &str) -> Result<Answer, CliE
     }
     explained.sort_by(|(a, x), (b, y)| x.distance().cmp(&y.distance()).then(a.cmp(b)));
     let any = explained.iter().any(|(_, why)| why.matched);
-    let shown = args.near.unwrap_or(if args.explain { usize::MAX } else { 0 });
+    let shown = args
+        .near
+        .unwrap_or(if args.explain { usize::MAX } else { 0 });
     let near = explained.iter().filter(|(_, why)| !why.matched).take(shown);
     let chosen = explained.iter().filter(|(_, why)| why.matched).chain(near);
     for (name, why) in chosen {
@@ -117,7 +119,11 @@ fn batch() -> Result<Answer, CliError> {
             Ok(asked) => writeln!(output, "{{\"id\":{},{}}}", asked.id.get(), answer(&asked))?,
             Err(error) => {
                 let why = format!("line {number}: {error}");
-                writeln!(output, "{}", serde_json::json!({ "id": null, "invalid": why }))?;
+                writeln!(
+                    output,
+                    "{}",
+                    serde_json::json!({ "id": null, "invalid": why })
+                )?;
             }
         }
     }

@@ -14,7 +14,9 @@ pub(super) async fn query(at: &At, args: &QueryArgs) -> Result<Answer, CliError>
         QueryFormat::Json => "json",
     };
     let request = json!({ "sql": args.sql, "limit": args.limit, "format": format });
-    let answer = client.post("/query", request.to_string().into_bytes()).await;
+    let answer = client
+        .post("/query", request.to_string().into_bytes())
+        .await;
     client.close().await;
     std::io::stdout().lock().write_all(&answer?)?;
     Ok(Answer::Yes)

@@ -23,8 +23,10 @@ pub(super) async fn run(args: RunArgs) -> Result<Answer, CliError> {
         talk(&render_all(&loaded.diagnostics, &loaded.sources, colour()));
     }
     let Some(mut config) = loaded.config else {
-        return Err(CliError::new("the configuration has errors, so nothing was started")
-            .hint("`pointsman check` finds them without starting anything"));
+        return Err(
+            CliError::new("the configuration has errors, so nothing was started")
+                .hint("`pointsman check` finds them without starting anything"),
+        );
     };
     if let Some(listen) = args.listen {
         config.node.listen = listen;
@@ -139,12 +141,17 @@ async fn tell_progress(mut progress: broadcast::Receiver<Progress>) {
     loop {
         match progress.recv().await {
             Ok(at) => {
-                let share = at.total_bytes.filter(|t| *t > 0).map(|total| {
-                    format!("{}%", at.bytes.saturating_mul(100) / total)
-                });
+                let share = at
+                    .total_bytes
+                    .filter(|t| *t > 0)
+                    .map(|total| format!("{}%", at.bytes.saturating_mul(100) / total));
                 tracing::info!(
-                    what = at.what, rows = at.rows, mib = at.bytes >> 20,
-                    done = share.as_deref().unwrap_or("?"), terminal, "working"
+                    what = at.what,
+                    rows = at.rows,
+                    mib = at.bytes >> 20,
+                    done = share.as_deref().unwrap_or("?"),
+                    terminal,
+                    "working"
                 );
             }
             Err(broadcast::error::RecvError::Lagged(_)) => {}

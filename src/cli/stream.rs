@@ -82,7 +82,10 @@ async fn follow(
             Ok(Some(chunk)) => chunk,
             Ok(None) => return Ok(Answer::Yes),
             Err(error) => {
-                return Err(CliError::new(format!("the stream ended: {}", error.without_url())));
+                return Err(CliError::new(format!(
+                    "the stream ended: {}",
+                    error.without_url()
+                )));
             }
         };
         rest.extend_from_slice(&chunk);
@@ -90,7 +93,9 @@ async fn follow(
             let block: Vec<u8> = rest.drain(..end + 2).collect();
             let (kind, data) = parse(&String::from_utf8_lossy(&block));
             if kind == "lagged" {
-                talk(&format!("warning: too slow, {data} messages were not shown"));
+                talk(&format!(
+                    "warning: too slow, {data} messages were not shown"
+                ));
             } else if let Ok(value) = serde_json::from_str(&data)
                 && each(&value)?.is_break()
             {
@@ -118,11 +123,7 @@ fn notice(message: &Value) -> String {
     let event = &message["event"];
     let detail = &event["detail"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut line = format!(
-        "{}  {}",
-        text(&event["time"]),
-        text(&event["detail-type"])
-    );
+    let mut line = format!("{}  {}", text(&event["time"]), text(&event["detail-type"]));
     let mut add = |name: &str, value: &Value| {
         let said = match value {
             Value::String(text) => text.clone(),
@@ -131,7 +132,9 @@ fn notice(message: &Value) -> String {
         };
         line.push_str(&format!("  {name}={}", short(&said, 120)));
     };
-    for name in ["handler", "table", "rows_in", "rows_out", "rows", "inserted", "updated"] {
+    for name in [
+        "handler", "table", "rows_in", "rows_out", "rows", "inserted", "updated",
+    ] {
         add(name, &detail[name]);
     }
     add("rejects", &detail["rejects"]["count"]);

@@ -51,8 +51,14 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = vec![vec!["a".to_owned(), "1".to_owned()], vec!["long".to_owned(), "2".to_owned()]];
-        assert_eq!(table(&["name", "n"], &rows), ["name  n", "a     1", "long  2"]);
+        let rows = vec![
+            vec!["a".to_owned(), "1".to_owned()],
+            vec!["long".to_owned(), "2".to_owned()],
+        ];
+        assert_eq!(
+            table(&["name", "n"], &rows),
+            ["name  n", "a     1", "long  2"]
+        );
     }
 
     #[test]

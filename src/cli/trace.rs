@@ -7,7 +7,9 @@ use crate::api::TraceNode;
 
 pub(super) async fn trace(at: &At, args: &TraceArgs) -> Result<Answer, CliError> {
     let client = connect(at).await?;
-    let found = client.get(&format!("/trace/{}", encode(&args.id)), &[]).await;
+    let found = client
+        .get(&format!("/trace/{}", encode(&args.id)), &[])
+        .await;
     client.close().await;
     let body = found?;
     if args.json {
@@ -28,7 +30,10 @@ pub(super) async fn trace(at: &At, args: &TraceArgs) -> Result<Answer, CliError>
 
 /// Draws a node and what it caused; `first` leads its own line, `rest` the others.
 fn draw(node: &TraceNode, first: &str, rest: &str, lines: &mut Vec<String>) {
-    let about = node.about.as_ref().map_or(String::new(), |a| format!("  {a}"));
+    let about = node
+        .about
+        .as_ref()
+        .map_or(String::new(), |a| format!("  {a}"));
     let asked = if node.asked { "  <- asked" } else { "" };
     lines.push(format!(
         "{first}{} {}{about}  [{}]  {}  {}{asked}",
@@ -44,7 +49,16 @@ fn draw(node: &TraceNode, first: &str, rest: &str, lines: &mut Vec<String>) {
     }
     for (index, child) in node.caused.iter().enumerate() {
         let last = index + 1 == node.caused.len();
-        let (branch, bar) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-        draw(child, &format!("{rest}{branch}"), &format!("{rest}{bar}"), lines);
+        let (branch, bar) = if last {
+            ("└─ ", "   ")
+        } else {
+            ("├─ ", "│  ")
+        };
+        draw(
+            child,
+            &format!("{rest}{branch}"),
+            &format!("{rest}{bar}"),
+            lines,
+        );
     }
 }

@@ -44,7 +44,9 @@ fn unused_inputs(config: &Config) -> Vec<Diagnostic> {
             );
             let mut diagnostic = Diagnostic::warning(&codes::BAD_INPUT, message);
             diagnostic.place = config.place(&format!("rules.{}.targets", route.rule));
-            found.push(diagnostic.hint("leave the input out: transforms and loads need the whole event"));
+            found.push(
+                diagnostic.hint("leave the input out: transforms and loads need the whole event"),
+            );
         }
     }
     found

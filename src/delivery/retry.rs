@@ -55,10 +55,16 @@ pub fn judge(
     }
     let bound = policy
         .base
-        .saturating_mul(1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX))
+        .saturating_mul(
+            1_u32
+                .checked_shl(attempt.saturating_sub(1))
+                .unwrap_or(u32::MAX),
+        )
         .min(policy.cap);
     let drawn = Duration::from_nanos(
-        random.checked_rem(u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX)).unwrap_or(0),
+        random
+            .checked_rem(u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX))
+            .unwrap_or(0),
     );
     // What the other side asks for counts more than our own schedule.
     let delay = failure.retry_after.map_or(drawn, |asked| asked.max(drawn));
@@ -83,7 +89,13 @@ mod tests {
     }
 
     fn again(attempt: u32, random: u64) -> Verdict {
-        judge(&policy(), &Failure::transient("X", "x"), attempt, Duration::ZERO, random)
+        judge(
+            &policy(),
+            &Failure::transient("X", "x"),
+            attempt,
+            Duration::ZERO,
+            random,
+        )
     }
 
     #[test]

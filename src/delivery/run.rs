@@ -1,18 +1,18 @@
 //! The loops: one per consumer, started by the composition root.
 
+use super::Watch;
 use super::options::{DeliveryOptions, RetryPolicy};
 use super::worker::Worker;
-use super::Watch;
 use crate::clock::SharedClock;
 use crate::emit::{Emitter, Notify};
 use crate::handlers::{Handler, Progress};
 use crate::queues::{Queue, QueueError, Received, Want};
+use crate::tasks::Tasks;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use crate::tasks::Tasks;
 
 /// A handler and the queue that feeds it.
 #[derive(Clone)]
@@ -98,7 +98,10 @@ impl Delivery {
     /// give up; what they hold is handed back.
     pub async fn drain(&self, patience: Duration) {
         self.stop.cancel();
-        if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(patience, self.tasks.wait())
+            .await
+            .is_err()
+        {
             self.abort.cancel();
             // Handlers that do not listen are left behind: their messages come
             // back after the restart, since nothing was settled.
@@ -130,7 +133,11 @@ async fn consume(worker: Arc<Worker>, stop: CancellationToken, tasks: Tasks) {
                 });
             }
             Ok(None) => break,
-            Err(QueueError::Busy { retry_after, reason, .. }) => {
+            Err(QueueError::Busy {
+                retry_after,
+                reason,
+                ..
+            }) => {
                 tracing::warn!(queue = worker.consumer.queue.name(), %reason, "busy");
                 tokio::select! {
                     () = stop.cancelled() => break,

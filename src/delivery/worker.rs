@@ -107,7 +107,10 @@ impl Worker {
                 .into_iter()
                 .map(|message| {
                     let answer = results.next().unwrap_or_else(|| {
-                        Err(Failure::transient("NoAnswer", "the handler gave no answer for this message"))
+                        Err(Failure::transient(
+                            "NoAnswer",
+                            "the handler gave no answer for this message",
+                        ))
                     });
                     (message, answer)
                 })
@@ -125,8 +128,7 @@ impl Worker {
         };
         let messages: Vec<Message> = batch.iter().map(message).collect();
         let handler = Arc::clone(&self.consumer.handler);
-        let mut task =
-            tokio::spawn(async move { handler.handle(&messages, &context).await });
+        let mut task = tokio::spawn(async move { handler.handle(&messages, &context).await });
         let timeout = self.consumer.options.timeout;
         let joined = match tokio::time::timeout(timeout, &mut task).await {
             Ok(joined) => joined,
@@ -160,7 +162,9 @@ impl Worker {
     fn judge(&self, message: &Received, answer: Result<Done, Failure>) -> (Fate, Vec<Outgoing>) {
         let consumer = &self.consumer;
         let answer = answer.and_then(|done| {
-            let events = self.emitter.done(&consumer.name, &consumer.notify, message, &done)?;
+            let events = self
+                .emitter
+                .done(&consumer.name, &consumer.notify, message, &done)?;
             tracing::info!(
                 handler = consumer.name,
                 route = message.route,
@@ -204,15 +208,23 @@ impl Worker {
         }
     }
 
-    fn give_up(&self, message: &Received, failure: Failure, reason: Reason) -> (Fate, Vec<Outgoing>) {
+    fn give_up(
+        &self,
+        message: &Received,
+        failure: Failure,
+        reason: Reason,
+    ) -> (Fate, Vec<Outgoing>) {
         tracing::error!(
             handler = self.consumer.name, route = message.route, event = message.event.id(),
             attempts = message.attempt, code = failure.code, error = %failure,
             "dead-lettered"
         );
-        let notice = self
-            .emitter
-            .dead(&self.consumer.name, &self.consumer.notify, message, &failure);
+        let notice = self.emitter.dead(
+            &self.consumer.name,
+            &self.consumer.notify,
+            message,
+            &failure,
+        );
         let context = json!({
             "handler": self.consumer.name,
             "queue": self.consumer.queue.name(),
@@ -223,7 +235,10 @@ impl Worker {
             "bus": message.bus,
             "trace": { "root": message.root, "hops": message.hops },
         });
-        (Fate::Dead { failure, context }, notice.into_iter().collect())
+        (
+            Fate::Dead { failure, context },
+            notice.into_iter().collect(),
+        )
     }
 
     /// Settles, waiting out a bus that is busy; the loans are kept meanwhile.
@@ -233,7 +248,11 @@ impl Worker {
         loop {
             match queue.settle(fates.clone(), events.clone()).await {
                 Ok(()) => return,
-                Err(QueueError::Busy { retry_after, reason, .. }) if !self.abort.is_cancelled() => {
+                Err(QueueError::Busy {
+                    retry_after,
+                    reason,
+                    ..
+                }) if !self.abort.is_cancelled() => {
                     tracing::warn!(queue = queue.name(), %reason, "settling waits");
                     queue.extend(&receipts, self.consumer.visibility + retry_after);
                     tokio::time::sleep(retry_after).await;
@@ -275,7 +294,11 @@ fn brief(summary: &serde_json::Value) -> String {
     if let Some(table) = summary["table"].as_str() {
         said.push(format!("table {table}"));
     }
-    for (name, words) in [("rows_in", "rows in"), ("rows_out", "rows out"), ("rows", "rows")] {
+    for (name, words) in [
+        ("rows_in", "rows in"),
+        ("rows_out", "rows out"),
+        ("rows", "rows"),
+    ] {
         if let Some(count) = summary[name].as_u64() {
             said.push(format!("{count} {words}"));
         }

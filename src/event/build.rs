@@ -38,11 +38,7 @@ impl EventBuilder {
             "resources": self.resources,
             "detail": self.detail,
         });
-        Event::complete(
-            Bytes::from(envelope.to_string()),
-            defaults,
-            self.time_ms,
-        )
+        Event::complete(Bytes::from(envelope.to_string()), defaults, self.time_ms)
     }
 }
 

@@ -65,7 +65,8 @@ impl ExecHandler {
             class("CannotStart", format!("cannot start `{program}`: {e}"))
         })?;
         let input = lines(batch);
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let limit = self.options.max_output as u64;
         // All three at once: a program that writes before it has read everything
         // would otherwise wait for us while we wait for it.
@@ -84,11 +85,11 @@ impl ExecHandler {
             .map_err(|e| Failure::transient("CannotWait", format!("`{program}`: {e}")))?;
         if !status.success() {
             let said = String::from_utf8_lossy(&err);
-            let mut failure = Failure::transient(
-                "ExitCode",
-                format!("`{program}` ended with {status}"),
-            );
-            failure.chain.extend(said.lines().rev().take(20).map(str::to_owned));
+            let mut failure =
+                Failure::transient("ExitCode", format!("`{program}` ended with {status}"));
+            failure
+                .chain
+                .extend(said.lines().rev().take(20).map(str::to_owned));
             return Err(failure);
         }
         Ok(failures(&out))
@@ -143,7 +144,9 @@ async fn capture(from: Option<impl tokio::io::AsyncRead + Unpin>, limit: u64) ->
         // What cannot be read is not needed: the exit code decides.
         from.read_to_end(&mut kept).await.ok();
         // The rest is drained, so that the program does not die of a full pipe.
-        tokio::io::copy(&mut from.into_inner(), &mut tokio::io::sink()).await.ok();
+        tokio::io::copy(&mut from.into_inner(), &mut tokio::io::sink())
+            .await
+            .ok();
     }
     kept
 }

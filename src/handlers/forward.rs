@@ -5,8 +5,8 @@ use super::{Context, Done, Failure, Forward, Handler, Message, Outcome};
 use crate::event::Event;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use serde_json::value::RawValue;
 use serde_json::json;
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
 /// Forwards to a bus.
@@ -48,8 +48,11 @@ impl Handler for ForwardHandler {
 /// object becomes `{"message": input}`.
 fn with_detail(event: &Event, input: &[u8]) -> Result<Event, Failure> {
     let bad = |e: &dyn std::error::Error| {
-        Failure::permanent("BadInput", "the target's input cannot be the `detail` of an event")
-            .caused_by(e)
+        Failure::permanent(
+            "BadInput",
+            "the target's input cannot be the `detail` of an event",
+        )
+        .caused_by(e)
     };
     let mut envelope: BTreeMap<String, Box<RawValue>> =
         serde_json::from_slice(event.text()).map_err(|e| bad(&e))?;
@@ -73,7 +76,10 @@ mod tests {
         let text = r#"{"version":"0","id":"a","detail-type":"T","source":"s","account":"1","time":"2013-01-01T10:00:00Z","region":"r","resources":[],"detail":{"x":1}}"#;
         let event = Event::parse(Bytes::from_static(text.as_bytes())).unwrap();
         let changed = with_detail(&event, br#"{"y":2.50}"#).unwrap();
-        assert_eq!((changed.id(), changed.detail_text()), ("a", r#"{"y":2.50}"#));
+        assert_eq!(
+            (changed.id(), changed.detail_text()),
+            ("a", r#"{"y":2.50}"#)
+        );
         let said = with_detail(&event, br#""done""#).unwrap();
         assert_eq!(said.detail_text(), r#"{"message":"done"}"#);
         assert!(with_detail(&event, b"no JSON").is_err());

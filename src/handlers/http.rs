@@ -48,14 +48,20 @@ impl WebhookHandler {
     /// # Errors
     /// When the URL or the secret cannot be used.
     pub fn new(options: WebhookOptions, clock: SharedClock) -> Result<Self, Failure> {
-        let url = reqwest::Url::parse(&options.url)
-            .map_err(|e| Failure::permanent("BadUrl", "the webhook's URL is not valid").caused_by(&e))?;
+        let url = reqwest::Url::parse(&options.url).map_err(|e| {
+            Failure::permanent("BadUrl", "the webhook's URL is not valid").caused_by(&e)
+        })?;
         let key = match &options.secret {
             None => None,
             Some(secret) => Some(
                 STANDARD
                     .decode(secret.strip_prefix("whsec_").unwrap_or(secret))
-                    .map_err(|_| Failure::permanent("BadSecret", "the webhook's secret must be `whsec_` and base64"))?,
+                    .map_err(|_| {
+                        Failure::permanent(
+                            "BadSecret",
+                            "the webhook's secret must be `whsec_` and base64",
+                        )
+                    })?,
             ),
         };
         let client = reqwest::Client::builder()
@@ -94,18 +100,26 @@ impl WebhookHandler {
             request = request.header(name, value);
         }
         let response = request.body(body).send().await.map_err(|e| {
-            Failure::transient("Unreachable", "the webhook could not be reached").caused_by(&e.without_url())
+            Failure::transient("Unreachable", "the webhook could not be reached")
+                .caused_by(&e.without_url())
         })?;
         judge(&response)
     }
 
     /// Looks the host up and refuses addresses that are not public.
     async fn refuse_private(&self) -> Result<(), Failure> {
-        let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let host = self
+            .url
+            .host_str()
+            .unwrap_or_default()
+            .trim_matches(['[', ']']);
         let port = self.url.port_or_known_default().unwrap_or(80);
         let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
             .await
-            .map_err(|e| Failure::transient("Unresolved", format!("host `{host}` has no address")).caused_by(&e))?
+            .map_err(|e| {
+                Failure::transient("Unresolved", format!("host `{host}` has no address"))
+                    .caused_by(&e)
+            })?
             .collect();
         match addresses.iter().find(|a| !is_public(a.ip())) {
             None => Ok(()),
@@ -222,7 +236,15 @@ mod tests {
 
     #[test]
     fn addresses_of_private_networks_are_not_public() {
-        for address in ["127.0.0.1", "10.1.2.3", "169.254.169.254", "100.64.0.1", "::1", "fd00::1", "::ffff:10.0.0.1"] {
+        for address in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "169.254.169.254",
+            "100.64.0.1",
+            "::1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+        ] {
             assert!(!is_public(address.parse().unwrap()), "{address}");
         }
         assert!(is_public("93.184.216.34".parse().unwrap()));

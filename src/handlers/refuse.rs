@@ -27,8 +27,8 @@ impl Handler for RefuseHandler {
             .iter()
             .map(|message| {
                 let reason = (self.reason)(&message.event);
-                let reason =
-                    reason.unwrap_or_else(|| "it did not meet its schema when it arrived".to_owned());
+                let reason = reason
+                    .unwrap_or_else(|| "it did not meet its schema when it arrived".to_owned());
                 Err(Failure::permanent("SchemaMismatch", reason))
             })
             .collect();

@@ -101,10 +101,7 @@ pub fn init_logs(format: LogFormat, colour: bool) {
     // A second start in one process (tests) keeps the first one's settings.
     let started = match format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder
-            .with_ansi(colour)
-            .event_format(Readable)
-            .try_init(),
+        LogFormat::Text => builder.with_ansi(colour).event_format(Readable).try_init(),
     };
     if let Err(error) = started {
         tracing::debug!(%error, "logging was started before");

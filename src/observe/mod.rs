@@ -58,13 +58,21 @@ impl Metrics {
             "Time that a batch took from receipt to settlement",
             handler_seconds.clone(),
         );
-        registry.register("handler_messages", "Messages that were handled", handled.clone());
+        registry.register(
+            "handler_messages",
+            "Messages that were handled",
+            handled.clone(),
+        );
         registry.register(
             "handler_failures",
             "Messages whose handling failed, retries included",
             failed.clone(),
         );
-        registry.register("events_refused", "Events refused at intake", refused.clone());
+        registry.register(
+            "events_refused",
+            "Events refused at intake",
+            refused.clone(),
+        );
         Self {
             registry,
             handler_seconds,
@@ -120,9 +128,7 @@ fn ledger_registry(ledger: &Ledger, disk_bytes: u64) -> Registry {
     let duplicates = Family::<BusLabel, Counter>::default();
     let unmatched = Family::<BusLabel, Counter>::default();
     for (bus, counts) in &ledger.buses {
-        let label = BusLabel {
-            bus: bus.clone(),
-        };
+        let label = BusLabel { bus: bus.clone() };
         accepted.get_or_create(&label).inc_by(counts.accepted);
         duplicates.get_or_create(&label).inc_by(counts.duplicates);
         unmatched.get_or_create(&label).inc_by(counts.unmatched);
@@ -145,7 +151,11 @@ fn ledger_registry(ledger: &Ledger, disk_bytes: u64) -> Registry {
     let disk = Gauge::<i64>::default();
     disk.set(i64::try_from(disk_bytes).unwrap_or(i64::MAX));
     registry.register("events_accepted", "Events that are durable", accepted);
-    registry.register("events_duplicate", "Events that the bus had already", duplicates);
+    registry.register(
+        "events_duplicate",
+        "Events that the bus had already",
+        duplicates,
+    );
     registry.register("events_unmatched", "Events that no rule matched", unmatched);
     registry.register("deliveries", "Deliveries by what became of them", total);
     registry.register("deliveries_now", "Deliveries by where they are now", now);

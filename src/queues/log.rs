@@ -151,7 +151,10 @@ impl LogQueue {
 
     fn stopped(&self, error: &BusError) -> QueueError {
         match error {
-            BusError::Refused { reason, retry_after } => QueueError::Busy {
+            BusError::Refused {
+                reason,
+                retry_after,
+            } => QueueError::Busy {
                 queue: self.name.clone(),
                 reason: reason.clone(),
                 retry_after: *retry_after,
@@ -199,7 +202,8 @@ impl Queue for LogQueue {
                         let (receipt, failure) = *bad;
                         let context = serde_json::json!({ "handler": self.handler });
                         let fate = Fate::Dead { failure, context };
-                        self.settle_in_log(vec![(receipt, fate)], Vec::new()).await?;
+                        self.settle_in_log(vec![(receipt, fate)], Vec::new())
+                            .await?;
                     }
                 }
             }

@@ -81,7 +81,12 @@ fn parts(events: Vec<NewEvent>) -> Vec<Vec<NewEvent>> {
 fn admit(table: &Table, incoming: &Incoming) -> Result<Vec<NewDelivery>, String> {
     let event = &incoming.event;
     if let Some(breach) = table.breach(event) {
-        let Breach { path, reason, policy, route } = breach;
+        let Breach {
+            path,
+            reason,
+            policy,
+            route,
+        } = breach;
         match (policy, route) {
             (Policy::Reject, _) => return Err(format!("{path}: {reason}")),
             (Policy::DeadLetter, Some(route)) => return Ok(vec![NewDelivery::to(route)]),

@@ -30,7 +30,10 @@ const GOOD: &str = "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,sc
 fn dead(project: &Project) -> String {
     let mut told = String::new();
     for letter in project.json_lines(&["dlq", "list", "--json"]) {
-        let last = letter["errors"].as_array().and_then(|e| e.last()).expect("an error");
+        let last = letter["errors"]
+            .as_array()
+            .and_then(|e| e.last())
+            .expect("an error");
         writeln!(
             told,
             "{} on {}: [{}] {}",
@@ -59,7 +62,11 @@ fn refusal(project: &Project, output: &Output) -> String {
         .lines()
         .filter(|line| !line.starts_with(|c: char| c.is_ascii_digit()))
         .collect();
-    format!("exit {}\n{}\n", output.status.code().unwrap_or(-1), lines.join("\n"))
+    format!(
+        "exit {}\n{}\n",
+        output.status.code().unwrap_or(-1),
+        lines.join("\n")
+    )
 }
 
 /// What each bad file leads to; a good one beside them must get through.
@@ -70,7 +77,11 @@ fn outcome(files: &[(&str, &[u8])]) -> String {
     }
     project.drop_in("inbox/flights-good.csv", GOOD);
     project.ok(&["run", "--until-idle", "2"]);
-    assert_eq!(project.count("select count(*) from flights"), Some(1), "the good file");
+    assert_eq!(
+        project.count("select count(*) from flights"),
+        Some(1),
+        "the good file"
+    );
     assert!(project.ok(&["audit"]).contains("the ledger adds up"));
     dead(&project)
 }
@@ -105,7 +116,12 @@ fn a_file_of_nothing_but_rejects_is_told_with_its_first_reasons() {
     let project = pipeline();
     project.drop_in("inbox/flights-bad.csv", bad);
     project.ok(&["run", "--until-idle", "2"]);
-    let rejects = project.ok(&["query", "select key, line, \"column\", message from rejects", "--format", "csv"]);
+    let rejects = project.ok(&[
+        "query",
+        "select key, line, \"column\", message from rejects",
+        "--format",
+        "csv",
+    ]);
     insta::assert_snapshot!(format!("{}{rejects}", dead(&project)));
 }
 
@@ -128,7 +144,10 @@ fn a_file_that_is_gone_before_it_is_read_is_told_as_gone() {
     let project = pipeline();
     // A queue that waits gives the time to take the file away.
     let rules = fs::read_to_string(project.path("rules/flights.yaml")).expect("the rules");
-    project.write("rules/flights.yaml", rules.replace("to-transform: {}", "to-transform: { delay: 3s }"));
+    project.write(
+        "rules/flights.yaml",
+        rules.replace("to-transform: {}", "to-transform: { delay: 3s }"),
+    );
     project.drop_in("inbox/flights-gone.csv", GOOD);
     let node = project.start();
     project.wait("the event", || {
@@ -160,7 +179,13 @@ fn a_table_whose_column_changes_its_type_is_told_by_name() {
     project.drop_in("inbox/flights-good.csv", GOOD);
     project.ok(&["run", "--until-idle", "2"]);
     let rules = fs::read_to_string(project.path("rules/flights.yaml")).expect("the rules");
-    project.write("rules/flights.yaml", rules.replace("          distance,\n", "          cast(distance as varchar) as distance,\n"));
+    project.write(
+        "rules/flights.yaml",
+        rules.replace(
+            "          distance,\n",
+            "          cast(distance as varchar) as distance,\n",
+        ),
+    );
     project.drop_in("inbox/flights-later.csv", GOOD.replace(",515,", ",520,"));
     project.ok(&["run", "--until-idle", "2"]);
     insta::assert_snapshot!(dead(&project));
@@ -213,9 +238,23 @@ fn a_log_of_a_newer_version_is_refused() {
     bytes[8] = 99;
     fs::write(&segment, bytes).expect("a segment");
     let output = project.run(&["run", "--until-idle", "0.2"]);
-    assert_ne!(output.status.code(), Some(0), "{}", refusal(&project, &output));
-    assert_ne!(output.status.code(), Some(101), "a panic: {}", refusal(&project, &output));
-    assert!(refusal(&project, &output).contains("error: "), "{}", refusal(&project, &output));
+    assert_ne!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        refusal(&project, &output)
+    );
+    assert_ne!(
+        output.status.code(),
+        Some(101),
+        "a panic: {}",
+        refusal(&project, &output)
+    );
+    assert!(
+        refusal(&project, &output).contains("error: "),
+        "{}",
+        refusal(&project, &output)
+    );
 }
 
 /// Runs the node with a small file system mounted at `at`.
@@ -241,7 +280,13 @@ fn a_lake_on_a_full_disk_is_told_and_the_file_is_kept_for_later() {
     for n in 0..60_000_u32 {
         // Numbers that do not compress away.
         let mixed = n.wrapping_mul(2_654_435_761);
-        writeln!(large, "{}", rows.replace("1545", &(mixed % 9999 + 1).to_string()).replace("N14228", &format!("N{mixed:08x}"))).expect("a line");
+        writeln!(
+            large,
+            "{}",
+            rows.replace("1545", &(mixed % 9999 + 1).to_string())
+                .replace("N14228", &format!("N{mixed:08x}"))
+        )
+        .expect("a line");
     }
     project.drop_in("inbox/flights-large.csv", large);
     let output = on_a_small_disk(&project, "data/lake", "64k", "2");
@@ -249,10 +294,17 @@ fn a_lake_on_a_full_disk_is_told_and_the_file_is_kept_for_later() {
     let told = dead(&project);
     assert!(told.contains("No space left on device"), "{told}");
     // With room again, the letter is redriven and the rows arrive.
-    assert_eq!(project.ok(&["dlq", "redrive", "--all"]).trim(), "redriven: 1");
+    assert_eq!(
+        project.ok(&["dlq", "redrive", "--all"]).trim(),
+        "redriven: 1"
+    );
     project.ok(&["run", "--until-idle", "2"]);
     assert_eq!(dead(&project), "");
-    assert!(project.count("select count(*) from lake.flights").is_some_and(|rows| rows > 60_000));
+    assert!(
+        project
+            .count("select count(*) from lake.flights")
+            .is_some_and(|rows| rows > 60_000)
+    );
 }
 
 #[test]
@@ -271,6 +323,9 @@ fn a_log_without_room_refuses_events_and_says_why() {
         .output()
         .expect("unshare runs");
     let told = text(&output.stderr);
-    assert!(told.contains("free") && !told.contains("panicked"), "{told}");
+    assert!(
+        told.contains("free") && !told.contains("panicked"),
+        "{told}"
+    );
     assert!(told.contains("stopped"), "it stops in good order: {told}");
 }

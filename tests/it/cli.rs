@@ -7,7 +7,8 @@ use std::net::TcpListener;
 use std::process::Stdio;
 use std::sync::mpsc;
 
-const ORDER: &str = r#"{"source":"shop","detail-type":"Order Placed","detail":{"id":1,"total":12.5}}"#;
+const ORDER: &str =
+    r#"{"source":"shop","detail-type":"Order Placed","detail":{"id":1,"total":12.5}}"#;
 
 /// Orders go to a program that fails until a file says that it may succeed.
 fn shop(retry: &str) -> Project {
@@ -34,7 +35,10 @@ topics:
 "#
         ),
     );
-    project.write("book.sh", "cat >> seen.ndjson; test -e open || { echo 'the shop is closed' >&2; exit 3; }\n");
+    project.write(
+        "book.sh",
+        "cat >> seen.ndjson; test -e open || { echo 'the shop is closed' >&2; exit 3; }\n",
+    );
     project
 }
 
@@ -46,14 +50,21 @@ fn what_fails_is_retried_dead_lettered_and_redriven_on_a_running_node() {
     let project = shop(QUICK);
     let node = project.start();
     project.run_with(&["send"], ORDER.as_bytes());
-    project.wait("a dead letter", || project.json_lines(&["dlq", "list", "--json"]).len() == 1);
+    project.wait("a dead letter", || {
+        project.json_lines(&["dlq", "list", "--json"]).len() == 1
+    });
 
     let letters = project.json_lines(&["dlq", "list", "--json"]);
     let letter = &letters[0];
     assert_eq!(letter["route"], "placed/orders");
     assert_eq!(letter["attempts"], 3);
     assert_eq!(letter["errors"].as_array().expect("errors").len(), 3);
-    assert!(letter["errors"][2]["chain"].to_string().contains("the shop is closed"), "{letter}");
+    assert!(
+        letter["errors"][2]["chain"]
+            .to_string()
+            .contains("the shop is closed"),
+        "{letter}"
+    );
     assert_eq!(letter["event"]["detail"]["total"], 12.5);
     assert_eq!(letter["context"]["handler"], "book");
     let groups = project.ok(&["dlq", "list", "--group-by", "cause"]);
@@ -62,9 +73,16 @@ fn what_fails_is_retried_dead_lettered_and_redriven_on_a_running_node() {
     assert_eq!(failures[0]["event"]["detail"]["error"]["code"], "ExitCode");
 
     project.write("open", "");
-    assert_eq!(project.ok(&["dlq", "redrive", "--filter", r#"{"source":["shop"]}"#]).trim(), "redriven: 1");
+    assert_eq!(
+        project
+            .ok(&["dlq", "redrive", "--filter", r#"{"source":["shop"]}"#])
+            .trim(),
+        "redriven: 1"
+    );
     project.wait("success", || {
-        !project.json_lines(&["events", "list", "--bus", "topic/booked", "--json"]).is_empty()
+        !project
+            .json_lines(&["events", "list", "--bus", "topic/booked", "--json"])
+            .is_empty()
     });
     assert_eq!(project.ok(&["dlq", "list"]).trim(), "no dead letters");
     let audit = project.json(&["audit", "--json"]);
@@ -77,25 +95,50 @@ fn dead_letters_are_shown_redriven_and_purged_on_a_stopped_node() {
     let project = shop(ONCE);
     let node = project.start();
     project.run_with(&["send"], format!("{ORDER}\n{ORDER}\n").as_bytes());
-    project.wait("dead letters", || project.json_lines(&["dlq", "list", "--json"]).len() == 2);
+    project.wait("dead letters", || {
+        project.json_lines(&["dlq", "list", "--json"]).len() == 2
+    });
     assert_eq!(node.stop(), 0);
 
     let letters = project.json_lines(&["dlq", "list", "--json"]);
     assert_eq!(letters.len(), 2);
     let seq = letters[0]["seq"].to_string();
     let shown = project.ok(&["dlq", "show", &seq]);
-    assert!(shown.contains("after 1 attempts") && shown.contains("Order Placed"), "{shown}");
-    assert_eq!(project.ok(&["dlq", "purge", "--seq", &seq, "--why", "a test order"]).trim(), "purged: 1");
-    assert_eq!(project.ok(&["dlq", "redrive", "--all"]).trim(), "redriven: 1");
-    assert_eq!(project.run(&["dlq", "redrive", "--all"]).status.code(), Some(1), "nothing is left: no");
-    assert_eq!(project.run(&["dlq", "redrive"]).status.code(), Some(2), "nothing was named");
+    assert!(
+        shown.contains("after 1 attempts") && shown.contains("Order Placed"),
+        "{shown}"
+    );
+    assert_eq!(
+        project
+            .ok(&["dlq", "purge", "--seq", &seq, "--why", "a test order"])
+            .trim(),
+        "purged: 1"
+    );
+    assert_eq!(
+        project.ok(&["dlq", "redrive", "--all"]).trim(),
+        "redriven: 1"
+    );
+    assert_eq!(
+        project.run(&["dlq", "redrive", "--all"]).status.code(),
+        Some(1),
+        "nothing is left: no"
+    );
+    assert_eq!(
+        project.run(&["dlq", "redrive"]).status.code(),
+        Some(2),
+        "nothing was named"
+    );
 
     project.write("open", "");
     project.ok(&["run", "--until-idle", "0.5"]);
     assert_eq!(project.ok(&["dlq", "list"]).trim(), "no dead letters");
     let audit = project.json(&["audit", "--json"]);
     let route = &audit["ledger"]["routes"][0];
-    assert_eq!((&route["delivered"], &route["purged"]), (&json!(1), &json!(1)), "{route}");
+    assert_eq!(
+        (&route["delivered"], &route["purged"]),
+        (&json!(1), &json!(1)),
+        "{route}"
+    );
 }
 
 #[test]
@@ -132,7 +175,11 @@ fn a_message_that_kills_the_process_ends_in_the_dead_letter_queue() {
     project.ok(&["run", "--until-idle", "1"]);
     let letters = project.json_lines(&["dlq", "list", "--json"]);
     assert_eq!(letters.len(), 1);
-    assert!(letters[0].to_string().contains("NeverSettled"), "{}", letters[0]);
+    assert!(
+        letters[0].to_string().contains("NeverSettled"),
+        "{}",
+        letters[0]
+    );
 }
 
 #[test]
@@ -157,11 +204,23 @@ fn a_subscriber_in_another_terminal_hears_each_notice() {
     assert!(heard.contains("handler=book"), "{heard}");
 
     // A durable subscription has kept both.
-    let later = project.ok(&["subscribe", "booked", "--name", "later", "--count", "2", "--json"]);
+    let later = project.ok(&[
+        "subscribe",
+        "booked",
+        "--name",
+        "later",
+        "--count",
+        "2",
+        "--json",
+    ]);
     assert_eq!(later.lines().count(), 2, "{later}");
     let typo = project.run(&["subscribe", "bookd"]);
     assert_eq!(typo.status.code(), Some(2));
-    assert!(text(&typo.stderr).contains("did you mean `booked`?"), "{}", text(&typo.stderr));
+    assert!(
+        text(&typo.stderr).contains("did you mean `booked`?"),
+        "{}",
+        text(&typo.stderr)
+    );
     assert_eq!(node.stop(), 0);
 }
 
@@ -188,7 +247,8 @@ fn receiver(statuses: Vec<u16>) -> (String, mpsc::Receiver<(String, String)>) {
             let mut body = vec![0; length];
             reader.read_exact(&mut body).expect("a body");
             let status = statuses[index.min(statuses.len() - 1)];
-            let answer = format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let answer =
+                format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
             stream.write_all(answer.as_bytes()).ok();
             if send.send((head, text(&body))).is_err() {
                 return;
@@ -217,22 +277,33 @@ topics:
 "#,
     );
     let mut command = project.command(&["run", "--until-idle", "1.5"]);
-    command.env("OPS_HOOK", &url).env("OPS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    command
+        .env("OPS_HOOK", &url)
+        .env("OPS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     let mut node = command.spawn().expect("it starts");
     project.wait("the node", || project.path("data/pointsman.sock").exists());
     let small = ORDER.replace("12.5", "3");
     let body = format!("{ORDER}\n{small}\n");
     let mut send = project.command(&["send"]);
-    send.env("OPS_HOOK", &url).env("OPS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    send.env("OPS_HOOK", &url)
+        .env("OPS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     let mut sending = send.stdin(Stdio::piped()).spawn().expect("it starts");
-    sending.stdin.take().expect("a pipe").write_all(body.as_bytes()).expect("a write");
+    sending
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(body.as_bytes())
+        .expect("a write");
     assert!(sending.wait().expect("an end").success());
     assert!(node.wait().expect("an end").success());
 
     let got: Vec<(String, String)> = received.try_iter().collect();
     assert_eq!(got.len(), 2, "one message, tried twice: {got:?}");
     for (head, body) in &got {
-        assert!(head.to_ascii_lowercase().contains("webhook-signature: v1,"), "{head}");
+        assert!(
+            head.to_ascii_lowercase().contains("webhook-signature: v1,"),
+            "{head}"
+        );
         let message: Value = serde_json::from_str(body).expect("JSON");
         assert_eq!(message["detail"]["total"], 12.5);
     }
@@ -245,7 +316,11 @@ fn http_takes_one_event_an_array_or_lines_and_names_what_is_wrong() {
     let node = project.start();
     let sent = |body: &str| {
         let output = project.run_with(&["send", "--json"], body.as_bytes());
-        (output.status.code(), text(&output.stdout), text(&output.stderr))
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
     };
     assert_eq!(sent(ORDER).0, Some(0));
     let (code, out, _) = sent(&format!("[{ORDER},{ORDER}]"));
@@ -254,16 +329,29 @@ fn http_takes_one_event_an_array_or_lines_and_names_what_is_wrong() {
     assert_eq!(code, Some(2));
     assert!(err.contains("detail: must be a JSON object"), "{err}");
     let (_, _, err) = sent(&format!("{ORDER}\n{{\"source\":\"\"}}\n"));
-    assert!(err.contains("1 of 2 events are wrong, none was taken"), "{err}");
+    assert!(
+        err.contains("1 of 2 events are wrong, none was taken"),
+        "{err}"
+    );
     let (_, _, err) = sent("");
-    assert!(err.contains("the body has no event") && err.contains("hint:"), "{err}");
+    assert!(
+        err.contains("the body has no event") && err.contains("hint:"),
+        "{err}"
+    );
     let (_, _, err) = sent("{oops");
     assert!(err.contains("the body is not JSON"), "{err}");
     let large = ORDER.replace("12.5", &format!("\"{}\"", "x".repeat(1 << 20)));
     let (_, _, err) = sent(&large);
-    assert!(err.contains("more than the limit of 1048576 bytes"), "{err}");
+    assert!(
+        err.contains("more than the limit of 1048576 bytes"),
+        "{err}"
+    );
     let nowhere = project.run_with(&["send", "--bus", "defalt"], ORDER.as_bytes());
-    assert!(text(&nowhere.stderr).contains("did you mean `default`?"), "{}", text(&nowhere.stderr));
+    assert!(
+        text(&nowhere.stderr).contains("did you mean `default`?"),
+        "{}",
+        text(&nowhere.stderr)
+    );
     assert_eq!(node.stop(), 0);
 }
 
@@ -277,7 +365,10 @@ fn metrics_and_health_answer_on_the_same_port() {
     let url = node
         .log()
         .lines()
-        .find_map(|line| line.split_once("http=").map(|(_, rest)| rest.split_whitespace().next().unwrap_or("").to_owned()))
+        .find_map(|line| {
+            line.split_once("http=")
+                .map(|(_, rest)| rest.split_whitespace().next().unwrap_or("").to_owned())
+        })
         .expect("the address in the log");
     let get = |path: &str| {
         let script = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())";
@@ -285,12 +376,25 @@ fn metrics_and_health_answer_on_the_same_port() {
     };
     assert_eq!(get("/healthz").trim(), "ok");
     let metrics = get("/metrics");
-    assert!(metrics.contains(r#"pointsman_events_accepted_total{bus="default"} 1"#), "{metrics}");
-    assert!(metrics.contains(r#"pointsman_deliveries_total{route="placed/orders",what="delivered"} 1"#), "{metrics}");
-    assert!(metrics.contains("pointsman_handler_duration_seconds_bucket"), "{metrics}");
+    assert!(
+        metrics.contains(r#"pointsman_events_accepted_total{bus="default"} 1"#),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains(r#"pointsman_deliveries_total{route="placed/orders",what="delivered"} 1"#),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("pointsman_handler_duration_seconds_bucket"),
+        "{metrics}"
+    );
     assert_eq!(metrics.matches("# EOF").count(), 1);
     // The command line finds it by its address, too.
-    assert!(project.ok(&["--url", &url, "audit"]).contains("the ledger adds up"));
+    assert!(
+        project
+            .ok(&["--url", &url, "audit"])
+            .contains("the ledger adds up")
+    );
     assert_eq!(node.stop(), 0);
 }
 
@@ -301,14 +405,22 @@ fn a_second_node_on_the_same_data_is_refused_and_says_who_is_there() {
     let second = project.run(&["run"]);
     assert_eq!(second.status.code(), Some(2));
     let said = text(&second.stderr);
-    assert!(said.contains(&format!("in use by pid {}", node.pid())), "{said}");
+    assert!(
+        said.contains(&format!("in use by pid {}", node.pid())),
+        "{said}"
+    );
     assert_eq!(node.stop(), 0);
 }
 
 #[test]
 fn match_answers_by_its_exit_code_and_in_batches_by_lines() {
     let project = Project::new();
-    let matched = |pattern: &str| project.run(&["match", "--pattern", pattern, "--event", ORDER]).status.code();
+    let matched = |pattern: &str| {
+        project
+            .run(&["match", "--pattern", pattern, "--event", ORDER])
+            .status
+            .code()
+    };
     assert_eq!(matched(r#"{"source":["shop"]}"#), Some(0));
     assert_eq!(matched(r#"{"source":["mill"]}"#), Some(1));
     assert_eq!(matched(r#"{"source":"shop"}"#), Some(2));
@@ -333,9 +445,23 @@ fn match_answers_by_its_exit_code_and_in_batches_by_lines() {
 fn every_command_explains_itself() {
     let project = Project::new();
     let help = project.ok(&["--help"]);
-    for command in ["run", "check", "send", "match", "subscribe", "dlq", "events", "trace", "audit", "query"] {
+    for command in [
+        "run",
+        "check",
+        "send",
+        "match",
+        "subscribe",
+        "dlq",
+        "events",
+        "trace",
+        "audit",
+        "query",
+    ] {
         assert!(help.contains(&format!("  {command} ")), "{command}: {help}");
-        assert!(project.ok(&[command, "--help"]).contains("Usage:"), "{command}");
+        assert!(
+            project.ok(&[command, "--help"]).contains("Usage:"),
+            "{command}"
+        );
     }
     assert_eq!(project.run(&["no-such-command"]).status.code(), Some(2));
 }

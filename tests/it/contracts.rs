@@ -54,7 +54,12 @@ fn an_event_that_breaks_its_schema_is_refused_with_path_and_reason() {
     let project = shop("{ handler: keep }");
     project.write("schemas/order.json", SCHEMA.replace("POLICY", "reject"));
     let node = project.start();
-    assert!(project.run_with(&["send"], ORDER.as_bytes()).status.success());
+    assert!(
+        project
+            .run_with(&["send"], ORDER.as_bytes())
+            .status
+            .success()
+    );
     let bad = ORDER.replace("12.50", "-1");
     let refused = project.run_with(&["send"], bad.as_bytes());
     assert_eq!(refused.status.code(), Some(2));
@@ -67,24 +72,42 @@ except urllib.error.HTTPError as e: print(e.code, e.read().decode())";
     let url = node
         .log()
         .lines()
-        .find_map(|line| Some(line.split_once("http=")?.1.split_whitespace().next()?.to_owned()))
+        .find_map(|line| {
+            Some(
+                line.split_once("http=")?
+                    .1
+                    .split_whitespace()
+                    .next()?
+                    .to_owned(),
+            )
+        })
         .expect("the address in the log");
     let answer = crate::support::python(script, &[&url, &bad]);
-    assert!(answer.starts_with("400 ") && answer.contains(r#""path":"detail.total""#), "{answer}");
+    assert!(
+        answer.starts_with("400 ") && answer.contains(r#""path":"detail.total""#),
+        "{answer}"
+    );
     assert_eq!(node.stop(), 0);
 }
 
 #[test]
 fn an_event_that_breaks_its_schema_can_be_kept_as_a_dead_letter() {
     let project = shop("{ handler: keep }");
-    project.write("schemas/order.json", SCHEMA.replace("POLICY", "dead-letter"));
+    project.write(
+        "schemas/order.json",
+        SCHEMA.replace("POLICY", "dead-letter"),
+    );
     project.ok(&["run", "--until-idle", "0.2"]);
     let sent = project.run_with(&["send"], ORDER.replace("12.50", "\"free\"").as_bytes());
     assert!(sent.status.success(), "{}", text(&sent.stderr));
     project.ok(&["run", "--until-idle", "0.5"]);
     let letters = project.json_lines(&["dlq", "list", "--json"]);
     assert_eq!(letters.len(), 1);
-    assert!(letters[0].to_string().contains("detail.total"), "{}", letters[0]);
+    assert!(
+        letters[0].to_string().contains("detail.total"),
+        "{}",
+        letters[0]
+    );
     assert!(!project.path("seen.ndjson").exists(), "no rule saw it");
     assert!(project.ok(&["audit"]).contains("the ledger adds up"));
 }
@@ -94,11 +117,18 @@ fn a_schema_is_inferred_from_what_came_and_holds_for_it() {
     let project = shop("{ handler: keep }");
     project.ok(&["run", "--until-idle", "0.2"]);
     for n in 1..4 {
-        let order = ORDER.replace("o-1", &format!("o-{n}")).replace("12.50", &n.to_string());
+        let order = ORDER
+            .replace("o-1", &format!("o-{n}"))
+            .replace("12.50", &n.to_string());
         project.run_with(&["send"], order.as_bytes());
     }
     let schema = project.ok(&[
-        "schema", "infer", "--source", "shop", "--detail-type", "Order Placed",
+        "schema",
+        "infer",
+        "--source",
+        "shop",
+        "--detail-type",
+        "Order Placed",
     ]);
     let parsed: Value = serde_json::from_str(&schema).expect("JSON");
     assert_eq!(parsed["properties"]["total"]["type"], "integer");
@@ -107,7 +137,11 @@ fn a_schema_is_inferred_from_what_came_and_holds_for_it() {
     let refused = project.run_with(&["send"], ORDER.replace("12.50", "\"x\"").as_bytes());
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stdout));
     let none = project.run(&["schema", "infer", "--source", "mill", "--detail-type", "T"]);
-    assert!(text(&none.stderr).contains("no event of source `mill`"), "{}", text(&none.stderr));
+    assert!(
+        text(&none.stderr).contains("no event of source `mill`"),
+        "{}",
+        text(&none.stderr)
+    );
 }
 
 #[test]
@@ -129,6 +163,12 @@ topics: { all: {} }
     let explained = project.run(&["match", "--rules", ".", "--event", ORDER, "--near", "1"]);
     assert_eq!(explained.status.code(), Some(1));
     let said = text(&explained.stdout);
-    assert!(said.contains("rule large") && !said.contains("rule far"), "{said}");
-    assert!(said.contains("detail.total") && said.contains("12.50"), "{said}");
+    assert!(
+        said.contains("rule large") && !said.contains("rule far"),
+        "{said}"
+    );
+    assert!(
+        said.contains("detail.total") && said.contains("12.50"),
+        "{said}"
+    );
 }

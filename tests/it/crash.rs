@@ -58,7 +58,10 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
 }
@@ -104,14 +107,28 @@ fn kills_at_random_moments_change_nothing() {
     disturbed.ok(&["run", "--until-idle", "3"]);
 
     assert_eq!(checksum(&disturbed), expected, "seed {seed}");
-    assert_eq!(disturbed.ok(&["dlq", "list"]).trim(), "no dead letters", "seed {seed}");
+    assert_eq!(
+        disturbed.ok(&["dlq", "list"]).trim(),
+        "no dead letters",
+        "seed {seed}"
+    );
     let audit = disturbed.json(&["audit", "--json"]);
     assert_eq!(audit["balanced"], true, "seed {seed}: {audit}");
     let delivered = |route: &str| {
         let routes = audit["ledger"]["routes"].as_array().expect("routes");
         let found = routes.iter().find(|r| r["name"] == route);
-        found.expect("a route")["delivered"].as_u64().expect("a count")
+        found.expect("a route")["delivered"]
+            .as_u64()
+            .expect("a count")
     };
-    assert_eq!(delivered("csv-arrived/to-transform"), FILES as u64, "seed {seed}");
-    assert_eq!(delivered("flights-ready/load-flights"), FILES as u64, "seed {seed}");
+    assert_eq!(
+        delivered("csv-arrived/to-transform"),
+        FILES as u64,
+        "seed {seed}"
+    );
+    assert_eq!(
+        delivered("flights-ready/load-flights"),
+        FILES as u64,
+        "seed {seed}"
+    );
 }

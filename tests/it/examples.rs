@@ -20,24 +20,56 @@ fn flights_go_from_the_folder_to_the_warehouse_with_nothing_typed() {
     project.wait_idle();
 
     let count = |sql: &str| project.count(sql).unwrap_or_else(|| panic!("{sql}"));
-    assert_eq!(count("select count(*) from lake.flights"), ROWS + BROKEN_GOOD);
+    assert_eq!(
+        count("select count(*) from lake.flights"),
+        ROWS + BROKEN_GOOD
+    );
     assert_eq!(count("select count(*) from flights where month <> 3"), ROWS);
     assert_eq!(
         count("select count(*) from flights where month <> 3 and cancelled"),
         CANCELLED
     );
-    assert_eq!(count("select cast(sum(distance) as bigint) from flights where month <> 3"), DISTANCE);
-    assert_eq!(count("select count(*) from flights where airline is null"), 0);
+    assert_eq!(
+        count("select cast(sum(distance) as bigint) from flights where month <> 3"),
+        DISTANCE
+    );
+    assert_eq!(
+        count("select count(*) from flights where airline is null"),
+        0
+    );
 
-    let rejects = project.ok(&["query", "select line, message from rejects order by line", "--format", "json"]);
+    let rejects = project.ok(&[
+        "query",
+        "select line, message from rejects order by line",
+        "--format",
+        "json",
+    ]);
     assert_eq!(rejects.lines().count() as i64, BROKEN_BAD, "{rejects}");
     for line in rejects.lines() {
         let reject: Value = serde_json::from_str(line).expect("JSON");
-        assert!(reject["line"].as_i64().is_some_and(|line| line > 1), "{line}");
-        assert!(!reject["message"].as_str().unwrap_or_default().is_empty(), "{line}");
+        assert!(
+            reject["line"].as_i64().is_some_and(|line| line > 1),
+            "{line}"
+        );
+        assert!(
+            !reject["message"].as_str().unwrap_or_default().is_empty(),
+            "{line}"
+        );
     }
-    let notices = project.json_lines(&["events", "list", "--bus", "topic/etl-complete", "--limit", "100", "--json"]);
-    assert_eq!(notices.len(), 20, "a notice per file from each of two handlers");
+    let notices = project.json_lines(&[
+        "events",
+        "list",
+        "--bus",
+        "topic/etl-complete",
+        "--limit",
+        "100",
+        "--json",
+    ]);
+    assert_eq!(
+        notices.len(),
+        20,
+        "a notice per file from each of two handlers"
+    );
     assert!(project.ok(&["audit"]).contains("the ledger adds up"));
     assert_eq!(project.ok(&["dlq", "list"]).trim(), "no dead letters");
     assert_eq!(node.stop(), 0);
@@ -56,7 +88,15 @@ fn a_trace_leads_from_the_file_to_the_table() {
     });
     project.wait_idle();
     let ready = project.json_lines(&[
-        "events", "list", "--bus", "default", "--detail-type", "Analytics Ready", "--limit", "1", "--json",
+        "events",
+        "list",
+        "--bus",
+        "default",
+        "--detail-type",
+        "Analytics Ready",
+        "--limit",
+        "1",
+        "--json",
     ]);
     let id = ready[0]["id"].as_str().expect("an id");
     let tree = project.json(&["trace", id, "--json"]);
@@ -64,14 +104,20 @@ fn a_trace_leads_from_the_file_to_the_table() {
     assert_eq!(root["detail_type"], "Object Created");
     assert_eq!(root["routes"][0]["state"], "delivered");
     let caused = root["caused"].as_array().expect("children");
-    let emitted = caused.iter().find(|c| c["detail_type"] == "Analytics Ready").expect("the emitted event");
+    let emitted = caused
+        .iter()
+        .find(|c| c["detail_type"] == "Analytics Ready")
+        .expect("the emitted event");
     assert_eq!(emitted["asked"], true);
     assert_eq!(emitted["routes"][0]["route"], "flights-ready/load-flights");
     assert_eq!(emitted["routes"][0]["state"], "delivered");
     let notice = &emitted["caused"][0];
     assert_eq!(notice["bus"], "topic/etl-complete");
     let drawn = project.ok(&["trace", id]);
-    assert!(drawn.contains("└─") && drawn.contains("<- asked"), "{drawn}");
+    assert!(
+        drawn.contains("└─") && drawn.contains("<- asked"),
+        "{drawn}"
+    );
     assert_eq!(node.stop(), 0);
 }
 
@@ -98,7 +144,8 @@ print(json.dumps({
     "duckdb": list(duck), "keys": frame.select("carrier", "flight", "origin", "sched_dep").unique().height,
 }))
 "#;
-    let read: Value = serde_json::from_str(&python(script, &[&table.to_string_lossy()])).expect("JSON");
+    let read: Value =
+        serde_json::from_str(&python(script, &[&table.to_string_lossy()])).expect("JSON");
     let rows = ROWS + BROKEN_GOOD;
     assert_eq!(read["arrow"], rows, "{read}");
     assert_eq!(read["pandas"], rows);
@@ -111,21 +158,33 @@ print(json.dumps({
 #[test]
 fn clickstream_events_land_as_partitioned_files_once() {
     let project = Project::new();
-    crate::support::copy(&crate::support::repo().join("examples/clickstream"), project.root());
+    crate::support::copy(
+        &crate::support::repo().join("examples/clickstream"),
+        project.root(),
+    );
     let config = std::fs::read_to_string(project.path("pointsman.yaml")).expect("the example");
-    project.write("pointsman.yaml", config.replace("127.0.0.1:7071", "127.0.0.1:0"));
+    project.write(
+        "pointsman.yaml",
+        config.replace("127.0.0.1:7071", "127.0.0.1:0"),
+    );
     let events = std::fs::read_to_string(project.path("clicks.ndjson")).expect("the sample");
     let total = events.lines().count() as i64;
     let node = project.start();
     project.ok(&["send", "clicks.ndjson"]);
     // Sent again, as a client does that missed the answer.
     let again = project.ok(&["send", "clicks.ndjson"]);
-    assert_eq!(again.matches("had it already").count() as i64, total, "{again}");
+    assert_eq!(
+        again.matches("had it already").count() as i64,
+        total,
+        "{again}"
+    );
     project.wait("the events to land", || {
         project.count("select count(*) from lake.clicks") == Some(total)
     });
     project.wait_idle();
-    let merchants = project.count("select count(distinct merchant) from lake.clicks").expect("merchants");
+    let merchants = project
+        .count("select count(distinct merchant) from lake.clicks")
+        .expect("merchants");
     assert!(merchants > 1, "partitioned by merchant");
     assert!(project.ok(&["audit"]).contains("the ledger adds up"));
     assert_eq!(node.stop(), 0);

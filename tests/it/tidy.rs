@@ -19,9 +19,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("rules", &[]),
     ("sources", &["clock", "event", "state"]),
     ("bus", &["clock", "storage"]),
-    ("router", &["bus", "clock", "event", "queues", "rules", "sources"]),
+    (
+        "router",
+        &["bus", "clock", "event", "queues", "rules", "sources"],
+    ),
     ("queues", &["bus", "clock", "event", "handlers"]),
-    ("delivery", &["clock", "emit", "handlers", "queues", "tasks"]),
+    (
+        "delivery",
+        &["clock", "emit", "handlers", "queues", "tasks"],
+    ),
     ("handlers", &["clock", "event"]),
     ("emit", &["clock", "event", "handlers", "queues", "topics"]),
     ("topics", &[]),
@@ -57,14 +63,23 @@ fn sources(under: &str) -> Vec<PathBuf> {
 
 /// Unit tests that were given a file of their own beside the code.
 fn is_unit_test(path: &Path) -> bool {
-    path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"))
-        || path.parent().is_some_and(|folder| folder.ends_with("tests"))
+    path.file_stem()
+        .is_some_and(|stem| stem.to_string_lossy().ends_with("tests"))
+        || path
+            .parent()
+            .is_some_and(|folder| folder.ends_with("tests"))
 }
 
 fn module(path: &Path) -> String {
-    let inside = path.strip_prefix(repo().join("src")).expect("a path in src");
+    let inside = path
+        .strip_prefix(repo().join("src"))
+        .expect("a path in src");
     let first = inside.components().next().expect("a name");
-    first.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned()
+    first
+        .as_os_str()
+        .to_string_lossy()
+        .trim_end_matches(".rs")
+        .to_owned()
 }
 
 /// Modules named after `crate::`, also in braces.
@@ -77,7 +92,9 @@ fn used(text: &str) -> BTreeSet<String> {
         .join("\n");
     for part in code.split("crate::").skip(1) {
         let name = |text: &str| -> String {
-            text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+            text.chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect()
         };
         if let Some(inner) = part.strip_prefix('{') {
             let mut depth = 0;
@@ -128,14 +145,23 @@ fn modules_keep_to_their_borders() {
 #[test]
 fn files_are_short_and_every_module_says_what_it_is() {
     let mut wrong = Vec::new();
-    for path in ["src", "tests", "benches", "fuzz/fuzz_targets"].into_iter().flat_map(sources) {
+    for path in ["src", "tests", "benches", "fuzz/fuzz_targets"]
+        .into_iter()
+        .flat_map(sources)
+    {
         let text = fs::read_to_string(&path).expect("a source file");
         let lines = text.lines().count();
         if lines > MAX_LINES {
-            wrong.push(format!("{}: {lines} lines, more than {MAX_LINES}", path.display()));
+            wrong.push(format!(
+                "{}: {lines} lines, more than {MAX_LINES}",
+                path.display()
+            ));
         }
         if !text.starts_with("//!") && !is_unit_test(&path) {
-            wrong.push(format!("{}: no module doc on its first line", path.display()));
+            wrong.push(format!(
+                "{}: no module doc on its first line",
+                path.display()
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -143,7 +169,13 @@ fn files_are_short_and_every_module_says_what_it_is() {
 
 #[test]
 fn nothing_is_left_for_later() {
-    let words = ["todo!(", "unimplemented!(", "FIX\u{4d}E", "TO\u{44}O", "#[ignor\u{65}"];
+    let words = [
+        "todo!(",
+        "unimplemented!(",
+        "FIX\u{4d}E",
+        "TO\u{44}O",
+        "#[ignor\u{65}",
+    ];
     let mut wrong = Vec::new();
     for path in ["src", "tests", "benches"].into_iter().flat_map(sources) {
         if path.ends_with("tidy.rs") {
@@ -175,8 +207,17 @@ fn nothing_panics_without_a_reason() {
             }
             let panics = [".unwrap()", ".expect(\"", "panic!(", "unreachable!("];
             let code = !line.trim_start().starts_with("//");
-            if code && panics.iter().any(|p| line.contains(p)) && !line.contains("//") && !before.contains("//") {
-                wrong.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+            if code
+                && panics.iter().any(|p| line.contains(p))
+                && !line.contains("//")
+                && !before.contains("//")
+            {
+                wrong.push(format!(
+                    "{}:{}: {}",
+                    path.display(),
+                    number + 1,
+                    line.trim()
+                ));
             }
             before = line;
         }
@@ -186,18 +227,43 @@ fn nothing_panics_without_a_reason() {
 
 /// Licences that may be linked into a binary that others distribute.
 const LICENCES: &[&str] = &[
-    "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "CDLA-Permissive-2.0",
-    "ISC", "MIT", "MIT-0", "MPL-2.0", "OpenSSL", "Unicode-3.0", "Unlicense", "Zlib", "bzip2-1.0.6",
+    "0BSD",
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CC0-1.0",
+    "CDLA-Permissive-2.0",
+    "ISC",
+    "MIT",
+    "MIT-0",
+    "MPL-2.0",
+    "OpenSSL",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+    "bzip2-1.0.6",
 ];
 
 #[test]
 fn every_dependency_has_a_licence_that_we_can_ship() {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", "x86_64-unknown-linux-gnu"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
         .current_dir(repo())
         .output()
         .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let mut wrong = Vec::new();
     for package in metadata["packages"].as_array().expect("packages") {
@@ -226,7 +292,10 @@ fn acceptable(expression: &str) -> bool {
 fn every_direct_dependency_is_explained_in_the_readme() {
     let manifest = fs::read_to_string(repo().join("Cargo.toml")).expect("a manifest");
     let readme = fs::read_to_string(repo().join("README.md")).expect("a README");
-    let section = manifest.split("[dependencies]").nth(1).expect("dependencies");
+    let section = manifest
+        .split("[dependencies]")
+        .nth(1)
+        .expect("dependencies");
     let section = section.split("\n[").next().expect("an end");
     let missing: Vec<&str> = section
         .lines()
@@ -241,7 +310,10 @@ fn the_readme_shows_the_shipped_rules_as_they_are() {
     let readme = fs::read_to_string(repo().join("README.md")).expect("a README");
     let rules = fs::read_to_string(repo().join("rules/flights.yaml")).expect("the rules");
     let body = rules.split_once("\n\n").expect("a head and a body").1;
-    assert!(readme.contains(body.trim()), "copy rules/flights.yaml into the README");
+    assert!(
+        readme.contains(body.trim()),
+        "copy rules/flights.yaml into the README"
+    );
 }
 
 #[test]
@@ -251,7 +323,12 @@ fn the_repository_speaks_of_the_project_alone() {
         .current_dir(repo())
         .output()
         .expect("git runs");
-    let words = ["/wor\u{6b}/", "../share\u{64}", "before-sto\u{70}", "artifactor\u{79}"];
+    let words = [
+        "/wor\u{6b}/",
+        "../share\u{64}",
+        "before-sto\u{70}",
+        "artifactor\u{79}",
+    ];
     let mut wrong = Vec::new();
     for name in String::from_utf8_lossy(&output.stdout).lines() {
         let Ok(text) = fs::read_to_string(repo().join(name)) else {

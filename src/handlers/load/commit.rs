@@ -74,7 +74,7 @@ impl Target<'_> {
                 fresh.push(one);
             }
         }
-        let version = table.version().map(Into::into);
+        let version = table.version();
         if fresh.is_empty() {
             return Ok(Try::Loaded(version, Vec::new()));
         }
@@ -156,7 +156,7 @@ impl Target<'_> {
             () = cx.cancel.cancelled() => return Err(Refused::Other(crate::handlers::transform::cancelled())),
             done = work => done,
         };
-        done.map(|table| table.version().map(Into::into))
+        done.map(|table| table.version())
             .map_err(|e| self.refused(&e, &outputs))
     }
 

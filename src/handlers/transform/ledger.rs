@@ -7,8 +7,6 @@ use super::disk;
 use super::manifest::{FOLDER, Manifest};
 use crate::handlers::Failure;
 use serde::{Deserialize, Serialize};
-#[cfg(test)]
-use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -203,15 +201,4 @@ fn read_ids(lake: &Path, table: &str, publication: &str) -> Result<Vec<Line>, Fa
         )
         .caused_by(&e)
     })
-}
-
-/// Per hour, how many ids are in memory (for tests).
-#[cfg(test)]
-impl Ledger {
-    pub fn sizes(&self) -> BTreeMap<i64, usize> {
-        self.hours
-            .iter()
-            .map(|(hour, h)| (*hour, h.ids.len()))
-            .collect()
-    }
 }

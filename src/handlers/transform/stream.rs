@@ -55,9 +55,12 @@ pub struct Source {
     reopen: Reopen,
     /// The reader and the rejects of the first pass, until it starts.
     first: Mutex<Option<(Box<dyn Reader>, RejectFile)>>,
-    passes: Mutex<Vec<JoinHandle<Result<Option<Read>, Failure>>>>,
+    passes: Mutex<Vec<Pass>>,
     abandoned: Arc<AtomicBool>,
 }
+
+/// A pass over the object, under way; what it read, if it was the one that counts.
+type Pass = JoinHandle<Result<Option<Read>, Failure>>;
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,6 +12,14 @@ use pointsman::clock::Clock;
 use super::model::{ROUTES, Verdict, World, verdict};
 use super::world::{DEAD, GONE, Held, PENDING, check_content, payload_of};
 
+/// A settlement that was asked for.
+struct Settling {
+    held: Held,
+    state: u8,
+    release: bool,
+    live: bool,
+}
+
 impl World {
     pub(super) fn new_event(&mut self, bus: &str) -> NewEvent {
         let id = format!("event-{}", self.next_id);
@@ -233,32 +241,29 @@ impl World {
         }
     }
 
-    pub(super) async fn settle(&mut self) {
-        let mut settlements = Vec::new();
-        let mut effects = Vec::new();
-        let held = std::mem::take(&mut self.model.held);
-        for one in held {
+    /// Ends about half of what is held, at random.
+    fn draw_settlements(&mut self) -> (Vec<Settlement>, Vec<Settling>) {
+        let (mut settlements, mut effects) = (Vec::new(), Vec::new());
+        for held in std::mem::take(&mut self.model.held) {
             if self.rng.chance(2) {
-                self.model.held.push(one);
+                self.model.held.push(held);
                 continue;
             }
             let (outcome, state) = self.outcome();
-            let key = (one.leased.route, one.leased.seq);
-            effects.push((
-                key,
+            let release = outcome == Outcome::Release;
+            settlements.push(held.leased.settle(outcome));
+            effects.push(Settling {
+                live: held.until > self.now(),
+                held,
                 state,
-                outcome == Outcome::Release,
-                one.until > self.now(),
-                one.clone(),
-            ));
-            let receipt = one.leased.receipt;
-            settlements.push(Settlement {
-                route: key.0,
-                seq: key.1,
-                receipt,
-                outcome,
+                release,
             });
         }
+        (settlements, effects)
+    }
+
+    pub(super) async fn settle(&mut self) {
+        let (settlements, effects) = self.draw_settlements();
         if settlements.is_empty() {
             return;
         }
@@ -284,13 +289,14 @@ impl World {
         self.book_accepted(&emitted, emits.clone());
         let waits = !relaxed || !emits.is_empty();
         let mut sure = Vec::new();
-        for (i, (key, state, release, live, one)) in effects.into_iter().enumerate() {
+        for (i, one) in effects.into_iter().enumerate() {
+            let (key, state) = ((one.held.leased.route, one.held.leased.seq), one.state);
             match &result {
                 Ok(settled) if !settled.applied[i] => {
-                    assert!(!live, "{}: {key:?} was refused", self.story)
+                    assert!(!one.live, "{}: {key:?} was refused", self.story)
                 }
                 Ok(_) => {
-                    if release {
+                    if one.release {
                         let attempts = self.model.attempts.entry(key).or_insert(1);
                         *attempts = attempts.saturating_sub(1);
                     }
@@ -303,7 +309,7 @@ impl World {
                 Err(e) if e.is_temporary() => self.model.held.push(Held {
                     until: self.now(),
                     grace: true,
-                    ..one
+                    ..one.held
                 }),
                 Err(_) => sure.push((key, state)),
             }

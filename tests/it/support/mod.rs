@@ -183,7 +183,11 @@ impl Project {
         let begun = Instant::now();
         while !done() {
             let log = || fs::read_to_string(self.path("node.log")).unwrap_or_default();
-            assert!(begun.elapsed() < PATIENCE, "waited too long for {what}:\n{}", log());
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "waited too long for {what}:\n{}",
+                log()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -214,7 +218,11 @@ impl Running {
             if let Some(status) = self.child.try_wait().expect("a status") {
                 return status.code().unwrap_or(-1);
             }
-            assert!(begun.elapsed() < PATIENCE, "it does not stop:\n{}", self.log());
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "it does not stop:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -267,10 +275,6 @@ pub fn python(script: &str, args: &[&str]) -> String {
         .args(args)
         .output()
         .unwrap_or_else(|e| panic!("cannot run {python}: {e}; `./test` installs it"));
-    assert!(
-        output.status.success(),
-        "python: {}",
-        text(&output.stderr)
-    );
+    assert!(output.status.success(), "python: {}", text(&output.stderr));
     text(&output.stdout)
 }

@@ -313,11 +313,10 @@ impl CsvReader {
     ) -> Result<(), Violation> {
         let is_text = column.kind == Kind::Text;
         let null = text.is_empty() || self.null.iter().any(|n| **n == *text);
-        if null && !(field.quoted && is_text) {
-            if !(is_text && !column.nullable() && text.is_empty()) {
-                *out = absent(column)?;
-                return Ok(());
-            }
+        let is_empty_text = is_text && !column.nullable() && text.is_empty();
+        if null && !(field.quoted && is_text) && !is_empty_text {
+            *out = absent(column)?;
+            return Ok(());
         }
         typed_into(column, text, out)
     }

@@ -6,9 +6,11 @@
 //! compressor's tables, which cost far more than the rows, exist for as many
 //! partitions as there are threads, not for as many as there are partitions.
 //! A file takes row groups until it has its size, and is not held open between
-//! them, so thousands of partitions need neither memory nor file handles.
+//! them, so thousands of partitions need no file handles. When memory is needed
+//! and a partition's rows are too few for a row group, they wait on disk.
 
 mod file;
+mod spill;
 mod split;
 
 pub use file::Finished;
@@ -19,6 +21,7 @@ use arrow::array::{Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use file::{Encoder, TableFile};
+use spill::{Segment, Spill};
 use split::Splitter;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -36,6 +39,8 @@ pub struct Limits {
     pub row_group: usize,
     /// The largest partitions are encoded when all waiting rows have this many bytes.
     pub waiting: usize,
+    /// Fewer bytes than this make no row group while there is more to come.
+    pub smallest: usize,
     /// Threads that encode.
     pub threads: usize,
 }
@@ -46,6 +51,7 @@ impl Default for Limits {
             chunk: 24 << 20,
             row_group: 32 << 20,
             waiting: 80 << 20,
+            smallest: 1 << 20,
             threads: crate::handlers::query::engine::cores(),
         }
     }
@@ -67,6 +73,7 @@ pub struct Sink {
 struct State {
     splitter: Splitter,
     encoder: Encoder,
+    spill: Spill,
     parts: Vec<Part>,
     waiting: usize,
     limits: Limits,
@@ -80,6 +87,9 @@ struct State {
 struct Part {
     rows: Vec<RecordBatch>,
     bytes: usize,
+    /// Its rows that wait on disk; they come before those in memory.
+    aside: Vec<Segment>,
+    aside_bytes: usize,
     file: Option<TableFile>,
     used: u64,
 }
@@ -88,6 +98,7 @@ struct Part {
 struct Job {
     part: usize,
     file: TableFile,
+    aside: Vec<Segment>,
     rows: Vec<RecordBatch>,
     bytes: usize,
 }
@@ -106,6 +117,7 @@ impl Sink {
         limits: Limits,
     ) -> Result<Self, Failure> {
         let splitter = Splitter::new(&schema, &options.partition_by)?;
+        let spill = Spill::new(staging.join(".spill"), splitter.file_schema());
         let encoder = Encoder::new(splitter.file_schema(), options, staging, id)?;
         Ok(Self {
             chunk: Vec::new(),
@@ -115,6 +127,7 @@ impl Sink {
             state: Some(State {
                 splitter,
                 encoder,
+                spill,
                 parts: Vec::new(),
                 waiting: 0,
                 limits,
@@ -225,37 +238,62 @@ impl State {
         for (part, file) in self.run(jobs)? {
             self.parts[part].file = Some(file);
         }
+        if self.waiting > self.limits.waiting {
+            self.put_aside()?;
+        }
         self.close(last)
     }
 
-    /// The partitions whose rows are to be encoded now, largest first.
+    /// The partitions whose rows are to be encoded now, largest first: those
+    /// that make a good row group, and all at the end.
     fn due(&mut self, last: bool) -> Vec<Job> {
-        let mut order: Vec<usize> = (0..self.parts.len())
-            .filter(|i| self.parts[*i].bytes > 0)
-            .collect();
-        order.sort_by_key(|i| std::cmp::Reverse(self.parts[*i].bytes));
+        let size = |part: &Part| part.bytes + part.aside_bytes;
+        let parts = 0..self.parts.len();
+        let mut order: Vec<usize> = parts.filter(|i| size(&self.parts[*i]) > 0).collect();
+        order.sort_by_key(|i| std::cmp::Reverse(size(&self.parts[*i])));
         let mut jobs = Vec::new();
         for index in order {
             // Half of the room is made at once, so that the next chunk finds some.
             let full = self.waiting > self.limits.waiting / 2
                 && (!jobs.is_empty() || self.waiting > self.limits.waiting);
             let part = &mut self.parts[index];
-            if !(last || full || part.bytes >= self.limits.row_group) {
+            let bytes = part.bytes + part.aside_bytes;
+            let good = bytes >= self.limits.row_group || (full && bytes >= self.limits.smallest);
+            if !(last || good) {
                 break;
             }
             self.waiting -= part.bytes;
+            part.bytes = 0;
+            part.aside_bytes = 0;
+            let partition = self.splitter.partition(index);
             let file = part
                 .file
                 .take()
-                .unwrap_or_else(|| self.encoder.file(self.splitter.partition(index)));
+                .unwrap_or_else(|| self.encoder.file(partition));
             jobs.push(Job {
                 part: index,
                 file,
+                aside: std::mem::take(&mut part.aside),
                 rows: std::mem::take(&mut part.rows),
-                bytes: std::mem::take(&mut part.bytes),
+                bytes,
             });
         }
         jobs
+    }
+
+    /// Puts all rows that wait in memory on disk.
+    fn put_aside(&mut self) -> Result<(), Failure> {
+        let spill = &mut self.spill;
+        let small = self.parts.iter().filter(|p| p.bytes > 0);
+        let segments = spill.write(small.map(|p| p.rows.as_slice()))?;
+        let small = self.parts.iter_mut().filter(|p| p.bytes > 0);
+        for (part, segment) in small.zip(segments) {
+            part.aside.push(segment);
+            part.aside_bytes += std::mem::take(&mut part.bytes);
+            part.rows.clear();
+        }
+        self.waiting = 0;
+        Ok(())
     }
 
     /// Encodes on all threads; returns the files that take more rows.
@@ -316,9 +354,13 @@ impl State {
         let Job {
             part,
             mut file,
+            aside,
             rows,
             bytes,
         } = job;
+        let mut all = self.spill.read(&aside)?;
+        all.extend(rows);
+        let rows = all;
         let threads = if bytes > 4 << 20 { threads } else { 1 };
         let group = self
             .limits
@@ -367,5 +409,71 @@ impl State {
                 .extend(file.map(|f| self.encoder.finish(f)).transpose()?);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::{Format, WriteOptions};
+    use super::*;
+    use arrow::array::{Int64Array, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use std::sync::Arc;
+
+    /// Under limits that make everything wait on disk, no row is lost and each
+    /// partition keeps its order.
+    #[tokio::test]
+    async fn rows_that_waited_on_disk_come_out_in_their_order() {
+        let folder = std::env::temp_dir().join(format!("sink-{}", uuid::Uuid::new_v4()));
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("id", DataType::Int64, true),
+            Field::new("part", DataType::Utf8, true),
+        ]));
+        let options = WriteOptions {
+            table: "t".to_owned(),
+            format: Format::Parquet,
+            partition_by: vec!["part".to_owned()],
+            target_file_bytes: 1 << 20,
+            max_open_writers: 3,
+        };
+        let limits = Limits {
+            chunk: 4_000,
+            row_group: 20_000,
+            waiting: 3_000,
+            smallest: 10_000,
+            threads: 2,
+        };
+        let mut sink = Sink::new(schema.clone(), &options, folder.clone(), "id", limits).unwrap();
+        for first in (0..10_000).step_by(100) {
+            let ids: Vec<i64> = (first..first + 100).collect();
+            let parts = ids.iter().map(|n| format!("p{}", n % 7));
+            let batch = RecordBatch::try_new(
+                schema.clone(),
+                vec![
+                    Arc::new(Int64Array::from(ids.clone())),
+                    Arc::new(StringArray::from_iter_values(parts)),
+                ],
+            );
+            sink.push(&batch.unwrap()).await.unwrap();
+        }
+        let files = sink.finish().await.unwrap();
+        let mut rows: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+        for file in &files {
+            let open = std::fs::File::open(folder.join(&file.folder).join(&file.name)).unwrap();
+            let reader = ParquetRecordBatchReaderBuilder::try_new(open).unwrap();
+            for batch in reader.build().unwrap() {
+                let ids = batch.unwrap().column(0).clone();
+                let ids = ids.as_any().downcast_ref::<Int64Array>().unwrap();
+                rows.entry(file.folder.clone())
+                    .or_default()
+                    .extend(ids.values());
+            }
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+        assert_eq!(rows.values().map(Vec::len).sum::<usize>(), 10_000);
+        for (part, ids) in rows {
+            assert!(ids.is_sorted(), "{part}");
+        }
     }
 }

@@ -134,7 +134,10 @@ async fn an_interrupted_after_action_is_finished_when_it_is_repeated() {
     fs::rename(nest.path("a"), &held).unwrap();
     handle.stop().await;
     let handle = nest.started().await;
-    assert_eq!(handle.open_events(None, 10).await.unwrap(), [id.clone()]);
+    assert_eq!(
+        handle.open_events(None, 10).await.unwrap(),
+        std::slice::from_ref(&id)
+    );
     assert_eq!(handle.mark_done(&id).await.unwrap(), Done::Deleted);
     assert!(!held.exists());
     handle.stop().await;

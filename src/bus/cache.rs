@@ -49,6 +49,16 @@ impl Cache {
         self.events.drain(..over).collect()
     }
 
+    /// Lets go of what is before `seq`: it may not be kept any more.
+    pub(crate) fn forget(&mut self, seq: u64) {
+        while self.events.front().is_some_and(|e| e.seq < seq) {
+            let Some(old) = self.events.pop_front() else {
+                break;
+            };
+            self.bytes -= old.footprint();
+        }
+    }
+
     pub(crate) fn get(&self, seq: u64) -> Option<Arc<StoredEvent>> {
         let first = self.events.front()?.seq;
         let at = usize::try_from(seq.checked_sub(first)?).ok()?;

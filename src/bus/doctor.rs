@@ -83,9 +83,9 @@ pub fn doctor(
     let Some(key) = doctor.find_key(&ids)? else {
         return Ok(doctor.report);
     };
-    let mut expected = None;
+    let mut before = None;
     for (i, &id) in ids.iter().enumerate() {
-        expected = doctor.segment(id, key, i + 1 == ids.len(), expected)?;
+        before = Some(doctor.segment(id, key, i + 1 == ids.len(), before)?);
     }
     let dropped = files::read_dropped(&**fs, dir);
     for pair in ids.windows(2) {
@@ -157,15 +157,14 @@ impl Doctor<'_> {
         Ok(())
     }
 
-    /// Checks one segment; returns the next sequence number that the next one must
-    /// begin with.
+    /// Checks one segment, and with it the end of the one before; returns its walk.
     fn segment(
         &mut self,
         id: u32,
         key: super::siphash::LogKey,
         last: bool,
-        expected: Option<u64>,
-    ) -> Result<Option<u64>, BusError> {
+        before: Option<(u32, record::Walk)>,
+    ) -> Result<(u32, record::Walk), BusError> {
         let path = segment::path(self.dir, id);
         let data = storage::read_all(&**self.fs, &path)
             .map_err(|e| BusError::io("read", path.clone(), &e))?;
@@ -187,13 +186,12 @@ impl Doctor<'_> {
         };
         self.undecodable(&data, id, &walk);
         self.holes(id, &walk)?;
-        if let (Some(expected), Some((first, _))) = (expected, report.seqs)
-            && first > expected
-        {
-            tracing::debug!(segment = id, expected, first, "sequence numbers skip");
+        if let Some((before, its)) = before {
+            let lost = rebuild::lost_end(&**self.fs, self.dir, before, &its, (&data, &walk));
+            self.lost_end(lost)?;
         }
-        if walk.tail > 0 {
-            self.tail(id, last, &walk, &path)?;
+        if walk.tail > 0 && last {
+            self.tail(id, &walk, &path)?;
         }
         if !last {
             let saved = storage::read_all(&**self.fs, &segment::index_path(self.dir, id)).ok();
@@ -209,9 +207,8 @@ impl Doctor<'_> {
                     .push(format!("segment {id}: the side index was built again"));
             }
         }
-        let next = index.meta.next_seq;
         self.report.segments.push(report);
-        Ok(Some(next))
+        Ok((id, walk))
     }
 
     fn undecodable(&mut self, data: &Bytes, id: u32, walk: &record::Walk) {
@@ -266,21 +263,22 @@ impl Doctor<'_> {
         Ok(())
     }
 
-    fn tail(
-        &mut self,
-        id: u32,
-        last: bool,
-        walk: &record::Walk,
-        path: &Path,
-    ) -> Result<(), BusError> {
-        let (from, to) = (walk.sound as u64, (walk.sound + walk.tail) as u64);
-        if !last {
-            let note = "a closed segment ends in bytes that are no record";
+    fn lost_end(&mut self, lost: Option<Damage>) -> Result<(), BusError> {
+        let Some(damage) = lost else { return Ok(()) };
+        if self.repair {
+            let (id, range) = (damage.segment, (damage.from, damage.to));
+            files::add_holes(&**self.fs, self.dir, id, &[range])
+                .map_err(|e| BusError::io("write", segment::holes_path(self.dir, id), &e))?;
             self.report
-                .damage
-                .push(Damage::new(DamageKind::Truncated, id, from, to, note));
-            return Ok(());
+                .repaired
+                .push(format!("segment {id}: its lost end written down as known"));
         }
+        self.report.damage.push(damage);
+        Ok(())
+    }
+
+    fn tail(&mut self, id: u32, walk: &record::Walk, path: &Path) -> Result<(), BusError> {
+        let from = walk.sound as u64;
         self.report.torn_bytes = walk.tail as u64;
         if self.repair {
             let failed = |action| move |e: std::io::Error| BusError::io(action, path, &e);

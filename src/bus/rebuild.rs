@@ -5,9 +5,9 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::audit::Ledger;
-use super::checkpoint;
+use super::checkpoint::{self, Link};
 use super::core::Core;
-use super::damage::{Damage, RecoveryReport};
+use super::damage::{Damage, DamageKind, RecoveryReport};
 use super::error::BusError;
 use super::files;
 use super::index::{Index, Meta};
@@ -19,6 +19,34 @@ use super::segment;
 use super::siphash::LogKey;
 use super::state::State;
 use crate::storage::{self, FileSystem};
+
+/// What a segment's first record says of the one before, if it is a sound checkpoint.
+pub(crate) fn link_of(data: &Bytes, walk: &Walk) -> Option<Link> {
+    let first = walk.records.first()?;
+    let is_link = first.kind == Kind::Checkpoint && first.offset == segment::HEADER;
+    is_link.then(|| checkpoint::link(&data[first.body..first.end]).ok())?
+}
+
+/// Whether a closed segment lacks its end, though the one after it proves that it was
+/// durable. Without that proof it is an unsynced end that a crash took, and the next
+/// start accounts for it.
+pub(crate) fn lost_end(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    id: u32,
+    walk: &Walk,
+    next: (&Bytes, &Walk),
+) -> Option<Damage> {
+    let said = link_of(next.0, next.1).map_or(0, |link| link.previous_len);
+    let sound = walk.sound as u64;
+    let end = said.max(sound + walk.tail as u64);
+    let known = files::read_holes(fs, dir, id);
+    if end == sound || next.1.proof == 0 || known.iter().any(|h| h.0 == sound) {
+        return None;
+    }
+    let note = "the end of a closed segment is gone";
+    Some(Damage::new(DamageKind::Truncated, id, sound, end, note))
+}
 
 /// Applies one commit to the state (if given) and to the index.
 pub(crate) fn apply_commit(

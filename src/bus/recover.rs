@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::checkpoint;
+use super::checkpoint::{self, Link};
 use super::damage::{Damage, DamageKind, RecoveryReport};
 use super::dedupe::Dedupe;
 use super::error::BusError;
@@ -17,7 +17,7 @@ use super::files::{
 use super::index::{Index, Meta, meta_len};
 use super::log::{Appender, create_segment};
 use super::options::BusOptions;
-use super::rebuild::{apply_commit, build_index, index_from};
+use super::rebuild::{apply_commit, build_index, index_from, link_of, lost_end};
 use super::record::{self, Kind, Walk};
 use super::route::Now;
 use super::segment::{self, Header};
@@ -148,9 +148,15 @@ impl Recovery<'_> {
         for (&id, &bytes) in sizes.range(..start) {
             closed.push(Closed::new(self.closed_meta(id)?, bytes, None));
         }
-        let mut active = None;
+        let (mut active, mut ended) = (None, None);
         for (&id, &bytes) in sizes.range(start..) {
             let (index, walk, data) = self.replay(id, &mut state, now)?;
+            if let Some((before, its)) = &ended {
+                let next = (&data, &walk);
+                let lost = lost_end(&**self.fs, self.dir, *before, its, next);
+                self.report.damage.extend(lost);
+            }
+            ended = Some((id, walk.clone()));
             if id == last {
                 active = Some((index, walk, data));
             } else {
@@ -165,13 +171,10 @@ impl Recovery<'_> {
         let Some((index, walk, data)) = active else {
             return Err(BusError::NoEvent(0));
         };
-        if walk.proof == 0 {
-            // The segment before may have been closed without its last sync.
-            if let Some(&before) = sizes.range(..last).next_back().map(|(id, _)| id) {
-                let data = self.load(before)?;
-                let walk = record::walk(&data, segment::salt(self.key, before), segment::HEADER);
-                self.rewrite(before, &data, &walk)?;
-            }
+        if walk.proof == 0
+            && let Some(&before) = sizes.range(..last).next_back().map(|(id, _)| id)
+        {
+            self.mend_closed(before, link_of(&data, &walk))?;
         }
         let (file, len) = self.mend_tail(last, &data, &walk)?;
         self.fs
@@ -439,12 +442,33 @@ impl Recovery<'_> {
         let file = self.fs.open(&path, Mode::Write).map_err(failed("open"))?;
         let len = walk.sound as u64;
         if walk.tail > 0 {
-            self.report.torn_bytes = walk.tail as u64;
+            self.report.torn_bytes += walk.tail as u64;
             file.truncate(len).map_err(failed("truncate"))?;
         }
         drop(file);
         let file = self.rewrite(last, data, walk)?;
         Ok((file, len))
+    }
+
+    /// The segment before the last may have been closed without its last sync: cuts off
+    /// what a crash took of its end, and says so in its list of holes.
+    fn mend_closed(&mut self, id: u32, link: Option<Link>) -> Result<(), BusError> {
+        let data = self.load(id)?;
+        let walk = record::walk(&data, segment::salt(self.key, id), segment::HEADER);
+        let file = self.rewrite(id, &data, &walk)?;
+        let sound = walk.sound as u64;
+        if walk.tail > 0 {
+            self.report.torn_bytes += walk.tail as u64;
+            let path = segment::path(self.dir, id);
+            file.truncate(sound)
+                .and_then(|()| file.sync_data())
+                .map_err(|e| BusError::io("truncate", path, &e))?;
+        }
+        let said = link.map_or(0, |l| l.previous_len);
+        if said > sound {
+            let _ = add_holes(&**self.fs, self.dir, id, &[(sound, said)]);
+        }
+        Ok(())
     }
 
     /// Makes durable what a segment holds. A process may have ended after a sync that

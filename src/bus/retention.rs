@@ -489,6 +489,7 @@ impl Core {
                 .map_err(|e| BusError::io("write", dir.join("dropped"), &e))?;
         }
         self.table.write().remove(id);
+        lock(&self.cache).forget(closed.meta.next_seq);
         let path = segment::path(dir, id);
         self.fs
             .remove(&path)

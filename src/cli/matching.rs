@@ -133,8 +133,7 @@ fn batch() -> Result<Answer, CliError> {
 
 /// `"match":true`, or `"invalid":"why"`.
 fn answer(asked: &Line<'_>) -> String {
-    // EventBridge judges complexity when a rule is made, not when one is tried.
-    let matched = Pattern::parse_unlimited(&raw(asked.pattern))
+    let matched = Pattern::parse(&raw(asked.pattern))
         .map_err(|e| e.to_string())
         .and_then(|pattern| {
             rules::matches(&pattern, raw(asked.event).as_bytes()).map_err(|e| e.to_string())

@@ -19,6 +19,12 @@ pub const MAX_FIELDS: usize = 100_000;
 /// The highest complexity that is accepted; see [`Pattern::complexity`].
 pub const MAX_COMPLEXITY: u32 = 10;
 
+/// Patterns with at most this many braces and brackets fit on any stack.
+const SHALLOW: usize = 100;
+
+/// Stack for the deepest pattern, in bytes.
+const DEEP_STACK: usize = 32 << 20;
+
 /// An event pattern that was checked and can be matched.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pattern {
@@ -66,6 +72,25 @@ impl Pattern {
     ///
     /// As [`Pattern::parse`], but for the complexity.
     pub fn parse_unlimited(text: &str) -> Result<Pattern, PatternError> {
+        let openings = text.bytes().filter(|b| matches!(b, b'{' | b'[')).count();
+        if openings <= SHALLOW {
+            return Self::parse_here(text);
+        }
+        // The parser calls itself once a level: what may be deep gets a stack that
+        // holds the deepest, whatever the caller's thread has left.
+        std::thread::scope(|scope| {
+            let deep = std::thread::Builder::new()
+                .stack_size(DEEP_STACK)
+                .spawn_scoped(scope, || Self::parse_here(text));
+            match deep.map(std::thread::ScopedJoinHandle::join) {
+                Ok(Ok(parsed)) => parsed,
+                Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Parser::new(text).error("too deep to be read with the memory left")),
+            }
+        })
+    }
+
+    fn parse_here(text: &str) -> Result<Pattern, PatternError> {
         let mut parser = Parser::new(text);
         if text.trim_ascii().is_empty() || parser.next()? != Token::StartObject {
             return Err(parser.error("Filter is not an object"));

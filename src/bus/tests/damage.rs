@@ -196,3 +196,23 @@ async fn a_log_of_a_newer_version_is_refused() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn a_closed_segment_that_was_cut_short_is_told() {
+    let (bench, _) = sample().await;
+    let files = segments(&bench);
+    let (path, len) = &files[files.len() - 3];
+    let fs: Arc<dyn FileSystem> = Arc::new(bench.fs.clone());
+    let data = crate::storage::read_all(&bench.fs, path).unwrap();
+    assert!(doctor(&bench.options.dir, &fs, false).unwrap().sound());
+    for cut in 1..200 {
+        let fork = bench.fs.fork();
+        let file = fork.open(path, crate::storage::Mode::Write).unwrap();
+        file.truncate(len - cut).unwrap();
+        let fs: Arc<dyn FileSystem> = Arc::new(fork);
+        let found = doctor(&bench.options.dir, &fs, true).unwrap();
+        assert!(!found.sound(), "cut by {cut} of {}", data.len());
+        let again = doctor(&bench.options.dir, &fs, false).unwrap();
+        assert!(again.sound(), "{again:#?}");
+    }
+}

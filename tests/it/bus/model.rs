@@ -1,6 +1,7 @@
 //! Random work, random faults, random ends; after each the bus must agree with the model.
 //!
-//! `BUS_MODEL_SEEDS` says how many seeds (default 150), `BUS_MODEL_SEED` runs one alone.
+//! `BUS_MODEL_SEEDS` says how many seeds (default 150), `BUS_MODEL_FROM` the first of them;
+//! `BUS_MODEL_SEED` runs one alone, and `BUS_MODEL_TRACE=1` tells its steps.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +27,10 @@ fn whatever_breaks_nothing_acknowledged_is_lost_and_nothing_settled_returns() {
         .and_then(|v| v.parse().ok());
     let seeds = match one {
         Some(seed) => seed..seed + 1,
-        None => 0..setting("BUS_MODEL_SEEDS", 150),
+        None => {
+            let from = setting("BUS_MODEL_FROM", 0);
+            from..from + setting("BUS_MODEL_SEEDS", 150)
+        }
     };
     let failing: Vec<u64> = seeds
         .filter(|&seed| std::panic::catch_unwind(|| run(seed)).is_err())

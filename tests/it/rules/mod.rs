@@ -1,5 +1,6 @@
 //! The pattern language against its conformance corpus and its reference.
 
+mod batch;
 mod corpus;
 mod events;
 mod explain;

@@ -186,7 +186,8 @@ impl Doctor<'_> {
         };
         self.undecodable(&data, id, &walk);
         self.holes(id, &walk)?;
-        if let Some((before, its)) = before {
+        // Where retention dropped the one before, there is nothing to compare.
+        if let Some((before, its)) = before.filter(|b| b.0 + 1 == id) {
             let lost = rebuild::lost_end(&**self.fs, self.dir, before, &its, (&data, &walk));
             self.lost_end(lost)?;
         }

@@ -151,7 +151,7 @@ impl Recovery<'_> {
         let (mut active, mut ended) = (None, None);
         for (&id, &bytes) in sizes.range(start..) {
             let (index, walk, data) = self.replay(id, &mut state, now)?;
-            if let Some((before, its)) = &ended {
+            if let Some((before, its)) = ended.as_ref().filter(|e: &&(u32, Walk)| e.0 + 1 == id) {
                 let next = (&data, &walk);
                 let lost = lost_end(&**self.fs, self.dir, *before, its, next);
                 self.report.damage.extend(lost);
@@ -172,7 +172,7 @@ impl Recovery<'_> {
             return Err(BusError::NoEvent(0));
         };
         if walk.proof == 0
-            && let Some(&before) = sizes.range(..last).next_back().map(|(id, _)| id)
+            && let Some(before) = last.checked_sub(1).filter(|id| sizes.contains_key(id))
         {
             self.mend_closed(before, link_of(&data, &walk))?;
         }

@@ -30,7 +30,7 @@ pub(in crate::config) fn handler(field: &Field<'_>) -> Option<RawHandler> {
         let field = notify.as_ref()?.get(name)?;
         field.string().map(|topic| field.at(topic))
     };
-    let concurrency = table.get("concurrency").and_then(|f| f.integer(1..=1_024));
+    let concurrency = table.get("concurrency").and_then(|f| f.integer(1..=16_384));
     let timeout = table.get("timeout").and_then(|f| {
         let timeout = f.duration()?;
         if timeout.is_zero() {
@@ -302,7 +302,7 @@ fn write(field: &Field<'_>) -> Option<WriteOptions> {
     });
     let open = table
         .get("max_open_files")
-        .and_then(|f| f.integer(1..=1_024));
+        .and_then(|f| f.integer(1..=16_384));
     Some(WriteOptions {
         table: name?,
         format: table
@@ -314,7 +314,7 @@ fn write(field: &Field<'_>) -> Option<WriteOptions> {
             .map(|f| columns(&f, &codes::BAD_COLUMNS))
             .unwrap_or_default(),
         target_file_bytes: target_file_bytes.unwrap_or(128 << 20),
-        max_open_writers: open.and_then(|n| usize::try_from(n).ok()).unwrap_or(64),
+        max_open_writers: open.and_then(|n| usize::try_from(n).ok()).unwrap_or(1_024),
     })
 }
 

@@ -178,9 +178,9 @@ pub(in crate::config) static WRITE: Shape = Shape {
         ),
         field(
             "max_open_files",
-            Integer(1, 1_024),
-            "64",
-            "most files open at once",
+            Integer(1, 16_384),
+            "1024",
+            "most files that are begun and not finished at once; with fewer than there are partitions, a partition gets several files",
         ),
     ],
 };

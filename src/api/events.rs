@@ -20,12 +20,8 @@ const MAX_ERRORS: usize = 20;
 
 #[derive(Deserialize)]
 pub(super) struct BusParam {
-    #[serde(default = "default_bus")]
+    #[serde(default = "super::default_bus")]
     bus: String,
-}
-
-fn default_bus() -> String {
-    crate::config::DEFAULT_BUS.to_owned()
 }
 
 /// What became of one event.
@@ -235,21 +231,31 @@ pub(super) async fn list(
             found.truncate(limit);
         }
         None => {
-            let mut before = node.bus.next_seq();
-            let first = node.bus.first_seq();
-            while found.len() < limit && before > first {
-                let from = before.saturating_sub(1_000).max(first);
-                let count = usize::try_from(before - from).unwrap_or(1_000);
-                let page = node.bus.read(from, count)?;
-                let page = page.into_iter().filter(|e| e.seq < before && wanted(e));
-                found.extend(page.collect::<Vec<_>>().into_iter().rev());
-                before = from;
-            }
-            found.truncate(limit);
+            found = newest(&node, limit, wanted)?;
             found.reverse();
         }
     }
     Ok(Json(found.iter().map(|e| Stored::new(&node, e)).collect()))
+}
+
+/// The newest events that are `wanted`, at most `limit`, the newest first.
+pub(super) fn newest(
+    node: &Node,
+    limit: usize,
+    wanted: impl Fn(&StoredEvent) -> bool,
+) -> Result<Vec<Arc<StoredEvent>>, ApiError> {
+    let mut found = Vec::new();
+    let mut before = node.bus.next_seq();
+    let first = node.bus.first_seq();
+    while found.len() < limit && before > first {
+        let from = before.saturating_sub(1_000).max(first);
+        let page = node.bus.read(from, 1_000)?;
+        let older = page.into_iter().rev().filter(|e| e.seq < before);
+        found.extend(older.filter(|e| wanted(e)));
+        before = from;
+    }
+    found.truncate(limit);
+    Ok(found)
 }
 
 /// `GET /events/{id}`: one event, by sequence number or id.

@@ -24,6 +24,11 @@ use std::sync::Arc;
 /// Largest request body in bytes; a batch of events shares it.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
+/// The bus of a request that names none.
+fn default_bus() -> String {
+    crate::config::DEFAULT_BUS.to_owned()
+}
+
 /// All routes over a node.
 pub fn routes(node: Arc<Node>) -> Router {
     Router::new()

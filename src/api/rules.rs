@@ -2,6 +2,7 @@
 
 use super::ApiError;
 use crate::app::Node;
+use crate::bus::StoredEvent;
 use crate::event::Event;
 use crate::infer::EventType;
 use crate::rules;
@@ -18,7 +19,7 @@ pub(super) struct Asked {
     /// The event; without it, the one with `id` is taken from the log.
     event: Option<Box<RawValue>>,
     id: Option<String>,
-    #[serde(default = "default_bus")]
+    #[serde(default = "super::default_bus")]
     bus: String,
     /// Only this rule.
     rule: Option<String>,
@@ -43,22 +44,16 @@ pub(super) async fn infer(
     State(node): State<Arc<Node>>,
     Query(kind): Query<EventKind>,
 ) -> Result<Json<Value>, ApiError> {
-    let mut details = Vec::new();
-    let first = node.bus.first_seq();
-    let mut before = node.bus.next_seq();
-    while details.len() < kind.limit && before > first {
-        let from = before.saturating_sub(1_000).max(first);
-        let page = node.bus.read(from, 1_000)?;
-        for stored in page.iter().rev().filter(|e| e.seq < before) {
-            let Ok(event) = Event::parse(stored.payload.clone()) else {
-                continue;
-            };
-            if event.source() == kind.source && event.detail_type() == kind.detail_type {
-                details.push(event.detail());
-            }
-        }
-        before = from;
-    }
+    let of_kind = |stored: &StoredEvent| {
+        Event::parse(stored.payload.clone())
+            .is_ok_and(|e| e.source() == kind.source && e.detail_type() == kind.detail_type)
+    };
+    let events = super::events::newest(&node, kind.limit, of_kind)?;
+    let details: Vec<Value> = events
+        .iter()
+        .filter_map(|stored| Event::parse(stored.payload.clone()).ok())
+        .map(|event| event.detail())
+        .collect();
     if details.is_empty() {
         let message = format!(
             "the log has no event of source `{}` and type `{}`",
@@ -67,16 +62,11 @@ pub(super) async fn infer(
         return Err(ApiError::new(StatusCode::NOT_FOUND, "NotFound", message)
             .hint("`pointsman events list` shows what is there"));
     }
-    details.truncate(kind.limit);
     let about = EventType {
         source: &kind.source,
         detail_type: &kind.detail_type,
     };
     Ok(Json(crate::infer::infer(details, about)))
-}
-
-fn default_bus() -> String {
-    crate::config::DEFAULT_BUS.to_owned()
 }
 
 /// `POST /match`: explains each rule of a bus, those that match or nearly match first.

@@ -39,6 +39,9 @@ pub mod dlq;
 
 pub mod infer;
 
+// Plugged in: implements the parts' traits; no part knows a driver.
+pub mod drivers;
+
 // Assembly.
 pub mod app;
 pub mod config;

@@ -57,6 +57,8 @@ pub(super) enum Command {
     Audit(JsonArgs),
     /// Run SQL over the lake and the warehouse.
     Query(QueryArgs),
+    /// List the drivers that are built in, and what each can be.
+    Drivers(JsonArgs),
     /// Explain an error code, such as P0101.
     Explain(ExplainArgs),
     /// Print the JSON Schema of the configuration, for editors; or infer one from events.

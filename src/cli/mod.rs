@@ -6,6 +6,7 @@ mod audit;
 mod check;
 mod client;
 mod dlq;
+mod drivers;
 mod events;
 mod matching;
 mod plan;
@@ -131,6 +132,7 @@ async fn dispatch(cli: Cli) -> Result<Answer, CliError> {
         Command::Dlq(args) => dlq::run(at, args).await,
         Command::Audit(args) => audit::audit(at, &args).await,
         Command::Query(args) => query::query(at, &args).await,
+        Command::Drivers(args) => drivers::drivers(&args),
         Command::Explain(args) => check::explain(&args),
         Command::Schema(args) => check::schema(at, args.what).await,
         Command::Completions { shell } => {

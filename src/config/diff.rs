@@ -40,6 +40,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Diff> {
     let empty = serde_json::Map::new();
     for section in [
         "node",
+        "connections",
         "sources",
         "queues",
         "rules",

@@ -7,6 +7,9 @@
 //! them are reported at once, with their places.
 
 mod checks;
+mod connection;
+#[cfg(test)]
+mod connection_tests;
 mod decode;
 mod diff;
 mod fields;
@@ -29,6 +32,9 @@ mod units;
 mod yaml;
 
 pub use checks::Checker;
+pub use connection::{
+    AmqpConnection, AwsConnection, Connection, PostgresConnection, PostgresTls, Tls,
+};
 pub use diff::{Change, Diff, diff};
 pub use model::{
     Config, DEFAULT_BUS, DiskQuota, EventSchema, Exec, Handler, HandlerKind, Node, Queue, Route,
@@ -249,6 +255,7 @@ fn read_all(cx: &Cx<'_>, found: &Found) -> Option<Config> {
     let mut config = Config {
         root: cx.root.to_path_buf(),
         node,
+        connections: sections.connections,
         sources: sections.sources,
         queues: sections.queues,
         rules: sections.rules,

@@ -2,6 +2,7 @@
 //! resolved, every pattern and schema compiled, every reference known to hold.
 //! The rest of the program never meets a half-checked value.
 
+use super::connection::Connection;
 use super::text::Text;
 use crate::delivery::{DeliveryOptions, RetryPolicy};
 use crate::emit::Notify;
@@ -31,6 +32,8 @@ pub struct Config {
     pub root: PathBuf,
     /// The node's own settings.
     pub node: Node,
+    /// Addresses and credentials of other systems, by name.
+    pub connections: BTreeMap<String, Connection>,
     /// Where events come from, by name.
     pub sources: BTreeMap<String, Source>,
     /// Buffers between rules and handlers, by name.

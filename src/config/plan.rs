@@ -1,6 +1,7 @@
 //! The configuration with every default visible, in the YAML's own shape, and
 //! every reference as it was written.
 
+use super::connection::Connection;
 use super::model::{
     Config, Exec, Handler, HandlerKind, Node, Queue, Rule, Schedule, SchemaPolicy, Source,
     Subscription, SubscriptionProtocol, Target, TargetInput, To, Webhook, When,
@@ -44,6 +45,7 @@ pub(super) fn plan(config: &Config) -> Value {
     let paths = Paths { root: &config.root };
     let mut value = json!({
         "node": node(&config.node, &paths),
+        "connections": each(&config.connections, |c| connection(c, &paths)),
         "sources": each(&config.sources, |s| source(s, &paths)),
         "queues": each(&config.queues, queue),
         "rules": each(&config.rules, rule),
@@ -139,6 +141,49 @@ fn node(node: &Node, paths: &Paths<'_>) -> Value {
         "account": node.account,
         "region": node.region,
     })
+}
+
+fn connection(connection: &Connection, paths: &Paths<'_>) -> Value {
+    let mut value = json!({});
+    value[connection.kind()] = match connection {
+        Connection::Amqp(amqp) => {
+            let host = |(host, port): &(String, u16)| format!("{host}:{port}");
+            json!({
+                "url": amqp.url,
+                "hosts": amqp.hosts.iter().map(host).collect::<Vec<_>>(),
+                "user": amqp.user,
+                "password": amqp.password,
+                "vhost": amqp.vhost,
+                "tls": amqp.tls.as_ref().map(|tls| json!({
+                    "ca": tls.ca.as_deref().map(|path| paths.show(path)),
+                    "cert": tls.cert.as_deref().map(|path| paths.show(path)),
+                    "key": tls.key.as_deref().map(|path| paths.show(path)),
+                })),
+                "heartbeat": format_duration(amqp.heartbeat),
+            })
+        }
+        Connection::Aws(aws) => json!({
+            "region": aws.region,
+            "endpoint": aws.endpoint,
+            "access_key_id": aws.access_key_id,
+            "secret_access_key": aws.secret_access_key,
+            "session_token": aws.session_token,
+            "profile": aws.profile,
+            "path_style": aws.path_style,
+        }),
+        Connection::Postgres(postgres) => json!({
+            "url": postgres.url,
+            "host": postgres.host,
+            "port": postgres.port,
+            "user": postgres.user,
+            "password": postgres.password,
+            "database": postgres.database,
+            "tls": postgres.tls.name(),
+            "ca": postgres.ca.as_deref().map(|path| paths.show(path)),
+            "connect_timeout": format_duration(postgres.connect_timeout),
+        }),
+    };
+    value
 }
 
 fn source(source: &Source, paths: &Paths<'_>) -> Value {

@@ -1,6 +1,7 @@
 //! The configuration as it was written: each value is sound in itself, and no
 //! name has been looked up yet. What refers to nothing is in its final form.
 
+use super::connection::Connection;
 use super::model::{Exec, Node, Schedule, Source, TargetInput, Topic, Webhook};
 use super::read::At;
 use crate::delivery::{BatchOptions, RetryPolicy};
@@ -14,6 +15,7 @@ use std::time::Duration;
 #[derive(Default)]
 pub(super) struct Raw {
     pub node: Option<At<Node>>,
+    pub connections: Vec<Named<Connection>>,
     pub sources: Vec<Named<Source>>,
     pub queues: Vec<Named<RawQueue>>,
     pub rules: Vec<Named<RawRule>>,

@@ -1,6 +1,7 @@
 //! From what was written to what is used: names are looked up, and what depends
 //! on several declarations is computed.
 
+use super::connection::Connection;
 use super::model::{Handler, HandlerKind, Queue, Rule, Schedule, Source, Target, To, Topic};
 use super::raw::{Named, Raw, RawHandler, RawKind, RawQueue, RawRetry, RawRule, RawTarget, RawTo};
 use super::read::{At, Cx};
@@ -18,6 +19,7 @@ const VISIBILITY_MARGIN: Duration = Duration::from_secs(30);
 /// The sections of a configuration, resolved.
 #[derive(Default)]
 pub(super) struct Sections {
+    pub connections: BTreeMap<String, Connection>,
     pub sources: BTreeMap<String, Source>,
     pub queues: BTreeMap<String, Queue>,
     pub rules: BTreeMap<String, Rule>,
@@ -29,7 +31,10 @@ pub(super) struct Sections {
 /// Resolves `raw`. `whole` is false when a file could not be read: then names
 /// that are missing may be in it, and are not reported.
 pub(super) fn resolve(raw: Raw, cx: &Cx<'_>, whole: bool) -> Sections {
+    let kind = |n: &Named<Connection>| Some((n.name.clone(), n.value.as_ref()?.kind()));
     let names = Names {
+        connections: names(&raw.connections),
+        kinds: raw.connections.iter().filter_map(kind).collect(),
         queues: names(&raw.queues),
         handlers: names(&raw.handlers),
         topics: names(&raw.topics),
@@ -40,6 +45,7 @@ pub(super) fn resolve(raw: Raw, cx: &Cx<'_>, whole: bool) -> Sections {
     let mut routes = BTreeMap::new();
     let mut sections = Sections {
         queues: queues(&raw, cx),
+        connections: values(raw.connections),
         sources: values(raw.sources),
         topics: values(raw.topics),
         schedules: values(raw.schedules),
@@ -75,6 +81,8 @@ fn names<T>(named: &[Named<T>]) -> BTreeSet<String> {
 
 /// What is declared.
 struct Names<'a> {
+    connections: BTreeSet<String>,
+    kinds: BTreeMap<String, &'static str>,
     queues: BTreeSet<String>,
     handlers: BTreeSet<String>,
     topics: BTreeSet<String>,
@@ -92,6 +100,7 @@ impl Names<'_> {
         let mut diagnostic =
             Diagnostic::error(&codes::UNKNOWN_NAME, message).at(name.place.clone());
         let elsewhere = [
+            ("connection", &self.connections),
             ("queue", &self.queues),
             ("handler", &self.handlers),
             ("topic", &self.topics),
@@ -109,6 +118,32 @@ impl Names<'_> {
                 diagnostic.hint(format!("declare it: `{what}s: {{ {}: {{}} }}`", name.value));
         }
         self.cx.report(diagnostic);
+    }
+}
+
+impl Names<'_> {
+    /// Reports a connection that nothing declares, or that is not of this kind.
+    #[allow(dead_code)] // For the sources, queues and loaders that need one.
+    fn connection(&self, kind: &str, name: &At<String>) {
+        self.check("connection", &self.connections, name);
+        let Some(declared) = self.kinds.get(&name.value).filter(|k| **k != kind) else {
+            return;
+        };
+        let message = format!(
+            "the connection `{}` is of kind `{declared}`; `{kind}` is needed here",
+            name.value
+        );
+        let diagnostic = Diagnostic::error(&codes::WRONG_CONNECTION, message);
+        let diagnostic = diagnostic.at(name.place.clone());
+        let fitting = self.kinds.iter().filter(|(_, k)| **k == kind);
+        let fitting: Vec<&str> = fitting.map(|(name, _)| name.as_str()).collect();
+        self.cx.report(match fitting.is_empty() {
+            true => diagnostic,
+            false => diagnostic.hint(format!(
+                "these are of kind `{kind}`: {}",
+                crate::error::quoted(&fitting)
+            )),
+        });
     }
 }
 

@@ -45,12 +45,17 @@ fn load_with(yaml: &str, env: &Env<'_>) -> (Config, Vec<Diagnostic>) {
     )
 }
 
-fn load(yaml: &str) -> Config {
+pub(super) fn load(yaml: &str) -> Config {
     load_with(yaml, &env).0
 }
 
 /// Every section, every field, nothing at its default.
 const FULL: &str = r#"
+connections:
+  rabbit: { amqp: { hosts: ["a:1", b], user: me, password: in-the-file, vhost: etl, heartbeat: 5s, tls: { ca: ca.pem, cert: c.pem, key: k.pem } } }
+  cloud: { aws: { region: eu-west-1, endpoint: http://127.0.0.1:9000, access_key_id: AK, secret_access_key: in-the-file, session_token: in-the-file, profile: p, path_style: false } }
+  warehouse: { postgres: { host: db, port: 5433, user: me, password: in-the-file, database: dw, tls: require, ca: ca.pem, connect_timeout: 3s } }
+  url: { postgres: { url: "postgres://me:in-the-file@db:5434/dw?sslmode=disable" } }
 node:
   data: var
   listen: 7171
@@ -351,7 +356,7 @@ fn secrets_are_never_printed_and_arrive_all_the_same() {
         serde_json::to_string(&config).unwrap(),
         config.rules
     );
-    for secret in ["hunter2", "aHVudGVyMg", "hidden-inbox"] {
+    for secret in ["hunter2", "aHVudGVyMg", "hidden-inbox", "in-the-file"] {
         assert!(!printed.contains(secret), "{secret}: {printed}");
     }
     assert!(printed.contains("${env:HOOK}") && printed.contains("${env:INBOX}"));

@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::Path;
 
 /// A text from the configuration. One that was written with a reference
-/// (`${env:NAME}`, `${file:PATH}`) is shown as it was written, in every form
-/// of output; only [`Text::reveal`] gives the value.
+/// (`${env:NAME}`, `${file:PATH}`) is shown as it was written, a password as
+/// `***`, in every form of output; only [`Text::reveal`] gives the value.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Text {
     value: String,
@@ -23,6 +23,15 @@ impl Text {
         }
     }
 
+    /// The same text, shown as `shown` wherever it is printed.
+    #[must_use]
+    pub fn shown_as(self, shown: impl Into<String>) -> Self {
+        Self {
+            written: Some(shown.into()),
+            ..self
+        }
+    }
+
     /// The value with every reference resolved. Never print it.
     #[must_use]
     pub fn reveal(&self) -> &str {
@@ -35,7 +44,7 @@ impl Text {
         self.written.as_deref().unwrap_or(&self.value)
     }
 
-    /// Whether it was written with a reference.
+    /// Whether its value is not shown.
     #[must_use]
     pub fn is_secret(&self) -> bool {
         self.written.is_some()

@@ -131,14 +131,15 @@ command was started in the right folder, or name it: `pointsman run DIR`."
 
     NO_CONNECTIONS "P0116" "an unknown kind of connection"
 "`connections` holds the addresses and credentials of brokers, buckets and databases, by name. Each has
-exactly one kind, which is the name of a driver; `pointsman drivers` lists those that are built in."
+exactly one kind: `amqp`, `aws` or `postgres`. `pointsman drivers` lists what is built in, and which kind
+of connection each driver needs."
 
     NO_EFFECT "P0117" "a field without effect"
 "The field is right in itself and means nothing beside the others: CSV's `null` where no file is read, for example.
 Remove it, or change what it does not fit."
 
     UNKNOWN_NAME "P0201" "a name that nothing declares"
-"A queue, handler or topic is referred to and never declared. Everything must be declared once, so that a
+"A connection, queue, handler or topic is referred to and never declared. Everything must be declared once, so that a
 slip of the pen does not make a queue that nobody reads. A queue with all defaults is `to-transform: {}`
 under `queues:`."
 
@@ -167,6 +168,10 @@ targets an `id` of its own."
 "A message that was received stays invisible for `visibility`. When the handler may work longer, the message is
 received a second time while the first is still at work. Make `visibility` longer than the handler's `timeout`, or
 leave it out: the default is that timeout and 30 seconds."
+
+    WRONG_CONNECTION "P0209" "a connection of another kind"
+"The connection that is named leads to a system of another kind: an `amqp` queue needs an `amqp` connection,
+an S3 source an `aws` one. Each connection under `connections:` has one kind."
 
     BAD_PATTERN "P0301" "not an event pattern"
 "The pattern is not one that EventBridge would take. A pattern has the event's shape; its leaves are lists of

@@ -465,3 +465,18 @@ fn every_command_explains_itself() {
     }
     assert_eq!(project.run(&["no-such-command"]).status.code(), Some(2));
 }
+
+#[test]
+fn drivers_are_listed_with_what_they_can_be() {
+    let project = Project::new();
+    let drivers = project.json(&["drivers", "--json"]);
+    let drivers = drivers.as_array().expect("a list");
+    let folder = drivers.iter().find(|d| d["name"] == "folder");
+    let folder = folder.expect("the folder driver");
+    assert_eq!(folder["roles"], serde_json::json!(["source"]));
+    assert!(
+        project
+            .ok(&["drivers"])
+            .contains("files of a watched folder")
+    );
+}

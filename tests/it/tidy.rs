@@ -2,6 +2,7 @@
 //! files, licences of dependencies, words that do not belong here.
 
 use crate::support::repo;
+use pointsman::drivers::DRIVERS;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("infer", &[]),
     ("dlq", &["bus", "event", "rules"]),
     ("observe", &["bus", "delivery"]),
+    (
+        "drivers",
+        &[
+            "clock", "event", "handlers", "queues", "sources", "state", "tasks",
+        ],
+    ),
 ];
 
 /// Assembly and edges may use everything.
@@ -140,6 +147,24 @@ fn modules_keep_to_their_borders() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_driver_is_in_the_list() {
+    let folder = repo().join("src/drivers");
+    let list = fs::read_to_string(folder.join("mod.rs")).expect("the list");
+    for entry in fs::read_dir(&folder).expect("the drivers") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_stem().expect("a name").to_string_lossy();
+        if name != "mod" {
+            let line = format!("{name}::DRIVER,");
+            assert!(list.contains(&line), "DRIVERS has no `{line}`");
+        }
+    }
+    let names: Vec<&str> = DRIVERS.iter().map(|driver| driver.name).collect();
+    let mut unique = names.clone();
+    unique.dedup();
+    assert_eq!(names, unique);
 }
 
 #[test]

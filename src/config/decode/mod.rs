@@ -1,6 +1,7 @@
 //! From trees to what was written: sections, names, the node, queues. The
 //! other sections have files of their own.
 
+mod connections;
 mod ends;
 mod folder;
 mod handlers;
@@ -29,9 +30,13 @@ pub(super) fn file(top: &Field<'_>, raw: &mut Raw) {
     if let Some(field) = table.get("node") {
         read_node(&field, raw);
     }
-    if let Some(field) = table.get("connections") {
-        refuse_connections(&field);
-    }
+    section(
+        &table,
+        "connections",
+        "connection",
+        &mut raw.connections,
+        connections::connection,
+    );
     section(
         &table,
         "sources",
@@ -91,19 +96,6 @@ fn section<'a, T>(
             place,
             value,
         });
-    }
-}
-
-fn refuse_connections(field: &Field<'_>) {
-    for connection in field.entries().unwrap_or_default() {
-        check_name(&connection, "connection");
-        for kind in connection.entries().unwrap_or_default() {
-            let message = format!("no driver of this build is called `{}`", kind.name);
-            let diagnostic =
-                Diagnostic::error(&codes::NO_CONNECTIONS, message).at(kind.key_place());
-            field
-                .report(diagnostic.hint("`pointsman drivers` lists the drivers that are built in"));
-        }
     }
 }
 

@@ -2,10 +2,12 @@
 //! Reading (unknown fields, "did you mean"), the JSON Schema for editors and
 //! the reference in the documentation all come from these tables.
 
+mod connections;
 mod handlers;
 mod outputs;
 mod rules;
 
+pub(super) use connections::{AMQP, AWS, CONNECTION, CONNECTION_KINDS, POSTGRES, TLS};
 pub(super) use handlers::{
     BATCH, EXEC, HANDLER, HANDLER_KINDS, LOAD, NOTIFY, READ, TRANSFORM, WRITE,
 };
@@ -119,11 +121,6 @@ pub(super) static CONFIG: Shape = Shape {
             "events that come by the clock",
         ),
     ],
-};
-
-pub(super) static CONNECTION: Shape = Shape {
-    title: "a connection",
-    fields: &[],
 };
 
 pub(super) static NODE: Shape = Shape {

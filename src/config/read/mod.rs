@@ -161,6 +161,26 @@ impl<'a> Field<'a> {
         Some(text)
     }
 
+    /// Text that must not be empty and is never shown, even when it was written
+    /// without a reference.
+    pub fn secret(&self) -> Option<Text> {
+        self.hidden(|_| "***".to_owned())
+    }
+
+    /// Text that must not be empty and is shown as `mask` makes it, unless it was
+    /// written with a reference.
+    pub fn hidden(&self, mask: impl Fn(&str) -> String) -> Option<Text> {
+        let text = self.filled()?;
+        if text.is_secret() {
+            return Some(text);
+        }
+        let mask = mask(text.reveal());
+        let hidden = text.shown_as(mask);
+        let mut shown = self.cx.shown.borrow_mut();
+        shown.insert(self.path.clone(), hidden.clone());
+        Some(hidden)
+    }
+
     pub fn string(&self) -> Option<String> {
         self.filled().map(|text| text.reveal().to_owned())
     }

@@ -97,6 +97,7 @@ cases! {
     column_twice
     command_as_one_text
     connection_of_unknown_kind
+    connections
     cron_line
     duplicate_key
     duplicate_name_in_two_files

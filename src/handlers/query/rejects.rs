@@ -82,13 +82,7 @@ type Sender = mpsc::Sender<Result<RecordBatch, DataFusionError>>;
 
 /// Sends one file's rows; `false` when nobody listens any more.
 fn send(table: &str, path: &Path, schema: &SchemaRef, out: &Sender) -> Result<bool, Failure> {
-    let object = Object {
-        bucket: String::new(),
-        key: path.display().to_string(),
-        path: path.to_path_buf(),
-        size: None,
-        etag: None,
-    };
+    let object = Object::of_file(path, path.display().to_string());
     let columns = COLUMNS
         .iter()
         .map(|(name, kind)| Column::plain(name, *kind))

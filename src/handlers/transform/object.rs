@@ -7,13 +7,18 @@ use super::rejects::{Origin, RejectFile};
 use super::run::{self, Written};
 use super::stream::{Read, Records, Setting, Source};
 use super::{Inner, done, locks};
-use crate::handlers::objects::Object;
-use crate::handlers::{Context, Done, Failure, Message};
+use crate::handlers::objects::{Object, Place};
+use crate::handlers::{Context, Done, Emit, Failure, Message};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::physical_plan::streaming::PartitionStream;
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
+
+/// `detail-type` of the event that tells of an object that was replaced or
+/// deleted before it was read.
+const SUPERSEDED: &str = "Object Superseded";
 
 /// Publishes the object that a message names, once.
 pub(super) async fn handle(
@@ -37,7 +42,37 @@ pub(super) async fn handle(
         object: &object,
         cx,
     };
-    attempt.run().await.map(|manifest| done(&manifest))
+    match attempt.run().await {
+        Err(failure) if is_superseded(&object, &failure) => Ok(superseded(&object, &failure)),
+        published => published.map(|manifest| done(&manifest)),
+    }
+}
+
+/// Whether an object in a bucket has gone the way of objects in buckets: another
+/// version took its place, of which another event tells, or it was deleted.
+fn is_superseded(object: &Object, failure: &Failure) -> bool {
+    matches!(object.place, Place::Stored { .. })
+        && matches!(failure.code.as_str(), "ObjectGone" | "ObjectChanged")
+}
+
+/// The work is over, and the log tells why there is no result.
+fn superseded(object: &Object, failure: &Failure) -> Done {
+    tracing::info!(bucket = %object.bucket, key = %object.key, reason = %failure.message, "superseded");
+    let detail = json!({
+        "bucket": { "name": object.bucket },
+        "object": { "key": object.key, "etag": object.etag, "size": object.size },
+        "reason": failure.code,
+        "message": failure.message,
+    });
+    Done {
+        emits: vec![Emit {
+            detail_type: SUPERSEDED.to_owned(),
+            detail: detail.clone(),
+            resources: Vec::new(),
+        }],
+        summary: json!({ "superseded": detail }),
+        ..Done::default()
+    }
 }
 
 struct Attempt<'a> {

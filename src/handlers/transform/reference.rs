@@ -30,7 +30,8 @@ impl Cache {
     pub fn get(&self, path: &Path) -> Result<Arc<dyn TableProvider>, Failure> {
         let stamp = open::stamp(&object(path))
             .map_err(|e| bad(path, &e))?
-            .etag();
+            .map(open::Stamp::etag)
+            .unwrap_or_default();
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, table)) = cached.get(path)
             && *known == stamp
@@ -61,17 +62,8 @@ fn bad(path: &Path, e: &Failure) -> Failure {
 }
 
 fn object(path: &Path) -> Object {
-    Object {
-        bucket: String::new(),
-        key: path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned(),
-        path: path.to_path_buf(),
-        size: None,
-        etag: None,
-    }
+    let name = path.file_name().unwrap_or_default();
+    Object::of_file(path, name.to_string_lossy())
 }
 
 /// A reference table has no bad records.

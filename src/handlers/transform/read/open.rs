@@ -2,11 +2,10 @@
 //! it packed with?
 
 use crate::handlers::Failure;
-use crate::handlers::objects::Object;
-use std::fs::{File, Metadata};
+use crate::handlers::objects::{Blob, BlobReader, Object, Place, Superseded};
+use std::fs::Metadata;
 use std::io::{self, BufReader, Cursor, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -23,10 +22,8 @@ pub struct Meter {
 pub struct Opened {
     /// Its key.
     pub key: String,
-    /// Where it lies.
-    pub path: PathBuf,
-    /// The open file, for formats that need to seek.
-    pub file: File,
+    /// The object, for formats that need to seek.
+    pub file: Blob,
     /// Its size in bytes.
     pub size: u64,
     /// How far it was read.
@@ -56,11 +53,15 @@ impl Stamp {
 }
 
 /// Looks whether the object is there and is the one that the event speaks of.
+/// An object in a bucket is asked when it is opened, and at every read.
 ///
 /// # Errors
 /// `ObjectGone`, `ObjectChanged` (permanent), or a transient failure to look.
-pub fn stamp(object: &Object) -> Result<Stamp, Failure> {
-    let meta = std::fs::metadata(&object.path).map_err(|e| unreadable(&object.key, &e))?;
+pub fn stamp(object: &Object) -> Result<Option<Stamp>, Failure> {
+    let Place::File(path) = &object.place else {
+        return Ok(None);
+    };
+    let meta = std::fs::metadata(path).map_err(|e| unreadable(&object.key, &e))?;
     if !meta.is_file() {
         return Err(Failure::permanent(
             "NotAFile",
@@ -74,28 +75,34 @@ pub fn stamp(object: &Object) -> Result<Stamp, Failure> {
         .etag
         .as_deref()
         .is_some_and(|etag| is_stamp(etag) && etag != stamp.etag());
-    if size_differs || etag_differs {
-        return Err(Failure::permanent(
-            "ObjectChanged",
-            format!(
-                "`{}` is not what it was when the event was sent ({} bytes then, {} now); a newer event speaks of the new content",
-                object.key,
-                object
-                    .size
-                    .map_or_else(|| "?".to_owned(), |s| s.to_string()),
-                stamp.size
-            ),
-        ));
+    match size_differs || etag_differs {
+        true => Err(changed(object, stamp.size)),
+        false => Ok(Some(stamp)),
     }
-    Ok(stamp)
+}
+
+fn changed(object: &Object, size: u64) -> Failure {
+    let then = object
+        .size
+        .map_or_else(|| "?".to_owned(), |s| s.to_string());
+    Failure::permanent(
+        "ObjectChanged",
+        format!(
+            "`{}` is not what it was when the event was sent ({then} bytes then, {size} now); a newer event speaks of the new content",
+            object.key
+        ),
+    )
 }
 
 /// Looks whether the object stayed as it was while it was read.
 ///
 /// # Errors
 /// `ObjectChanging`, transient: a retry sees what became of it.
-pub fn unchanged(object: &Object, before: Stamp) -> Result<(), Failure> {
-    match std::fs::metadata(&object.path) {
+pub fn unchanged(object: &Object, before: Option<Stamp>) -> Result<(), Failure> {
+    let (Place::File(path), Some(before)) = (&object.place, before) else {
+        return Ok(());
+    };
+    match std::fs::metadata(path) {
         Ok(meta) if Stamp::of(&meta) == before => Ok(()),
         _ => Err(Failure::transient(
             "ObjectChanging",
@@ -110,7 +117,20 @@ fn is_stamp(etag: &str) -> bool {
         .is_some_and(|(size, time)| hex(size) && hex(time) && time.len() > 10)
 }
 
+/// What reading from a bucket has failed with: a format's reader may call it
+/// corrupt content.
+#[must_use]
+pub fn trouble(key: &str, blob: &Blob) -> Option<Failure> {
+    blob.trouble().map(|e| unreadable(key, e))
+}
+
 fn unreadable(key: &str, e: &io::Error) -> Failure {
+    if e.get_ref().is_some_and(|cause| cause.is::<Superseded>()) {
+        let message = format!(
+            "`{key}` was replaced while it was being read; a newer event speaks of the new content"
+        );
+        return Failure::permanent("ObjectChanged", message);
+    }
     match e.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => Failure::permanent(
             "ObjectGone",
@@ -130,12 +150,20 @@ fn unreadable(key: &str, e: &io::Error) -> Failure {
 /// # Errors
 /// When it is not there or may not be read.
 pub fn open(object: &Object) -> Result<Opened, Failure> {
-    let file = File::open(&object.path).map_err(|e| unreadable(&object.key, &e))?;
-    let meta = file.metadata().map_err(|e| unreadable(&object.key, &e))?;
+    let file = object
+        .place
+        .open()
+        .map_err(|e| unreadable(&object.key, &e))?;
+    let etag_differs =
+        matches!((file.etag(), object.etag.as_deref()), (Some(is), Some(was)) if is != was);
+    let stored = matches!(object.place, Place::Stored { .. });
+    let size_differs = stored && object.size.is_some_and(|size| size != file.size());
+    if etag_differs || size_differs {
+        return Err(changed(object, file.size()));
+    }
     Ok(Opened {
         key: object.key.clone(),
-        path: object.path.clone(),
-        size: meta.len(),
+        size: file.size(),
         file,
         meter: Arc::default(),
     })
@@ -153,12 +181,13 @@ impl Opened {
         let mut counted = BufReader::with_capacity(
             256 << 10,
             Counted {
-                inner: file,
+                inner: file.reader(0),
                 meter: Arc::clone(&meter),
             },
         );
         let mut magic = [0_u8; 6];
-        let got = read_full(&mut counted, &mut magic).map_err(|e| unreadable(&key, &e))?;
+        let got = read_full(&mut counted, &mut magic)
+            .map_err(|e| trouble(&key, &file).unwrap_or_else(|| unreadable(&key, &e)))?;
         let head = Cursor::new(magic[..got].to_vec());
         let whole = head.chain(counted);
         let reader: Box<dyn Read + Send> = match &magic[..got] {
@@ -177,7 +206,12 @@ impl Opened {
             }
             _ => Box::new(whole),
         };
-        Ok(Content { key, reader, meter })
+        Ok(Content {
+            key,
+            reader,
+            meter,
+            file: Some(file),
+        })
     }
 }
 
@@ -187,6 +221,8 @@ pub struct Content {
     pub key: String,
     reader: Box<dyn Read + Send>,
     meter: Arc<Meter>,
+    /// What it is read from.
+    file: Option<Blob>,
 }
 
 impl Content {
@@ -197,6 +233,7 @@ impl Content {
             key: "test".to_owned(),
             reader: Box::new(Cursor::new(bytes.into())),
             meter: Arc::default(),
+            file: None,
         }
     }
 
@@ -216,7 +253,8 @@ impl Content {
 
     fn failure(&self, e: &io::Error) -> Failure {
         if self.meter.broken.load(Ordering::Relaxed) {
-            return unreadable(&self.key, e);
+            let trouble = self.file.as_ref().and_then(|file| trouble(&self.key, file));
+            return trouble.unwrap_or_else(|| unreadable(&self.key, e));
         }
         let what = match e.kind() {
             ErrorKind::UnexpectedEof => "is cut short: its packed content ends too early",
@@ -247,7 +285,7 @@ fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 struct Counted {
-    inner: File,
+    inner: BlobReader,
     meter: Arc<Meter>,
 }
 

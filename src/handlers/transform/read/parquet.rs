@@ -2,9 +2,10 @@
 //! there, row by row only where a column has something to check.
 
 use super::csv::typed;
-use super::open::Opened;
+use super::open::{Opened, trouble};
 use super::{Reader, Started, map_columns};
 use crate::handlers::Failure;
+use crate::handlers::objects::Blob;
 use crate::handlers::transform::batch::{Broken, Builder, Feed, check_whole};
 use crate::handlers::transform::cell::Cell;
 use crate::handlers::transform::check::Violation;
@@ -26,6 +27,7 @@ use std::sync::atomic::Ordering;
 
 struct ParquetReader {
     key: String,
+    blob: Blob,
     batches: ParquetRecordBatchReader,
     declared: Option<(Arc<RecordSchema>, Vec<Option<usize>>)>,
     opened: Arc<super::open::Meter>,
@@ -44,12 +46,15 @@ pub fn start(opened: Opened, declared: Option<&Arc<RecordSchema>>) -> Result<Sta
         meter,
         ..
     } = opened;
+    let blob = file.clone();
     let corrupt = |e: &dyn std::error::Error| {
-        Failure::permanent(
-            "CorruptInput",
-            format!("`{key}` is not a sound Parquet file"),
-        )
-        .caused_by(e)
+        trouble(&key, &blob).unwrap_or_else(|| {
+            Failure::permanent(
+                "CorruptInput",
+                format!("`{key}` is not a sound Parquet file"),
+            )
+            .caused_by(e)
+        })
     };
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| corrupt(&e))?;
     let found = Arc::clone(builder.schema());
@@ -87,6 +92,7 @@ pub fn start(opened: Opened, declared: Option<&Arc<RecordSchema>>) -> Result<Sta
     Ok(Started {
         reader: Box::new(ParquetReader {
             key,
+            blob,
             batches,
             declared,
             opened: meter,
@@ -104,11 +110,13 @@ impl Reader for ParquetReader {
             return Ok(false);
         };
         let failed = |e: &ArrowError| {
-            Failure::permanent(
-                "CorruptInput",
-                format!("`{}` cannot be read to its end", self.key),
-            )
-            .caused_by(e)
+            trouble(&self.key, &self.blob).unwrap_or_else(|| {
+                Failure::permanent(
+                    "CorruptInput",
+                    format!("`{}` cannot be read to its end", self.key),
+                )
+                .caused_by(e)
+            })
         };
         let batch = batch.map_err(|e| failed(&e))?;
         let before = feed.records;

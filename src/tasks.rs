@@ -8,22 +8,46 @@ use tokio::sync::watch;
 #[derive(Clone, Default)]
 pub struct Tasks {
     running: Arc<watch::Sender<usize>>,
+    /// The set that these tasks are counted in, too.
+    whole: Option<Arc<Tasks>>,
 }
 
-/// One task's place in the count; given up also when the task panics.
-struct Place(Arc<watch::Sender<usize>>);
+/// One task's place in the counts; given up also when the task panics.
+struct Place(Tasks);
+
+impl Place {
+    fn take(tasks: &Tasks) -> Self {
+        tasks.count(|running| *running += 1);
+        Self(tasks.clone())
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.send_modify(|running| *running -= 1);
+        self.0.count(|running| *running -= 1);
     }
 }
 
 impl Tasks {
+    /// A set of its own whose tasks are also counted in this one.
+    #[must_use]
+    pub fn part(&self) -> Self {
+        Self {
+            running: Arc::default(),
+            whole: Some(Arc::new(self.clone())),
+        }
+    }
+
+    fn count(&self, change: fn(&mut usize)) {
+        self.running.send_modify(change);
+        if let Some(whole) = &self.whole {
+            whole.count(change);
+        }
+    }
+
     /// Runs a task to its end.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.running.send_modify(|running| *running += 1);
-        let place = Place(Arc::clone(&self.running));
+        let place = Place::take(self);
         tokio::spawn(async move {
             let _place = place;
             task.await;
@@ -64,5 +88,18 @@ mod tests {
         release.send(()).unwrap();
         tasks.wait().await;
         assert!(tasks.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_part_is_waited_for_alone_and_with_the_whole() {
+        let whole = Tasks::default();
+        let part = whole.part();
+        let (release, held) = tokio::sync::oneshot::channel::<()>();
+        whole.spawn(async move { held.await.unwrap() });
+        part.spawn(async {});
+        part.wait().await;
+        release.send(()).unwrap();
+        whole.wait().await;
+        assert_eq!((part.len(), whole.len()), (0, 0));
     }
 }

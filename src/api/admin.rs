@@ -106,8 +106,8 @@ fn route_id(node: &Node, name: &str) -> Result<crate::bus::RouteId, ApiError> {
 
 /// `GET /topics`: topics and their subscriptions.
 pub(super) async fn topics(State(node): State<Arc<Node>>) -> Json<Value> {
-    let topics: serde_json::Map<String, Value> = node
-        .config
+    let config = node.config();
+    let topics: serde_json::Map<String, Value> = config
         .topics
         .iter()
         .map(|(name, topic)| {
@@ -133,7 +133,7 @@ pub(super) async fn sources(State(node): State<Arc<Node>>) -> Result<Json<Value>
 
 /// `GET /plan`: the configuration in force, defaults included, secrets not.
 pub(super) async fn plan(State(node): State<Arc<Node>>) -> Json<Value> {
-    Json(json!(*node.config))
+    Json(json!(*node.config()))
 }
 
 #[derive(Deserialize)]

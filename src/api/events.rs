@@ -40,8 +40,10 @@ pub(super) async fn post(
     Query(param): Query<BusParam>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<serde_json::Value>), ApiError> {
-    if !node.config.buses().contains(param.bus.as_str()) {
-        let known: Vec<&str> = node.config.buses().into_iter().collect();
+    let config = node.config();
+    let buses = config.buses();
+    if !buses.contains(param.bus.as_str()) {
+        let known: Vec<&str> = buses.into_iter().collect();
         return Err(ApiError::missing("bus", &param.bus, &known));
     }
     let batch =
@@ -83,7 +85,7 @@ fn read(node: &Node, bus: &str, body: &[u8]) -> Result<Vec<Incoming>, ApiError> 
         return Err(ApiError::bad("NoEvents", "the body has no event")
             .hint(r#"send {"source": "shop", "detail-type": "Order Placed", "detail": {...}}"#));
     }
-    let (defaults, now) = (node.config.node.event_defaults(), node.clock.now_ms());
+    let (defaults, now) = (node.config().node.event_defaults(), node.clock.now_ms());
     let table = node.router.table();
     let (mut batch, mut errors) = (Vec::with_capacity(texts.len()), Vec::new());
     let mut too_large = false;

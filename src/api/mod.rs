@@ -5,6 +5,7 @@ mod admin;
 mod dlq;
 mod error;
 mod events;
+mod reload;
 mod rules;
 mod serve;
 mod stream;
@@ -51,6 +52,7 @@ pub fn routes(node: Arc<Node>) -> Router {
         .route("/match", post(rules::explain))
         .route("/schema/infer", get(rules::infer))
         .route("/plan", get(admin::plan))
+        .route("/reload", post(reload::reload))
         .route("/metrics", get(admin::metrics))
         .route("/healthz", get(admin::healthz))
         .fallback(error::not_found)

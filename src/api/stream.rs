@@ -45,8 +45,9 @@ pub(super) async fn subscribe(
     Path(topic): Path<String>,
     Query(params): Query<SubscribeParams>,
 ) -> Result<Response, ApiError> {
-    let Some(declared) = node.config.topics.get(&topic) else {
-        let known: Vec<&str> = node.config.topics.keys().map(String::as_str).collect();
+    let config = node.config();
+    let Some(declared) = config.topics.get(&topic) else {
+        let known: Vec<&str> = config.topics.keys().map(String::as_str).collect();
         return Err(ApiError::missing("topic", &topic, &known));
     };
     let Some(name) = params.name else {

@@ -1,7 +1,9 @@
 //! Opening a node: ground first, then right to left, sources last.
 
-use super::wiring::{self, Wiring};
-use super::{Node, after, schedules};
+use super::reload::folders;
+use super::sources::bringers;
+use super::wiring::{self, Routes};
+use super::{Folders, Live, Node, marks};
 use crate::bus::{Bus, BusError, BusOptions};
 use crate::clock::SharedClock;
 use crate::config::{Config, Source};
@@ -12,13 +14,14 @@ use crate::handlers::query::{Query, QueryEnv};
 use crate::handlers::{Failure, Progress};
 use crate::observe::Metrics;
 use crate::router::{Router, TableError};
-use crate::sources::Intake;
-use crate::sources::folder::{After, FolderSource, SourceError};
+use crate::sources::folder::SourceError;
 use crate::state::{State, StateError};
 use crate::tasks::Tasks;
+use arc_swap::ArcSwap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::broadcast;
+use std::sync::atomic::AtomicU32;
+use tokio::sync::{Mutex, broadcast};
 use tokio_util::sync::CancellationToken;
 
 /// What a node is opened for.
@@ -91,7 +94,8 @@ impl Node {
             Arc::<Metrics>::clone(&metrics),
             Arc::new(move |p: Progress| drop(tell.send(p))),
         );
-        let mut node = Self {
+        wiring::retire_gone(&bus, &routes).await?;
+        let node = Self {
             query: Query::new(QueryEnv {
                 lake: data.join("lake"),
                 warehouse: data.join("warehouse"),
@@ -99,7 +103,6 @@ impl Node {
                 scratch: data.join("scratch"),
                 memory_bytes: config.node.query_memory_bytes,
             }),
-            config: Arc::clone(&config),
             bus,
             router,
             metrics,
@@ -107,65 +110,43 @@ impl Node {
             state,
             progress,
             delivery,
-            worked: wiring::worked(&config),
-            folders: std::collections::BTreeMap::new(),
+            mode,
+            rules_version: Arc::new(AtomicU32::new(config.rules_version)),
+            live: ArcSwap::from_pointee(Live {
+                worked: wiring::worked(&config),
+                config: Arc::clone(&config),
+                folders: Folders::new(),
+            }),
+            running: Mutex::default(),
             stop_sources: CancellationToken::new(),
             tasks: Tasks::default(),
         };
         if mode == Mode::Run {
-            let places = places(&config);
-            let wiring = Wiring {
-                config: &config,
-                routes: &routes,
-                bus: &node.bus,
-                router: &node.router,
-                clock: &node.clock,
-                places: &places,
-            };
-            for consumer in wiring.consumers()? {
-                node.delivery.start(consumer);
-            }
-            node.start_sources().await?;
+            node.begin(&config, &routes).await?;
         }
         Ok(node)
     }
 
-    async fn start_sources(&mut self) -> Result<(), StartError> {
-        let intake: Arc<dyn Intake> = Arc::new(self.router.clone());
-        for (name, source) in &self.config.sources {
-            let Source::Folder(options) = source;
-            let started = FolderSource::start(
-                options.clone(),
-                Arc::clone(&intake),
-                self.state.clone(),
-                self.clock.clone(),
-                self.stop_sources.child_token(),
-            );
-            let handle = started.await.map_err(|error| StartError::Source {
+    /// Starts everything that works.
+    async fn begin(&self, config: &Arc<Config>, routes: &Routes) -> Result<(), StartError> {
+        let mut running = self.running.lock().await;
+        let consumers = self.consumers(config, routes)?;
+        self.replace_consumers(&mut running, config, consumers, false);
+        for (name, what) in bringers(config) {
+            let started = self.bring(&name, what).await;
+            let started = started.map_err(|error| StartError::Source {
                 name: name.clone(),
                 error,
             })?;
-            let handle = Arc::new(handle);
-            if options.after != After::Keep {
-                self.tasks.spawn(after::run(
-                    name.clone(),
-                    Arc::clone(&handle),
-                    self.bus.clone(),
-                    self.stop_sources.child_token(),
-                ));
-            }
-            self.folders.insert(name.clone(), handle);
+            let mark = marks::bringer(config, what);
+            running.sources.insert(name, (mark, started));
         }
-        for (name, schedule) in &self.config.schedules {
-            self.tasks.spawn(schedules::run(
-                name.clone(),
-                schedule.clone(),
-                Arc::clone(&intake),
-                self.config.node.event_defaults(),
-                self.clock.clone(),
-                self.stop_sources.child_token(),
-            ));
-        }
+        let folders = folders(&running);
+        self.live.rcu(|live| Live {
+            config: Arc::clone(&live.config),
+            worked: live.worked.clone(),
+            folders: folders.clone(),
+        });
         Ok(())
     }
 }
@@ -190,7 +171,7 @@ fn open_bus(config: &Config, clock: &SharedClock) -> Result<Bus, BusError> {
 }
 
 /// The folders that events may name objects of.
-fn places(config: &Config) -> Places {
+pub(super) fn places(config: &Config) -> Places {
     let mut places = Places::default();
     for (name, source) in &config.sources {
         let Source::Folder(options) = source;

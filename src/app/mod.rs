@@ -4,16 +4,20 @@
 mod after;
 mod build;
 mod load;
+mod marks;
+mod reload;
 mod schedules;
+mod sources;
 mod wiring;
 
 pub use build::{Mode, StartError};
 pub use load::{load, run_rule_tests, table_of};
+pub use reload::{BacklogTo, Reload, ReloadError, Reloaded};
 
 use crate::bus::Bus;
 use crate::clock::SharedClock;
 use crate::config::Config;
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, RunningConsumer};
 use crate::handlers::Progress;
 use crate::handlers::query::Query;
 use crate::observe::Metrics;
@@ -21,16 +25,16 @@ use crate::router::Router;
 use crate::sources::folder::FolderHandle;
 use crate::state::State;
 use crate::tasks::Tasks;
+use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
-use tokio::sync::broadcast;
+use tokio::sync::{Mutex, broadcast};
 use tokio_util::sync::CancellationToken;
 
 /// A node: everything that runs, or (offline) everything that can be asked.
 pub struct Node {
-    /// The configuration in force.
-    pub config: Arc<Config>,
     /// The log.
     pub bus: Bus,
     /// The rules.
@@ -45,19 +49,45 @@ pub struct Node {
     pub state: State,
     /// Progress of long work, for whoever listens.
     pub progress: broadcast::Sender<Progress>,
+    mode: Mode,
+    live: ArcSwap<Live>,
+    /// What a reload replaces; held while one is under way.
+    running: Mutex<Running>,
+    rules_version: Arc<AtomicU32>,
     delivery: Delivery,
-    /// Routes that have a consumer.
-    worked: BTreeSet<String>,
-    folders: BTreeMap<String, Arc<FolderHandle>>,
     stop_sources: CancellationToken,
     tasks: Tasks,
 }
 
+/// The configuration in force, and what is asked about it all the time.
+struct Live {
+    config: Arc<Config>,
+    /// Routes that have a consumer.
+    worked: BTreeSet<String>,
+    folders: Folders,
+}
+
+/// Folder sources by name.
+type Folders = BTreeMap<String, Arc<FolderHandle>>;
+
+/// What runs, by name, with the mark of the declaration that it was built from.
+#[derive(Default)]
+struct Running {
+    consumers: BTreeMap<String, (String, RunningConsumer)>,
+    sources: BTreeMap<String, (String, sources::RunningSource)>,
+}
+
 impl Node {
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.live.load().config)
+    }
+
     /// The folder sources by name; empty while offline.
     #[must_use]
-    pub fn folders(&self) -> &BTreeMap<String, Arc<FolderHandle>> {
-        &self.folders
+    pub fn folders(&self) -> BTreeMap<String, Arc<FolderHandle>> {
+        self.live.load().folders.clone()
     }
 
     /// Whether messages wait on a route that somebody here works on; those of a
@@ -73,7 +103,7 @@ impl Node {
     /// Whether a consumer here works on this route.
     #[must_use]
     pub fn works_on(&self, route: &str) -> bool {
-        self.worked.contains(route)
+        self.live.load().worked.contains(route)
     }
 
     /// Stops sources, lets running work finish within the configured time, hands
@@ -87,7 +117,7 @@ impl Node {
         if late.is_err() {
             tracing::warn!("sources did not stop in time");
         }
-        self.delivery.drain(self.config.node.shutdown).await;
+        self.delivery.drain(self.config().node.shutdown).await;
         self.bus.close().await
     }
 }

@@ -1,6 +1,6 @@
 //! From the configuration to routes, rules and consumers.
 
-use crate::bus::{Bus, BusError, RouteId, RouteOptions};
+use crate::bus::{Bus, BusError, RouteId, RouteInfo, RouteOptions};
 use crate::clock::SharedClock;
 use crate::config::{
     Config, EventSchema, Handler, HandlerKind, Route, SchemaPolicy, SubscriptionProtocol, To,
@@ -25,6 +25,7 @@ use crate::topics;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 /// How long a message is hidden beyond its handler's timeout.
@@ -82,31 +83,38 @@ pub(super) fn worked(config: &Config) -> BTreeSet<String> {
         .collect()
 }
 
-/// Interns every route of the configuration; routes that are gone are retired,
-/// unless something still waits on them.
+/// Interns every route of the configuration.
 pub(super) async fn routes(bus: &Bus, config: &Config) -> Result<Routes, BusError> {
     let mut routes = Routes::new();
     for (name, options) in route_names(config) {
         let id = bus.route(&name, options).await?;
         routes.insert(name, id);
     }
-    for gone in bus.routes() {
-        if routes.contains_key(&gone.name) || gone.retired {
-            continue;
-        }
+    Ok(routes)
+}
+
+/// Routes of the log in service that `names` does not have.
+pub(super) fn gone(bus: &Bus, names: &BTreeSet<String>) -> Vec<RouteInfo> {
+    let gone = |route: &RouteInfo| !route.retired && !names.contains(&route.name);
+    bus.routes().into_iter().filter(gone).collect()
+}
+
+/// Retires routes that are gone, unless something still waits on them.
+pub(super) async fn retire_gone(bus: &Bus, routes: &Routes) -> Result<(), BusError> {
+    for gone in gone(bus, &routes.keys().cloned().collect()) {
         if gone.pending > 0 {
             // Nothing vanishes because a line was taken out of a file.
             tracing::warn!(
                 route = gone.name,
                 pending = gone.pending,
-                "no rule has this route any more, but messages still wait on it; they are kept"
+                "no rule has this route any more, but messages still wait on it; they are kept (`pointsman reload --backlog` says where they go)"
             );
         } else {
             bus.retire_route(&gone.name, crate::bus::Backlog::Refuse)
                 .await?;
         }
     }
-    Ok(routes)
+    Ok(())
 }
 
 /// The compiled rules of every bus, subscriptions included.
@@ -185,6 +193,7 @@ pub(super) struct Wiring<'a> {
     pub router: &'a Router,
     pub clock: &'a SharedClock,
     pub places: &'a Places,
+    pub rules_version: &'a Arc<AtomicU32>,
 }
 
 impl Wiring<'_> {
@@ -289,7 +298,7 @@ impl Wiring<'_> {
                 success: handler.notify.success.clone(),
                 failure: handler.notify.failure.clone(),
             },
-            rules_version: self.config.rules_version,
+            rules_version: Arc::clone(self.rules_version),
         })
     }
 
@@ -318,7 +327,7 @@ impl Wiring<'_> {
             options,
             retries: HashMap::new(),
             notify: Notify::default(),
-            rules_version: self.config.rules_version,
+            rules_version: Arc::clone(self.rules_version),
         }
     }
 

@@ -35,6 +35,8 @@ pub(super) enum Command {
     Check(CheckArgs),
     /// Show the configuration with every default filled in.
     Plan(PlanArgs),
+    /// Put the files in force on the running node; a mistake leaves the old rules.
+    Reload(ReloadArgs),
     /// Send events: one, a JSON array or one per line.
     Send(SendArgs),
     /// Try patterns against events, and say why they match or not.
@@ -92,6 +94,10 @@ pub(super) struct RunArgs {
     /// many seconds.
     #[arg(long, value_name = "SECONDS")]
     pub until_idle: Option<f64>,
+    /// Reload when a file of the configuration changes. Without it, `pointsman
+    /// reload` and SIGHUP do.
+    #[arg(long)]
+    pub watch: bool,
     #[arg(from_global)]
     pub dir: PathBuf,
 }
@@ -113,6 +119,17 @@ pub(super) struct PlanArgs {
     /// Folder of the configuration.
     #[arg(value_name = "DIR")]
     pub root: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct ReloadArgs {
+    /// Where the messages go that wait on a route whose rule is gone:
+    /// `ROUTE=drop` or `ROUTE=move-to:OTHER`. May be given again.
+    #[arg(long, value_name = "ROUTE=WHERE")]
+    pub backlog: Vec<String>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

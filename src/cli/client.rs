@@ -5,7 +5,7 @@ use super::args::At;
 use super::{CliError, talk};
 use crate::api::{self, socket_path};
 use crate::app::{Mode, Node};
-use crate::config::Config;
+use crate::config::{Config, Loaded};
 use crate::error::render_all;
 use axum::body::Body;
 use http_body_util::BodyExt;
@@ -39,10 +39,11 @@ pub(super) async fn connect(at: &At) -> Result<Client, CliError> {
             base,
         });
     }
-    let config = Arc::new(load(&at.dir)?);
-    if let Some(client) = running(&config).await? {
+    let loaded = read(&at.dir);
+    if let Some(client) = running(&loaded.data).await? {
         return Ok(client);
     }
+    let config = Arc::new(sound(loaded)?);
     if !config.node.data.join("bus").exists() {
         return Err(CliError::new(format!(
             "no node runs here, and there is no data in {}",
@@ -65,17 +66,28 @@ pub(super) async fn connect_running(at: &At) -> Result<Client, CliError> {
     if at.url.is_some() {
         return connect(at).await;
     }
-    let config = load(&at.dir)?;
-    running(&config).await?.ok_or_else(|| {
-        CliError::new("no node runs here")
-            .hint("start one with `pointsman run` in another terminal")
-    })
+    let loaded = read(&at.dir);
+    if let Some(client) = running(&loaded.data).await? {
+        return Ok(client);
+    }
+    sound(loaded)?;
+    Err(CliError::new("no node runs here")
+        .hint("start one with `pointsman run` in another terminal"))
 }
 
-/// Loads a configuration for a command that only needs to find the node; its
-/// mistakes are told, since nothing can be found by a broken configuration.
+/// Loads a configuration for a command that only needs it to find the data; its
+/// mistakes are told.
 pub(super) fn load(root: &Path) -> Result<Config, CliError> {
-    let loaded = Config::load(root, &|name| std::env::var(name).ok());
+    sound(read(root))
+}
+
+fn read(root: &Path) -> Loaded {
+    Config::load(root, &|name| std::env::var(name).ok())
+}
+
+/// A node that runs can be asked whatever is wrong with the files; without one
+/// they must be sound.
+fn sound(loaded: Loaded) -> Result<Config, CliError> {
     match loaded.config {
         Some(config) => Ok(config),
         None => {
@@ -89,9 +101,9 @@ pub(super) fn load(root: &Path) -> Result<Config, CliError> {
     }
 }
 
-/// The node that runs on this configuration's data folder, if one does.
-async fn running(config: &Config) -> Result<Option<Client>, CliError> {
-    let socket = socket_path(&config.node.data);
+/// The node that runs on this data folder, if one does.
+async fn running(data: &Path) -> Result<Option<Client>, CliError> {
+    let socket = socket_path(data);
     if tokio::net::UnixStream::connect(&socket).await.is_err() {
         return Ok(None);
     }

@@ -11,8 +11,10 @@ mod events;
 mod matching;
 mod plan;
 mod query;
+mod reload;
 mod run;
 mod send;
+mod signals;
 mod stream;
 mod table;
 mod trace;
@@ -121,6 +123,7 @@ async fn dispatch(cli: Cli) -> Result<Answer, CliError> {
         Command::Run(args) => run::run(args).await,
         Command::Check(args) => check::check(&args),
         Command::Plan(args) => plan::plan(at, &args).await,
+        Command::Reload(args) => reload::reload(at, &args).await,
         Command::Send(args) => send::send(at, &args).await,
         Command::Match(args) => matching::run(&args),
         Command::Events(args) => events::run(at, args).await,

@@ -1,6 +1,7 @@
 //! `pointsman run`
 
 use super::args::RunArgs;
+use super::signals::{interrupted, reloads};
 use super::{Answer, CliError, colour, talk};
 use crate::api::Server;
 use crate::app::{Mode, Node};
@@ -11,7 +12,6 @@ use crate::observe::init_logs;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +45,10 @@ pub(super) async fn run(args: RunArgs) -> Result<Answer, CliError> {
     };
     if failed.is_none() {
         tokio::spawn(tell_progress(node.progress.subscribe()));
-        wait(&node, args.until_idle).await?;
+        tokio::select! {
+            ended = wait(&node, args.until_idle) => ended?,
+            () = reloads(Arc::clone(&node), args.watch) => {}
+        }
     }
     stop.cancel();
     tokio::select! {
@@ -115,23 +118,6 @@ async fn idle(node: &Node, quiet: Duration) {
         if busy {
             since = Instant::now();
         }
-    }
-}
-
-/// Resolves on SIGINT or SIGTERM.
-async fn interrupted() {
-    let stream = |kind| async move {
-        match signal(kind) {
-            Ok(mut stream) => {
-                stream.recv().await;
-            }
-            // Without a handler the signal ends the process by itself.
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = stream(SignalKind::interrupt()) => {}
-        () = stream(SignalKind::terminate()) => {}
     }
 }
 

@@ -109,6 +109,16 @@ fn compare(was: &Value, is: &Value, path: &str, fields: &mut Vec<String>) {
     }
 }
 
+/// Whether every reference stands for the value that it stood for.
+#[must_use]
+pub fn same_secrets(old: &Config, new: &Config) -> bool {
+    old.shown.len() == new.shown.len()
+        && new.shown.iter().all(|(field, text)| {
+            let was = old.shown.get(field);
+            was.is_some_and(|was| was.reveal() == text.reveal())
+        })
+}
+
 /// Fields below `path` whose reference stayed and whose value did not.
 fn secrets(old: &Config, new: &Config, path: &str) -> Vec<String> {
     let below = |field: &str| {

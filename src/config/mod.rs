@@ -35,7 +35,7 @@ pub use checks::Checker;
 pub use connection::{
     AmqpConnection, AwsConnection, Connection, PostgresConnection, PostgresTls, Tls,
 };
-pub use diff::{Change, Diff, diff};
+pub use diff::{Change, Diff, diff, same_secrets};
 pub use model::{
     Config, DEFAULT_BUS, DiskQuota, EventSchema, Exec, Handler, HandlerKind, Node, Queue, Route,
     Rule, Schedule, SchemaPolicy, Source, Subscription, SubscriptionProtocol, Target, TargetInput,
@@ -61,6 +61,8 @@ pub type Env<'a> = dyn Fn(&str) -> Option<String> + 'a;
 pub struct Loaded {
     /// The configuration, unless there are errors.
     pub config: Option<Config>,
+    /// The data folder, as far as the files could be read.
+    pub data: PathBuf,
     /// All that is wrong or odd, ordered by place.
     pub diagnostics: Vec<Diagnostic>,
     /// The texts that the diagnostics point into.
@@ -113,12 +115,14 @@ impl Config {
         let tests = rule_tests::read(&cx, &found.tests);
         let test_diagnostics = cx.diagnostics.take();
         let config = read_all(&cx, &found);
+        let data = config.as_ref().map(|config| config.node.data.clone());
         let mut diagnostics = cx.diagnostics.take();
         diagnostics.extend(found.diagnostics);
         tidy(&mut diagnostics);
         let sound = diagnostics.iter().all(|d| d.severity != Severity::Error);
         Loaded {
             config: config.filter(|_| sound),
+            data: data.unwrap_or_else(|| default_node(root).data),
             diagnostics,
             sources: cx.sources.take(),
             tests,

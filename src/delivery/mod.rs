@@ -10,7 +10,7 @@ mod run;
 mod worker;
 
 pub use options::{BatchOptions, DeliveryOptions, RetryPolicy};
-pub use run::{Consumer, Delivery};
+pub use run::{Consumer, Delivery, RunningConsumer};
 
 /// Notices of what the delivery loops do, for people and metrics.
 pub trait Watch: Send + Sync {

@@ -10,9 +10,14 @@ use crate::queues::{Queue, QueueError, Received, Want};
 use crate::tasks::Tasks;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// A rate may ask for any pause; an instant cannot hold any.
+const LONGEST_PAUSE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A handler and the queue that feeds it.
 #[derive(Clone)]
@@ -32,8 +37,8 @@ pub struct Consumer {
     pub retries: HashMap<String, RetryPolicy>,
     /// Where its notices go.
     pub notify: Notify,
-    /// Version of the rules that it was built from.
-    pub rules_version: u32,
+    /// Version of the rules in force; dead letters state it.
+    pub rules_version: Arc<AtomicU32>,
 }
 
 impl Consumer {
@@ -41,6 +46,26 @@ impl Consumer {
     #[must_use]
     pub fn retry(&self, route: &str) -> &RetryPolicy {
         self.retries.get(route).unwrap_or(&self.options.retry)
+    }
+}
+
+/// A consumer's loop.
+#[derive(Clone)]
+pub struct RunningConsumer {
+    stop: CancellationToken,
+    /// The loop and its batches.
+    tasks: Tasks,
+}
+
+impl RunningConsumer {
+    /// Receives no more; what it has is finished.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Resolves when the loop and its last batch have ended.
+    pub async fn ended(&self) {
+        self.tasks.wait().await;
     }
 }
 
@@ -77,10 +102,13 @@ impl Delivery {
         }
     }
 
-    /// Starts a consumer's loop. It ends with [`Delivery::drain`], or when the
-    /// token that is returned is cancelled (then what it has is finished first).
-    pub fn start(&self, consumer: Consumer) -> CancellationToken {
+    /// Starts a consumer's loop. It ends with [`Delivery::drain`], or when it is
+    /// stopped (then what it has is finished first). With `before`, that loop is
+    /// stopped, and the new one begins when its last batch has ended, so that two
+    /// never exceed the concurrency of one.
+    pub fn start(&self, consumer: Consumer, before: Option<RunningConsumer>) -> RunningConsumer {
         let stop = self.stop.child_token();
+        let tasks = self.tasks.part();
         let worker = Arc::new(Worker {
             consumer,
             emitter: self.emitter.clone(),
@@ -89,9 +117,15 @@ impl Delivery {
             progress: Arc::clone(&self.progress),
             abort: self.abort.clone(),
         });
-        self.tasks
-            .spawn(consume(worker, stop.clone(), self.tasks.clone()));
-        stop
+        let (ours, within) = (stop.clone(), tasks.clone());
+        tasks.spawn(async move {
+            if let Some(before) = before {
+                before.stop();
+                before.ended().await;
+            }
+            consume(worker, ours, within).await;
+        });
+        RunningConsumer { stop, tasks }
     }
 
     /// Receives no more, lets handlers finish for `patience`, then asks them to
@@ -115,6 +149,7 @@ impl Delivery {
 
 async fn consume(worker: Arc<Worker>, stop: CancellationToken, tasks: Tasks) {
     let slots = Arc::new(Semaphore::new(worker.consumer.options.concurrency.max(1)));
+    let mut free_at = Instant::now();
     loop {
         let slot = tokio::select! {
             () = stop.cancelled() => break,
@@ -123,9 +158,14 @@ async fn consume(worker: Arc<Worker>, stop: CancellationToken, tasks: Tasks) {
                 Err(_) => break,
             },
         };
+        // Waited out before anything is received, so that no loan runs out meanwhile.
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep_until(free_at) => {}
+        }
         match gather(&worker.consumer, &stop).await {
             Ok(Some(batch)) => {
-                pace(&worker.consumer, batch.len(), &stop).await;
+                free_at = Instant::now() + pause(&worker.consumer, batch.len());
                 let worker = Arc::clone(&worker);
                 tasks.spawn(async move {
                     worker.work(batch).await;
@@ -186,7 +226,7 @@ async fn gather(
             continue;
         }
         if !batch.is_empty() && window_end.is_none() {
-            window_end = Some(tokio::time::Instant::now() + limits.window);
+            window_end = Some(Instant::now() + limits.window);
         }
         let closed = async {
             match window_end {
@@ -202,15 +242,12 @@ async fn gather(
     }
 }
 
-/// Keeps to the rate by waiting as long as the batch is worth.
-async fn pace(consumer: &Consumer, messages: usize, stop: &CancellationToken) {
+/// How long to receive nothing after a batch, to keep to the rate.
+fn pause(consumer: &Consumer, messages: usize) -> Duration {
     let Some(rate) = consumer.options.rate.filter(|rate| *rate > 0.0) else {
-        return;
+        return Duration::ZERO;
     };
     #[allow(clippy::cast_precision_loss)] // A batch has far fewer than 2^52 messages.
-    let wait = Duration::try_from_secs_f64(messages as f64 / rate).unwrap_or(Duration::MAX);
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = tokio::time::sleep(wait) => {}
-    }
+    let seconds = messages as f64 / rate;
+    Duration::try_from_secs_f64(seconds).map_or(LONGEST_PAUSE, |pause| pause.min(LONGEST_PAUSE))
 }

@@ -10,6 +10,7 @@ use crate::queues::{Fate, Outgoing, QueueError, Receipt, Received};
 use futures::future::BoxFuture;
 use serde_json::json;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -229,7 +230,7 @@ impl Worker {
             "handler": self.consumer.name,
             "queue": self.consumer.queue.name(),
             "route": message.route,
-            "rules_version": self.consumer.rules_version,
+            "rules_version": self.consumer.rules_version.load(Ordering::Relaxed),
             "reason": reason.as_str(),
             "code": failure.code,
             "bus": message.bus,

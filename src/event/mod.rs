@@ -151,6 +151,21 @@ impl Event {
         Self::parse(Bytes::from(text))
     }
 
+    /// The event as a replay gives it: with `replay-name`, as EventBridge marks
+    /// replayed events
+    /// (<https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-replay-archived-event.html>).
+    ///
+    /// # Errors
+    /// When the text cannot be written again.
+    pub fn replayed(&self, name: &str) -> Result<Self, EventError> {
+        let name = serde_json::value::to_raw_value(name)
+            .map_err(|e| EventError::at("replay-name", e.to_string()))?;
+        let mut wire = parse_envelope(&self.text)?;
+        wire.replay_name = Some(&name);
+        let text = serde_json::to_vec(&wire).map_err(|e| EventError::at("$", e.to_string()))?;
+        Self::parse(Bytes::from(text))
+    }
+
     /// The whole envelope as JSON text.
     #[must_use]
     pub fn text(&self) -> &Bytes {
@@ -309,6 +324,20 @@ mod tests {
     fn a_complete_event_keeps_its_text() {
         let text = r#"{"version":"0", "id":"a","detail-type":"T","source":"s","account":"1","time":"2013-01-01T10:00:00Z","region":"r","resources":[],"detail":{}}"#;
         assert_eq!(&complete(text).unwrap().text()[..], text.as_bytes());
+    }
+
+    #[test]
+    fn a_replayed_event_says_so_and_is_else_the_same() {
+        let event = complete(r#"{"id":"a","source":"s","detail-type":"T","detail":{"n":3e2}}"#);
+        let event = event.unwrap();
+        let again = event.replayed("monday").unwrap();
+        assert_eq!(again.value()["replay-name"], "monday");
+        assert_eq!(again.detail_text(), r#"{"n":3e2}"#);
+        assert_eq!((again.id(), again.time()), (event.id(), event.time()));
+        assert_eq!(
+            again.replayed("tuesday").unwrap().value()["replay-name"],
+            "tuesday"
+        );
     }
 
     #[test]

@@ -33,6 +33,10 @@ pub struct Feed {
     pub input: Option<MakeInput>,
 }
 
+/// Deliveries whose replay id begins with this are a new rule's share of the past,
+/// its first and only, and not marked as replayed.
+pub const LATE_RULE: &str = "start:";
+
 /// A queue in the log.
 pub struct LogQueue {
     name: String,
@@ -72,7 +76,14 @@ impl LogQueue {
             seq: leased.seq,
             token: leased.receipt,
         };
-        let event = Event::parse(leased.event.payload.clone()).map_err(|e| {
+        let replay = leased.replay.as_deref();
+        let replay = replay.filter(|id| !id.starts_with(LATE_RULE));
+        let parsed = Event::parse(leased.event.payload.clone());
+        let parsed = parsed.and_then(|event| match replay {
+            Some(name) => event.replayed(name),
+            None => Ok(event),
+        });
+        let event = parsed.map_err(|e| {
             let failure = Failure::permanent("BadEvent", "the event in the log cannot be read");
             Box::new((receipt, failure.caused_by(&e)))
         })?;
@@ -158,6 +169,13 @@ impl LogQueue {
                 queue: self.name.clone(),
                 reason: reason.clone(),
                 retry_after: *retry_after,
+            },
+            // The rules changed between planning and settling: planned again, it
+            // goes where the new ones say.
+            BusError::RetiredRoute(_) => QueueError::Busy {
+                queue: self.name.clone(),
+                reason: error.to_string(),
+                retry_after: Duration::from_millis(50),
             },
             other if other.is_temporary() => QueueError::Busy {
                 queue: self.name.clone(),

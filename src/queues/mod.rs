@@ -7,7 +7,7 @@
 
 mod log;
 
-pub use log::{Feed, LogQueue, MakeInput};
+pub use log::{Feed, LATE_RULE, LogQueue, MakeInput};
 
 use crate::event::Event;
 use crate::handlers::Failure;

@@ -4,6 +4,7 @@ use super::{Breach, Policy, Router, Table};
 use crate::bus::{BusError, NewDelivery, NewEvent};
 use crate::sources::{Incoming, Intake, IntakeError, Taken};
 use futures::future::BoxFuture;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Most payload bytes in one call of the bus.
@@ -17,22 +18,33 @@ impl Intake for Router {
 
 impl Router {
     async fn take_batch(&self, batch: Vec<Incoming>) -> Result<Vec<Taken>, IntakeError> {
-        let table = self.table();
+        loop {
+            let table = self.table();
+            match self.take_by(&table, &batch).await {
+                // The rules changed between deciding and storing; what was stored
+                // already is a duplicate when it comes again.
+                Err(BusError::RetiredRoute(_)) if !Arc::ptr_eq(&table, &self.table()) => {}
+                answer => return answer.map_err(refusal),
+            }
+        }
+    }
+
+    async fn take_by(&self, table: &Table, batch: &[Incoming]) -> Result<Vec<Taken>, BusError> {
         let mut answers: Vec<Option<Taken>> = Vec::with_capacity(batch.len());
         let mut events = Vec::with_capacity(batch.len());
         for incoming in batch {
-            match admit(&table, &incoming) {
+            match admit(table, incoming) {
                 Err(reason) => answers.push(Some(Taken::Refused(reason))),
                 Ok(deliveries) => {
                     let id = incoming.event.id().to_owned();
                     events.push(NewEvent {
-                        bus: incoming.bus.into(),
+                        bus: incoming.bus.as_str().into(),
                         root: id.clone(),
                         id,
                         payload: incoming.event.text().clone(),
                         cause: None,
                         hops: 0,
-                        cursor: incoming.cursor,
+                        cursor: incoming.cursor.clone(),
                         rules_version: table.version(),
                         deliveries,
                     });
@@ -42,7 +54,7 @@ impl Router {
         }
         let mut accepted = Vec::with_capacity(events.len());
         for part in parts(events) {
-            accepted.extend(self.bus.accept(part).await.map_err(refusal)?);
+            accepted.extend(self.bus.accept(part).await?);
         }
         let mut accepted = accepted.into_iter();
         Ok(answers

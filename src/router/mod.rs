@@ -10,7 +10,7 @@ mod schema;
 mod table;
 
 pub use schema::{Breach, Policy, TypeSchema};
-pub use table::{Entry, Table, TableError};
+pub use table::{Entry, RouteRule, Table, TableError};
 
 use crate::bus::{Bus, NewDelivery, NewEvent};
 use crate::event::Event;
@@ -35,9 +35,11 @@ impl Router {
         }
     }
 
-    /// Replaces the rules; events in the making keep the old ones.
-    pub fn swap(&self, table: Table) {
-        self.table.store(Arc::new(table));
+    /// Replaces the rules; events in the making keep the old ones, which are
+    /// returned. When nobody else holds those any more, no event that came in by
+    /// them is still to be stored.
+    pub fn swap(&self, table: Table) -> Arc<Table> {
+        self.table.swap(Arc::new(table))
     }
 
     /// The rules in force.

@@ -150,6 +150,21 @@ impl Table {
             .map(|rule| (rule.name.as_str(), &rule.pattern))
     }
 
+    /// The rule that leads to a route, and its pattern, for events of the past.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Option<RouteRule<'_>> {
+        self.buses.iter().find_map(|(bus, rules)| {
+            rules.rules.iter().find_map(|rule| {
+                let entry = rule.entries.iter().find(|entry| entry.name == name)?;
+                Some(RouteRule {
+                    bus,
+                    pattern: &rule.pattern,
+                    entry,
+                })
+            })
+        })
+    }
+
     fn matching(
         &self,
         bus: &str,
@@ -184,6 +199,26 @@ impl Table {
                 .and_then(|path| ordering_key(event, path)),
             not_before_ms: (delay > 0).then(|| self.clock.now_ms().saturating_add(delay)),
         }
+    }
+}
+
+/// One route, with what decides which events it gets.
+#[derive(Clone, Copy)]
+pub struct RouteRule<'a> {
+    /// The bus that the rule listens on.
+    pub bus: &'a str,
+    /// What it matches.
+    pub pattern: &'a Pattern,
+    /// The route.
+    pub entry: &'a Entry,
+}
+
+impl RouteRule<'_> {
+    /// The ordering key of an event on this route.
+    #[must_use]
+    pub fn key(&self, event: &Event) -> Option<String> {
+        let path = self.entry.order_by.as_ref()?;
+        ordering_key(event, path)
     }
 }
 

@@ -7,6 +7,7 @@ mod broken;
 mod bus;
 mod cli;
 mod contracts;
+mod core;
 mod crash;
 mod diagnostics;
 mod examples;

@@ -128,7 +128,12 @@ impl Project {
 
     /// Starts `pointsman run` and waits until it answers.
     pub fn start(&self) -> Running {
-        let running = self.start_unchecked(&[]);
+        self.start_with(&[])
+    }
+
+    /// Starts `pointsman run` with arguments and waits until it answers.
+    pub fn start_with(&self, args: &[&str]) -> Running {
+        let running = self.start_unchecked(args);
         let begun = Instant::now();
         while !self.run(&["topics", "--json"]).status.success() || !self.socket().exists() {
             assert!(begun.elapsed() < PATIENCE, "no answer:\n{}", running.log());

@@ -131,17 +131,27 @@ fn batch() -> Result<Answer, CliError> {
     Ok(Answer::Yes)
 }
 
-/// `"match":true`, or `"invalid":"why"`.
+/// `"match":true`, or `"invalid":"why"`; both, and the complexity, if nothing
+/// but its wildcard complexity keeps the pattern from being accepted: such a
+/// pattern has an answer, but no rule can have it.
 fn answer(asked: &Line<'_>) -> String {
-    let matched = Pattern::parse(&raw(asked.pattern))
-        .map_err(|e| e.to_string())
-        .and_then(|pattern| {
-            rules::matches(&pattern, raw(asked.event).as_bytes()).map_err(|e| e.to_string())
-        });
-    match matched {
-        Ok(matched) => format!("\"match\":{matched}"),
-        Err(why) => format!("\"invalid\":{}", serde_json::json!(why)),
-    }
+    let pattern = raw(asked.pattern);
+    let answered = match Pattern::parse(&pattern) {
+        Ok(pattern) => matches(&pattern, asked).map(|matched| format!("\"match\":{matched}")),
+        Err(refused) => match Pattern::parse_unlimited(&pattern) {
+            Ok(pattern) => matches(&pattern, asked).map(|matched| {
+                let (complexity, why) = (pattern.complexity(), refused.to_string());
+                let why = serde_json::json!(why);
+                format!("\"match\":{matched},\"complexity\":{complexity},\"invalid\":{why}")
+            }),
+            Err(_) => Err(refused.to_string()),
+        },
+    };
+    answered.unwrap_or_else(|why| format!("\"invalid\":{}", serde_json::json!(why)))
+}
+
+fn matches(pattern: &Pattern, asked: &Line<'_>) -> Result<bool, String> {
+    rules::matches(pattern, raw(asked.event).as_bytes()).map_err(|e| e.to_string())
 }
 
 /// The raw text; where the member is a string, its content.

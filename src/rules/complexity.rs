@@ -3,29 +3,32 @@
 //! For the values of one field it is the highest number of wildcard prefixes
 //! that some value matches at once: `abc` has 1, `*a` has 2 ("*" and "*a"),
 //! `*:*:*` has 5. EventBridge refuses patterns whose score is too high, so the
-//! score has to be computed the same way, oddities included: fields are visited
-//! in sorted order through the states that event-ruler would build, a field
-//! that only says `exists: false` hides the fields after it, and branches of a
-//! `$or` share states where their first fields are equal. Prefixes are shared
-//! up to the first star of a pattern; what follows it is built anew for every
-//! pattern, also for one that is there already.
+//! score has to be computed the same way, oddities included. What it counts
+//! depends on how event-ruler builds its machines (`ByteMachine.addMatchValue`
+//! and `addEndOfMatch`, `GenericMachine.addStep`, `MachineComplexityEvaluator`
+//! in <https://github.com/aws/event-ruler>), so this module builds the same
+//! states, for wildcards only: nothing else counts.
 //!
-//! On the conformance corpus the score is that of event-ruler for 1,662 of
-//! 1,682 patterns with wildcards. The others have a `$or` whose branches repeat
-//! a wildcard, or a list of wildcards with a common beginning; there
-//! event-ruler's sharing depends on the order in which its states were built.
+//! - Fields are visited in sorted order. A field that only says
+//!   `exists: false` hides the fields after it, since no value leads there.
+//! - The branches of a `$or` share a state where a clause is already there,
+//!   unless it is a wildcard that was built anew.
+//! - A wildcard follows the states of another one up to the first star, and
+//!   behind it as long as the characters have no case: from the first letter on
+//!   it is built anew, even if the very same pattern is there.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use super::ast::{AnythingBut, Branch, Clause, Field};
+use super::ast::{AnythingBut, Branch, Clause, Field, Literal, Range};
 use super::text::Text;
+use super::wildcard::Wildcard;
 
 /// Scores are cut off here.
 const CEILING: u32 = 100;
 /// How many states of the rule graph are built before the rest is ignored, and
 /// how many sets of prefixes of one field are visited.
 const MAX_STATES: usize = 10_000;
-const MAX_SETS: usize = 5_000;
+const MAX_SETS: usize = 50_000;
 
 /// The score of a whole pattern; 0 if it has no wildcard, at most [`CEILING`].
 pub(super) fn score(branches: &[Branch]) -> u32 {
@@ -33,18 +36,9 @@ pub(super) fn score(branches: &[Branch]) -> u32 {
     if !fields().any(|field| field.clauses.iter().any(has_wildcard)) {
         return 0;
     }
-    if let [branch] = branches {
-        // The common case: a chain of fields that share nothing.
-        return branch
-            .fields
-            .iter()
-            .take_while(|field| field.clauses.iter().any(is_value))
-            .map(|field| field_score(field.clauses.iter().filter(|clause| is_value(clause))))
-            .max()
-            .unwrap_or(0);
-    }
-    let mut graph = Graph::default();
-    graph.states.push(State::default());
+    let mut graph = Graph {
+        states: vec![State::default()],
+    };
     for branch in branches {
         graph.add(0, &branch.fields);
     }
@@ -52,27 +46,36 @@ pub(super) fn score(branches: &[Branch]) -> u32 {
 }
 
 fn has_wildcard(clause: &Clause) -> bool {
-    matches!(
-        clause,
-        Clause::Wildcard(_) | Clause::AnythingBut(AnythingBut::Wildcard(_))
-    )
+    !wildcards(clause).is_empty()
 }
 
-fn is_value(clause: &Clause) -> bool {
-    *clause != Clause::Exists(false)
+/// The wildcards of a clause.
+fn wildcards(clause: &Clause) -> &[Wildcard] {
+    match clause {
+        Clause::AnythingBut(AnythingBut::Wildcard(all)) => all,
+        Clause::Wildcard(one) => std::slice::from_ref(one),
+        _ => &[],
+    }
 }
 
 /// The states that event-ruler would build for the branches.
-#[derive(Default)]
 struct Graph {
     states: Vec<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// By path: the clauses that leave this state, and where they lead.
-    values: BTreeMap<Text, Vec<(Clause, usize)>>,
+    /// By path: what leaves this state.
+    values: BTreeMap<Text, Values>,
     absent: BTreeMap<Text, usize>,
+}
+
+/// What leaves a state by the values of one path.
+#[derive(Default)]
+struct Values {
+    /// Clauses without wildcards, and the states that they lead to.
+    plain: Vec<(Clause, usize)>,
+    wildcards: Machine,
 }
 
 impl Graph {
@@ -86,8 +89,8 @@ impl Graph {
         }
         let mut reached = Vec::new();
         let mut last = None;
-        for clause in field.clauses.iter() {
-            let next = self.step(state, &field.path, clause, last);
+        for clause in field.clauses.iter().flat_map(parts) {
+            let next = self.step(state, &field.path, &clause, last);
             last = Some(next);
             if !reached.contains(&next) {
                 reached.push(next);
@@ -101,32 +104,23 @@ impl Graph {
     /// The state that `clause` leads to: the known one, else that of the
     /// clause before it, else a new one.
     fn step(&mut self, state: usize, path: &Text, clause: &Clause, last: Option<usize>) -> usize {
-        let current = &self.states[state];
-        let known = if is_value(clause) {
-            current.values.get(path).and_then(|clauses| {
-                clauses
-                    .iter()
-                    .find(|(other, _)| other == clause)
-                    .map(|(_, next)| *next)
-            })
-        } else {
-            current.absent.get(path).copied()
-        };
-        // A wildcard that is known is built a second time all the same.
-        let next = known.or(last).unwrap_or_else(|| {
+        let next = last.unwrap_or_else(|| {
             self.states.push(State::default());
             self.states.len() - 1
         });
         let current = &mut self.states[state];
-        if is_value(clause) {
-            current
-                .values
-                .entry(path.clone())
-                .or_default()
-                .push((clause.clone(), next));
-        } else {
-            current.absent.insert(path.clone(), next);
+        if *clause == Clause::Exists(false) {
+            return *current.absent.entry(path.clone()).or_insert(next);
         }
+        let values = current.values.entry(path.clone()).or_default();
+        if has_wildcard(clause) {
+            return values.wildcards.add(clause, next);
+        }
+        let known = values.plain.iter().find(|(other, _)| other == clause);
+        if let Some((_, next)) = known {
+            return *next;
+        }
+        values.plain.push((clause.clone(), next));
         next
     }
 
@@ -136,11 +130,12 @@ impl Graph {
         let mut seen = HashSet::from([0]);
         let mut queue = VecDeque::from([0]);
         while let Some(state) = queue.pop_front() {
-            for clauses in self.states[state].values.values() {
-                best = best.max(field_score(clauses.iter().map(|(clause, _)| clause)));
-                for (_, next) in clauses {
-                    if seen.insert(*next) {
-                        queue.push_back(*next);
+            for values in self.states[state].values.values() {
+                best = best.max(values.wildcards.score());
+                let plain = values.plain.iter().map(|(_, next)| *next);
+                for next in plain.chain(values.wildcards.matches.iter().map(|found| found.next)) {
+                    if seen.insert(next) {
+                        queue.push_back(next);
                     }
                 }
             }
@@ -149,130 +144,372 @@ impl Graph {
     }
 }
 
-/// A prefix of some wildcard: what follows it, and which clauses it belongs to.
-#[derive(Default)]
-struct Prefix {
-    bytes: Vec<(u8, usize)>,
-    stars: Vec<usize>,
-    is_star: bool,
-    clauses: HashSet<usize>,
-}
-
-/// The score of the clauses of one field.
-fn field_score<'c>(clauses: impl Iterator<Item = &'c Clause>) -> u32 {
-    let mut prefixes = vec![Prefix::default()];
-    let mut counted: Vec<&Clause> = Vec::new();
-    let mut ends = Vec::new();
-    for clause in clauses {
-        if !has_wildcard(clause) {
-            continue;
-        }
-        let number = counted
-            .iter()
-            .position(|other| *other == clause)
-            .unwrap_or_else(|| {
-                counted.push(clause);
-                ends.push(child(&mut prefixes));
-                ends.len() - 1
+/// A clause as event-ruler's patterns, spelled so that equal ones are equal: a
+/// number is its value and its text, a list a sorted one without repetition.
+fn parts(clause: &Clause) -> Vec<Clause> {
+    let point = |value| {
+        Clause::Range(Range {
+            lower: Some((value, true)),
+            upper: Some((value, true)),
+        })
+    };
+    match clause {
+        Clause::Number(literal) => {
+            let text = Clause::Number(Literal {
+                text: literal.text.clone(),
+                value: None,
             });
-        let end = ends[number];
-        prefixes[end].clauses.insert(number);
-        let wildcards = match clause {
-            Clause::AnythingBut(AnythingBut::Wildcard(all)) => &all[..],
-            Clause::Wildcard(one) => std::slice::from_ref(one),
-            _ => &[],
+            literal.value.map(point).into_iter().chain([text]).collect()
+        }
+        Clause::AnythingBut(AnythingBut::Texts(all)) => {
+            vec![Clause::AnythingBut(AnythingBut::Texts(sorted(all)))]
+        }
+        Clause::AnythingBut(AnythingBut::Prefix(all)) => {
+            vec![Clause::AnythingBut(AnythingBut::Prefix(sorted(all)))]
+        }
+        Clause::AnythingBut(AnythingBut::Suffix(all)) => {
+            vec![Clause::AnythingBut(AnythingBut::Suffix(sorted(all)))]
+        }
+        other => vec![other.clone()],
+    }
+}
+
+fn sorted(texts: &[Text]) -> Vec<Text> {
+    let mut texts = texts.to_vec();
+    texts.sort();
+    texts.dedup();
+    texts
+}
+
+/// The states for the wildcards of one path: an automaton over bytes that may
+/// be in several states at once.
+#[derive(Default)]
+struct Machine {
+    /// The first one is the start.
+    nodes: Vec<Node>,
+    clauses: Vec<Clause>,
+    edges: Vec<Edge>,
+    matches: Vec<Match>,
+}
+
+#[derive(Default)]
+struct Node {
+    /// The edges for every byte, and those for some.
+    all: Vec<usize>,
+    bytes: BTreeMap<u8, Vec<usize>>,
+    /// More than one text leads here.
+    indeterminate: bool,
+    /// The clauses whose wildcards pass here.
+    clauses: Vec<usize>,
+}
+
+/// Where a byte leads to: a node, or the end of a wildcard, or both.
+#[derive(Clone, Copy)]
+struct Edge {
+    node: Option<usize>,
+    found: Option<usize>,
+}
+
+/// The end of a wildcard.
+#[derive(PartialEq)]
+struct Match {
+    clause: usize,
+    /// The state of the graph that comes next.
+    next: usize,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Step {
+    Star,
+    Byte(u8),
+}
+
+impl Machine {
+    /// Adds a clause; the state that it leads to, `next` if it is new.
+    fn add(&mut self, clause: &Clause, next: usize) -> usize {
+        if self.nodes.is_empty() {
+            self.nodes.push(Node::default());
+        }
+        let number = match self.clauses.iter().position(|other| other == clause) {
+            Some(number) => number,
+            None => {
+                self.clauses.push(clause.clone());
+                self.clauses.len() - 1
+            }
         };
-        for wildcard in wildcards {
-            insert(&mut prefixes, number, wildcard.pieces(), end);
+        let mut next = next;
+        for wildcard in in_order(wildcards(clause)) {
+            next = self.add_wildcard(&steps(wildcard), number, next);
+        }
+        next
+    }
+
+    fn add_wildcard(&mut self, steps: &[Step], clause: usize, next: usize) -> usize {
+        let last = steps.len() - 1;
+        let (mut at, mut before, mut i) = (0, None, 0);
+        self.pass(at, clause);
+        while i < last {
+            let Some(node) = self.reusable(at, steps, i) else {
+                break;
+            };
+            (before, at) = (Some(at), node);
+            self.pass(at, clause);
+            i += 1;
+        }
+        for i in i..last {
+            let node = self.find_or_make(at, before, steps, i);
+            (before, at) = (Some(at), node);
+            self.pass(at, clause);
+        }
+        let known = self.leaving(at, steps[last]).find_map(|edge| {
+            let found = &self.matches[edge.found?];
+            (found.clause == clause).then_some(found.next)
+        });
+        if let Some(known) = known {
+            return known;
+        }
+        let edge = self.end(Match { clause, next });
+        self.connect(at, steps[last], edge);
+        if let Some(before) = before
+            && steps[last - 1] == Step::Star
+        {
+            self.connect(before, steps[last], edge);
+        }
+        next
+    }
+
+    fn pass(&mut self, node: usize, clause: usize) {
+        let clauses = &mut self.nodes[node].clauses;
+        if !clauses.contains(&clause) {
+            clauses.push(clause);
         }
     }
-    if prefixes.len() == 1 {
-        return 0;
-    }
-    let mut best = 0;
-    let mut seen: HashSet<Vec<usize>> = HashSet::new();
-    let mut queue = VecDeque::from([closure(&prefixes, [0])]);
-    while let Some(set) = queue.pop_front() {
-        if seen.contains(&set) || seen.len() == MAX_SETS {
-            continue;
-        }
-        let size: usize = set.iter().map(|at| prefixes[*at].clauses.len()).sum();
-        best = best.max(u32::try_from(size).unwrap_or(CEILING).min(CEILING));
-        let mut bytes: Vec<u8> = set
+
+    /// The edge for the end of a wildcard; equal ends are one.
+    fn end(&mut self, end: Match) -> usize {
+        let found = self.matches.iter().position(|other| *other == end);
+        let found = found.unwrap_or_else(|| {
+            self.matches.push(end);
+            self.matches.len() - 1
+        });
+        let known = self
+            .edges
             .iter()
-            .flat_map(|at| prefixes[*at].bytes.iter().map(|(byte, _)| *byte))
-            .collect();
-        bytes.sort_unstable();
-        bytes.dedup();
-        queue.extend(
-            bytes
-                .into_iter()
-                .map(|byte| successors(&prefixes, &set, byte)),
-        );
-        seen.insert(set);
+            .position(|edge| edge.node.is_none() && edge.found == Some(found));
+        known.unwrap_or_else(|| {
+            self.edge(Edge {
+                node: None,
+                found: Some(found),
+            })
+        })
     }
-    best
+
+    fn edge(&mut self, edge: Edge) -> usize {
+        self.edges.push(edge);
+        self.edges.len() - 1
+    }
+
+    fn connect(&mut self, node: usize, step: Step, edge: usize) {
+        let node = &mut self.nodes[node];
+        match step {
+            Step::Star => node.all.push(edge),
+            Step::Byte(byte) => node.bytes.entry(byte).or_default().push(edge),
+        }
+    }
+
+    /// The edges that a step may take.
+    fn leaving(&self, node: usize, step: Step) -> impl Iterator<Item = &Edge> {
+        let node = &self.nodes[node];
+        let some = match step {
+            Step::Star => None,
+            Step::Byte(byte) => node.bytes.get(&byte),
+        };
+        let some = some.into_iter().flatten();
+        node.all.iter().chain(some).map(|edge| &self.edges[*edge])
+    }
+
+    /// The node behind a step that a further wildcard may go through.
+    fn reusable(&self, at: usize, steps: &[Step], i: usize) -> Option<usize> {
+        self.leaving(at, steps[i])
+            .filter_map(|edge| edge.node)
+            .find(|node| {
+                *node != at
+                    && (!self.nodes[*node].indeterminate || !self.may_converge(at, steps, i))
+            })
+    }
+
+    /// Whether several ways from a node may lead to the same one; event-ruler
+    /// takes every character that has case for such a fork.
+    fn may_converge(&self, at: usize, steps: &[Step], i: usize) -> bool {
+        let Step::Byte(first) = steps[i] else {
+            return false;
+        };
+        if (0x80..0xC0).contains(&first) {
+            return false;
+        }
+        let away = |edge: &usize| self.edges[*edge].node != Some(at);
+        self.nodes[at].all.iter().any(away) || has_case(&steps[i..])
+    }
+
+    /// The node behind a step, made unless exactly one text leads to it.
+    fn find_or_make(
+        &mut self,
+        at: usize,
+        before: Option<usize>,
+        steps: &[Step],
+        i: usize,
+    ) -> usize {
+        let known = self
+            .leaving(at, steps[i])
+            .filter_map(|edge| edge.node)
+            .find(|node| !self.nodes[*node].indeterminate);
+        if let Some(node) = known {
+            return node;
+        }
+        let node = self.nodes.len();
+        self.nodes.push(Node {
+            indeterminate: self.nodes[at].indeterminate || steps[i] == Step::Star,
+            ..Node::default()
+        });
+        let found = self.lone_match(at, steps[i]);
+        let edge = self.edge(Edge {
+            node: Some(node),
+            found,
+        });
+        self.connect(at, steps[i], edge);
+        if steps[i] == Step::Star {
+            self.connect(node, Step::Star, edge);
+        } else if let Some(before) = before
+            && steps[i - 1] == Step::Star
+            && found.is_none()
+        {
+            self.connect(before, steps[i], edge);
+        }
+        node
+    }
+
+    /// Takes the end of a wildcard off a step that leads to nothing else, so
+    /// that it can be joined with the node that is made there.
+    fn lone_match(&mut self, at: usize, step: Step) -> Option<usize> {
+        if self.leaving(at, step).any(|edge| edge.node.is_some()) {
+            return None;
+        }
+        let Step::Byte(byte) = step else {
+            return None;
+        };
+        let edges = self.nodes[at].bytes.get_mut(&byte)?;
+        self.edges[edges.pop()?].found
+    }
+
+    /// The highest number of prefixes that some value matches at once.
+    fn score(&self) -> u32 {
+        let Some(start) = self.nodes.first() else {
+            return 0;
+        };
+        let mut best = 0;
+        let mut seen: HashSet<Vec<usize>> = HashSet::new();
+        let mut queue = VecDeque::from(self.following([start].into_iter()));
+        while let Some(set) = queue.pop_front() {
+            if seen.contains(&set) || seen.len() == MAX_SETS || best == CEILING {
+                continue;
+            }
+            let size: usize = set.iter().map(|edge| self.size(*edge, &set)).sum();
+            best = best.max(u32::try_from(size).unwrap_or(CEILING).min(CEILING));
+            let nodes = set.iter().filter_map(|edge| self.edges[*edge].node);
+            queue.extend(self.following(nodes.map(|node| &self.nodes[node])));
+            seen.insert(set);
+        }
+        best
+    }
+
+    /// How many wildcards an edge may still lead to, those that go on behind
+    /// an empty star counted again.
+    fn size(&self, edge: usize, set: &[usize]) -> usize {
+        let Some(node) = self.edges[edge].node else {
+            return self.clauses_at(edge);
+        };
+        let stars = self.nodes[node]
+            .all
+            .iter()
+            .filter(|star| !set.contains(star));
+        self.clauses_at(edge) + stars.map(|star| self.clauses_at(*star)).sum::<usize>()
+    }
+
+    fn clauses_at(&self, edge: usize) -> usize {
+        let Edge { node, found } = self.edges[edge];
+        let passing = node.map_or(&[][..], |node| &self.nodes[node].clauses);
+        let ending = found.map(|found| self.matches[found].clause);
+        passing.len() + usize::from(ending.is_some_and(|clause| !passing.contains(&clause)))
+    }
+
+    /// The sets of edges that any byte may take from some nodes.
+    fn following<'n>(&self, nodes: impl Iterator<Item = &'n Node> + Clone) -> Vec<Vec<usize>> {
+        let all: Vec<usize> = nodes.clone().flat_map(|node| &node.all).copied().collect();
+        let mut bytes: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
+        for (byte, edges) in nodes.flat_map(|node| &node.bytes) {
+            bytes.entry(*byte).or_default().extend(edges);
+        }
+        let sets = bytes.into_values().chain([Vec::new()]).map(|mut set| {
+            set.extend(&all);
+            set.sort_unstable();
+            set.dedup();
+            set
+        });
+        sets.filter(|set| !set.is_empty()).collect()
+    }
 }
 
-/// Adds the prefixes of one wildcard. All wildcards of a clause have one end.
-fn insert(prefixes: &mut Vec<Prefix>, clause: usize, pieces: &[Box<[u8]>], end: usize) {
-    let mut at = 0;
-    prefixes[0].clauses.insert(clause);
-    for (i, piece) in pieces.iter().enumerate() {
+/// A wildcard's value as it stands in JSON: its quotes belong to it.
+fn steps(wildcard: &Wildcard) -> Vec<Step> {
+    let mut steps = vec![Step::Byte(b'"')];
+    for (i, piece) in wildcard.pieces().iter().enumerate() {
         if i > 0 {
-            at = match prefixes[at].stars.first() {
-                Some(star) if i == 1 => *star,
-                _ => {
-                    let star = child(prefixes);
-                    prefixes[star].is_star = true;
-                    prefixes[at].stars.push(star);
-                    star
-                }
-            };
-            prefixes[at].clauses.insert(clause);
+            steps.push(Step::Star);
         }
-        for byte in piece.iter().copied() {
-            let known = prefixes[at].bytes.iter().find(|(other, _)| *other == byte);
-            at = match known {
-                Some((_, next)) if i == 0 => *next,
-                _ => {
-                    let next = child(prefixes);
-                    prefixes[at].bytes.push((byte, next));
-                    next
-                }
-            };
-            prefixes[at].clauses.insert(clause);
+        steps.extend(piece.iter().map(|byte| Step::Byte(*byte)));
+    }
+    steps.push(Step::Byte(b'"'));
+    steps
+}
+
+/// Whether the character that the steps begin with has two cases. Characters
+/// outside the basic plane are cut off and have none.
+fn has_case(steps: &[Step]) -> bool {
+    let bytes: Vec<u8> = steps
+        .iter()
+        .map_while(|step| match step {
+            Step::Byte(byte) => Some(*byte),
+            Step::Star => None,
+        })
+        .take(3)
+        .collect();
+    let text = match std::str::from_utf8(&bytes) {
+        Ok(text) => text,
+        Err(error) => std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(),
+    };
+    let first = text.chars().next();
+    first.is_some_and(|c| !c.to_lowercase().eq(c.to_uppercase()))
+}
+
+/// The wildcards of a list in the order in which a Java `HashSet` of their
+/// texts goes through them, which is the order they are built in.
+fn in_order(wildcards: &[Wildcard]) -> Vec<&Wildcard> {
+    let mut distinct: Vec<&Wildcard> = Vec::new();
+    for wildcard in wildcards {
+        if !distinct.contains(&wildcard) {
+            distinct.push(wildcard);
         }
     }
-    // The closing quote belongs to the value.
-    prefixes[at].bytes.push((b'"', end));
-}
-
-fn child(prefixes: &mut Vec<Prefix>) -> usize {
-    prefixes.push(Prefix::default());
-    prefixes.len() - 1
-}
-
-/// A set of prefixes with the stars that match nothing yet.
-fn closure(prefixes: &[Prefix], set: impl IntoIterator<Item = usize>) -> Vec<usize> {
-    let mut all: Vec<usize> = Vec::new();
-    for at in set {
-        all.push(at);
-        all.extend(&prefixes[at].stars);
+    let mut buckets = 16;
+    while distinct.len() * 4 > buckets * 3 {
+        buckets *= 2;
     }
-    all.sort_unstable();
-    all.dedup();
-    all
-}
-
-fn successors(prefixes: &[Prefix], set: &[usize], byte: u8) -> Vec<usize> {
-    let next = set.iter().flat_map(|at| {
-        let stay = prefixes[*at].is_star.then_some(*at);
-        let go = prefixes[*at]
-            .bytes
-            .iter()
-            .filter(|(other, _)| *other == byte);
-        go.map(|(_, next)| *next).chain(stay)
+    distinct.sort_by_key(|wildcard| {
+        let text = format!("\"{}\"", wildcard.text());
+        let hash = text.encode_utf16().fold(0_u32, |hash, unit| {
+            hash.wrapping_mul(31).wrapping_add(u32::from(unit))
+        });
+        (hash ^ (hash >> 16)) as usize % buckets
     });
-    closure(prefixes, next)
+    distinct
 }

@@ -156,29 +156,6 @@ fn every_reason() {
     assert_eq!(count, 445);
 }
 
-/// Where the complexity is not event-ruler's, see `src/rules/complexity.rs`.
-const OTHER_COMPLEXITY: [&str; 20] = [
-    "ruler/README#24",
-    "ruler/README#25",
-    "oracle/20260101-99",
-    "oracle/20260101-135",
-    "oracle/20260101-263",
-    "oracle/20260101-1060",
-    "oracle/20260101-1161",
-    "oracle/20260101-1326",
-    "oracle/20260101-1687",
-    "oracle/20260101-2470",
-    "oracle/20260101-3006",
-    "oracle/20260101-3069",
-    "oracle/20260101-3646",
-    "oracle/20260101-3917",
-    "oracle/20260101-3951",
-    "oracle/20260101-4097",
-    "oracle/20260101-4104",
-    "oracle/20260101-4163",
-    "oracle/20260101-4176",
-    "oracle/20260101-4320",
-];
 
 #[test]
 fn every_complexity() {
@@ -189,7 +166,7 @@ fn every_complexity() {
             continue;
         };
         count += 1;
-        if (pattern.complexity() != cx) != OTHER_COMPLEXITY.contains(&line.id.as_str()) {
+        if pattern.complexity() != cx {
             let found = pattern.complexity();
             wrong.push(format!("{}: {found}, not {cx}: {}", line.id, line.pattern));
         }

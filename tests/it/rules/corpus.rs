@@ -156,7 +156,6 @@ fn every_reason() {
     assert_eq!(count, 445);
 }
 
-
 #[test]
 fn every_complexity() {
     let (mut wrong, mut count) = (Vec::new(), 0);

@@ -16,7 +16,7 @@ use pointsman::event::{Defaults, ObjectEvent};
 use pointsman::handlers::objects::Places;
 use pointsman::handlers::transform::TransformHandler;
 use pointsman::handlers::transform::options::{
-    Format, Input, ReadOptions, RejectLimit, TransformEnv, TransformOptions, WriteOptions,
+    Format, ReadOptions, RejectLimit, TransformEnv, TransformOptions, WriteOptions,
 };
 use pointsman::handlers::{Context, Handler, Message};
 use serde_json::json;
@@ -131,14 +131,10 @@ fn options(sql: Option<&str>, by: &str) -> TransformOptions {
     });
     TransformOptions {
         read: ReadOptions {
-            input: Input::Object,
             format: Some(Format::Csv),
-            delimiter: b',',
-            quote: b'"',
-            header: true,
-            null: Vec::new(),
             schema: Some((schema, PathBuf::from("bench.json"))),
             reject_limit: RejectLimit::Share(0.01),
+            ..ReadOptions::default()
         },
         tables: BTreeMap::new(),
         sql: sql.map(str::to_owned),
@@ -168,6 +164,7 @@ fn run(path: &Path, sql: Option<&str>, by: &str) {
     let env = TransformEnv {
         lake: out.join("lake"),
         rejects: out.join("rejects"),
+        quarantine: out.join("quarantine"),
         scratch: out.join("scratch"),
         memory_bytes: 256 << 20,
         progress_every: Duration::from_secs(1),

@@ -388,6 +388,7 @@ pub(super) fn transform_env(config: &Config) -> TransformEnv {
     TransformEnv {
         lake: data.join("lake"),
         rejects: data.join("rejects"),
+        quarantine: data.join("quarantine"),
         scratch: data.join("scratch"),
         memory_bytes: config.node.query_memory_bytes,
         progress_every: Duration::from_secs(2),

@@ -7,8 +7,9 @@ mod folder;
 mod handlers;
 mod outputs;
 mod rules;
+mod transform;
 
-pub(super) use handlers::paths_hint;
+pub(super) use transform::paths_hint;
 
 use super::fields;
 use super::model::DiskQuota;

@@ -203,12 +203,39 @@ fn file_schema(root: &Path, manifests: &[Manifest], by: &[String]) -> SchemaRef 
             .and_then(|o| parquet_fields(&inside(root, &o.path)?))
             .unwrap_or_else(declared);
         for field in found {
-            if !by.contains(field.name()) && !fields.iter().any(|f| f.name() == field.name()) {
-                fields.push(Arc::new(field.as_ref().clone().with_nullable(true)));
+            if by.contains(field.name()) {
+                continue;
+            }
+            match fields.iter_mut().find(|f| f.name() == field.name()) {
+                None => fields.push(Arc::new(field.as_ref().clone().with_nullable(true))),
+                Some(known) if known.data_type() == field.data_type() => {}
+                Some(known) => {
+                    let kind = common(known.data_type(), field.data_type());
+                    *known = Arc::new(known.as_ref().clone().with_data_type(kind));
+                }
             }
         }
     }
     Arc::new(Schema::new(fields))
+}
+
+/// A type that holds the values of both: files of one column's many lives.
+fn common(a: &DataType, b: &DataType) -> DataType {
+    use DataType::{Decimal128, Float64, Int64, Timestamp};
+    match (a, b) {
+        (a, b) if a.is_integer() && b.is_integer() => Int64,
+        (Decimal128(p, s), Decimal128(q, t)) => {
+            let (p, q) = (i16::from(*p) - i16::from(*s), i16::from(*q) - i16::from(*t));
+            let scale = *s.max(t);
+            match u8::try_from(p.max(q) + i16::from(scale)) {
+                Ok(precision) if precision <= 38 => Decimal128(precision, scale),
+                _ => DataType::Utf8,
+            }
+        }
+        (a, b) if a.is_numeric() && b.is_numeric() => Float64,
+        (Timestamp(unit, zone), Timestamp(..)) => Timestamp(*unit, zone.clone()),
+        _ => DataType::Utf8,
+    }
 }
 
 fn parquet_fields(path: &Path) -> Option<Vec<FieldRef>> {

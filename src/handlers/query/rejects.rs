@@ -3,8 +3,8 @@
 use crate::handlers::Failure;
 use crate::handlers::objects::Object;
 use crate::handlers::transform::batch::Feed;
-use crate::handlers::transform::options::Format;
-use crate::handlers::transform::read::{json, open};
+use crate::handlers::transform::options::{Format, ReadOptions};
+use crate::handlers::transform::read::{self, Expected, open};
 use crate::handlers::transform::rejects::Known;
 use crate::handlers::transform::schema::{Column, Extra, Kind, RecordSchema};
 use arrow::array::{RecordBatch, StringArray};
@@ -21,10 +21,11 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-const COLUMNS: [(&str, Kind); 11] = [
+const COLUMNS: [(&str, Kind); 12] = [
     ("bucket", Kind::Text),
     ("key", Kind::Text),
     ("etag", Kind::Text),
+    ("member", Kind::Text),
     ("line", Kind::Int),
     ("record", Kind::Int),
     ("offset", Kind::Int),
@@ -88,7 +89,11 @@ fn send(table: &str, path: &Path, schema: &SchemaRef, out: &Sender) -> Result<bo
         .map(|(name, kind)| Column::plain(name, *kind))
         .collect();
     let records = Arc::new(RecordSchema::from_columns(columns, Extra::Ignored));
-    let mut started = json::start(open::open(&object)?, Format::Ndjson, Some(&records))?;
+    let options = ReadOptions {
+        format: Some(Format::Ndjson),
+        ..ReadOptions::default()
+    };
+    let mut started = read::start(open::open(&object)?, &options, &Expected::of(&records))?;
     let mut none = Known;
     let mut feed = Feed::new(records, &mut none);
     loop {

@@ -25,6 +25,8 @@ pub struct Feed<'r> {
     pub records: u64,
     /// Members or columns that none is declared for, and how often they were seen.
     pub ignored: BTreeMap<String, u64>,
+    /// The member of an archive that is being read.
+    pub member: Option<String>,
     rejects: &'r mut dyn RejectSink,
     /// A batch that came ready-made.
     made: Option<RecordBatch>,
@@ -38,7 +40,7 @@ pub struct Feed<'r> {
 pub struct Place {
     /// Line on which it starts, from 1; 0 where the format has no lines.
     pub line: u64,
-    /// Its first byte, after decompression.
+    /// Its first byte, after decompression and decoding.
     pub offset: u64,
 }
 
@@ -79,6 +81,7 @@ impl<'r> Feed<'r> {
             schema,
             records: 0,
             ignored: BTreeMap::new(),
+            member: None,
             rejects,
             made: None,
             rows: 0,
@@ -140,6 +143,7 @@ impl<'r> Feed<'r> {
         raw: &[u8],
     ) -> Result<(), Failure> {
         self.rejects.put(&Reject {
+            member: self.member.as_deref(),
             line: place.line,
             record,
             offset: place.offset,

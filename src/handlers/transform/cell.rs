@@ -239,6 +239,23 @@ fn shifted(mut value: i128, by: i64) -> Result<i128, NotDecimal> {
     Ok(value)
 }
 
+/// The narrowest type that all the texts have.
+#[must_use]
+pub fn narrowest<'a>(texts: impl Iterator<Item = &'a str>) -> Kind {
+    type Test = fn(&str) -> bool;
+    let mut open: Vec<(Kind, Test)> = vec![
+        (Kind::Int, |t| int(t).is_some()),
+        (Kind::Float, |t| float(t).is_some()),
+        (Kind::Bool, |t| boolean(t).is_some()),
+        (Kind::Date, |t| date(t).is_some()),
+        (Kind::Timestamp, |t| timestamp(t).is_some()),
+    ];
+    for text in texts {
+        open.retain(|(_, test)| test(text));
+    }
+    open.first().map_or(Kind::Text, |(kind, _)| *kind)
+}
+
 /// A boolean.
 #[must_use]
 #[inline]

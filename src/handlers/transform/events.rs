@@ -108,7 +108,7 @@ fn answer(inner: &Inner, publication: &str, id: &str, first: bool) -> Result<Don
     })?;
     let carries = published.events.as_ref().is_some_and(|e| e.carrier == id);
     Ok(match carries && first {
-        true => done(&published),
+        true => done(&published, None),
         false => Done::default(),
     })
 }

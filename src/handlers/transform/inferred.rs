@@ -40,7 +40,9 @@ fn kind(value: &Value) -> Option<Kind> {
     }
 }
 
-fn merge(a: Option<Kind>, b: Option<Kind>) -> Option<Kind> {
+/// The narrowest type that holds values of both.
+#[must_use]
+pub fn merge(a: Option<Kind>, b: Option<Kind>) -> Option<Kind> {
     match (a, b) {
         (None, other) | (other, None) => other,
         (Some(a), Some(b)) if a == b => Some(a),

@@ -1,6 +1,7 @@
 //! What was published: one manifest per cause and handler. A file of the lake
 //! exists for readers only if a manifest names it.
 
+use super::drift::Changes;
 use crate::handlers::Failure;
 use arrow::datatypes::{DataType, Schema};
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,9 @@ pub struct Manifest {
     pub bytes_in: u64,
     /// How long it took.
     pub duration_ms: u64,
+    /// How the columns differed from the known ones, as far as it was news.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub changes: Option<Changes>,
     /// For a batch of events: which.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub events: Option<Events>,

@@ -12,6 +12,7 @@ pub mod batch;
 pub mod cell;
 mod check;
 mod disk;
+pub mod drift;
 mod events;
 mod inferred;
 mod ledger;
@@ -20,6 +21,7 @@ pub mod manifest;
 mod object;
 pub mod options;
 pub mod publish;
+mod quarantine;
 pub mod read;
 mod reference;
 pub mod rejects;
@@ -39,6 +41,7 @@ use futures::future::BoxFuture;
 use manifest::Manifest;
 pub use options::*;
 use schema::RecordSchema;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +77,7 @@ impl TransformHandler {
         env: TransformEnv,
         places: Places,
     ) -> Result<Self, Failure> {
-        let declared = sql::declared(&options)
+        let declared = sql::declared(&options.read)
             .map_err(|e| Failure::permanent("BadSchema", e))?
             .map(Arc::new);
         publish::sweep(&env.lake, LEFTOVER_AGE).map_err(|e| {
@@ -114,15 +117,38 @@ impl Handler for TransformHandler {
 }
 
 /// The answer for a publication.
-fn done(manifest: &Manifest) -> Done {
+fn done(manifest: &Manifest, policy: Option<drift::Policy>) -> Done {
     let detail = manifest.detail();
+    let mut emits = vec![Emit {
+        detail_type: READY.to_owned(),
+        detail: detail.clone(),
+        resources: Vec::new(),
+    }];
+    if let Some(changes) = &manifest.changes {
+        let about = json!({
+            "table": manifest.table,
+            "handler": manifest.handler,
+            "object": manifest.object,
+            "policy": policy,
+        });
+        emits.push(changed(about, changes));
+    }
     Done {
-        emits: vec![Emit {
-            detail_type: READY.to_owned(),
-            detail: detail.clone(),
-            resources: Vec::new(),
-        }],
+        emits,
         summary: detail,
         ..Done::default()
+    }
+}
+
+/// The event that tells what changed, besides what it is about.
+fn changed(mut about: Value, changes: &drift::Changes) -> Emit {
+    about["added"] = json!(changes.added);
+    about["missing"] = json!(changes.missing);
+    about["renamed"] = json!(changes.renamed);
+    about["retyped"] = json!(changes.retyped);
+    Emit {
+        detail_type: drift::CHANGED.to_owned(),
+        detail: about,
+        resources: Vec::new(),
     }
 }

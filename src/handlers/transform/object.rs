@@ -1,12 +1,13 @@
 //! One object: from its event to its publication.
 
+use super::drift::{self, Known};
 use super::manifest::{self, Manifest, ObjectRef, Rejects};
 use super::publish::Staging;
-use super::read::{self, Started, open};
+use super::read::{self, Expected, Started, open};
 use super::rejects::{Origin, RejectFile};
 use super::run::{self, Written};
 use super::stream::{Read, Records, Setting, Source};
-use super::{Inner, done, locks};
+use super::{Inner, done, locks, quarantine};
 use crate::handlers::objects::{Object, Place};
 use crate::handlers::{Context, Done, Emit, Failure, Message};
 use datafusion::catalog::streaming::StreamingTable;
@@ -28,11 +29,15 @@ pub(super) async fn handle(
 ) -> Result<Done, Failure> {
     let cause = message.event.id();
     let table = &inner.options.write.table;
+    let policy = inner.options.read.drift;
     let publication = manifest::publication_id(&inner.name, table, cause);
     let path = Manifest::path(&inner.env.lake, table, &publication);
     let _held = locks::lock(&path).await;
     if let Some(published) = Manifest::load(&inner.env.lake, table, &publication)? {
-        return Ok(done(&published));
+        return Ok(done(&published, policy));
+    }
+    if let Some(aside) = quarantine::Record::load(&inner.env, table, &publication)? {
+        return Ok(aside.done());
     }
     let object = inner.places.locate(&message.event)?;
     let attempt = Attempt {
@@ -44,7 +49,8 @@ pub(super) async fn handle(
     };
     match attempt.run().await {
         Err(failure) if is_superseded(&object, &failure) => Ok(superseded(&object, &failure)),
-        published => published.map(|manifest| done(&manifest)),
+        Err(reason) if reason.code == drift::QUARANTINED => attempt.set_aside(&reason).await,
+        published => published.map(|manifest| done(&manifest, policy)),
     }
 }
 
@@ -87,7 +93,8 @@ impl Attempt<'_> {
     async fn run(&self) -> Result<Manifest, Failure> {
         let began = Instant::now();
         let before = open::stamp(self.object)?;
-        let (source, columns, size) = self.source().await?;
+        let known = self.known().await?;
+        let (source, columns, size) = self.source(known.clone()).await?;
         let inner = Arc::clone(self.inner);
         let publication = self.publication.to_owned();
         let staging = run::blocking(move || Staging::begin(&inner.env.lake, &publication)).await?;
@@ -108,18 +115,64 @@ impl Attempt<'_> {
         let written = written?;
         read.rejects.judge(read.records)?;
         open::unchanged(self.object, before)?;
-        let manifest = self.manifest(&read, written, size, began);
-        run::blocking(move || publish(&staging, read.rejects, manifest)).await
+        let mut manifest = self.manifest(&read, written, size, began);
+        manifest.changes = source.changes.untold(&known.unwrap_or_default());
+        let manifest = run::blocking(move || publish(&staging, read.rejects, manifest)).await?;
+        self.learn(&source).await?;
+        Ok(manifest)
+    }
+
+    /// What is known of the columns, where it matters.
+    async fn known(&self) -> Result<Option<Known>, Failure> {
+        if self.inner.options.read.drift.is_none() {
+            return Ok(None);
+        }
+        let inner = Arc::clone(self.inner);
+        run::blocking(move || Known::load(&inner.env.lake, &inner.options.write.table, &inner.name))
+            .await
+    }
+
+    async fn learn(&self, source: &Arc<Source>) -> Result<(), Failure> {
+        if self.inner.options.read.drift.is_none() {
+            return Ok(());
+        }
+        let (inner, source) = (Arc::clone(self.inner), Arc::clone(source));
+        let table = self.inner.options.write.table.clone();
+        let _held = locks::lock(&self.inner.env.lake.join(&table).join(&self.inner.name)).await;
+        run::blocking(move || {
+            let (lake, changes) = (&inner.env.lake, &source.changes);
+            Known::learn(lake, &table, &inner.name, source.schema(), changes)
+        })
+        .await
+    }
+
+    /// Sets the object aside whole; the event is done with that.
+    async fn set_aside(&self, reason: &Failure) -> Result<Done, Failure> {
+        let record = quarantine::Record::new(
+            self.inner,
+            self.cause,
+            self.publication,
+            self.object,
+            reason,
+        );
+        let (inner, object) = (Arc::clone(self.inner), self.object.clone());
+        run::blocking(move || record.keep(&inner.env, &object))
+            .await
+            .map(|record| record.done())
     }
 
     /// Opens the object and finds its columns.
-    async fn source(&self) -> Result<(Arc<Source>, usize, u64), Failure> {
+    async fn source(&self, known: Option<Known>) -> Result<(Arc<Source>, usize, u64), Failure> {
         let opening = {
             let (inner, object) = (Arc::clone(self.inner), self.object.clone());
+            let expected = Expected {
+                declared: inner.declared.clone(),
+                known,
+            };
             move || -> Result<(Started, u64, Arc<open::Meter>), Failure> {
                 let opened = open::open(&object)?;
                 let (size, meter) = (opened.size, Arc::clone(&opened.meter));
-                let started = read::start(opened, &inner.options.read, inner.declared.as_ref())?;
+                let started = read::start(opened, &inner.options.read, &expected)?;
                 Ok((started, size, meter))
             }
         };

@@ -1,5 +1,8 @@
 //! What can be said of a transform, as it is used.
 
+use super::drift::Policy;
+use encoding_rs::Encoding;
+use globset::GlobMatcher;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,18 +36,88 @@ pub struct ReadOptions {
     pub input: Input,
     /// `None`: by the key's ending.
     pub format: Option<Format>,
+    /// Encoding of text; a byte order mark in the file has the last word. `None`: UTF-8.
+    pub encoding: Option<&'static Encoding>,
     /// Field delimiter of CSV.
     pub delimiter: u8,
     /// Quote of CSV.
     pub quote: u8,
-    /// Whether CSV has a header line; without one the schema's order names the columns.
+    /// Inside quotes, the character after this one is taken as it is; `None`: a
+    /// quote is written twice (RFC 4180).
+    pub escape: Option<u8>,
+    /// Lines that start with this character are no records.
+    pub comment: Option<u8>,
+    /// Lines that are passed over at the start of a CSV file, before its header.
+    pub skip: u64,
+    /// Whether CSV has a header line; without one `names` or the schema's order
+    /// names the columns.
     pub header: bool,
+    /// Names of the columns of CSV, instead of those of the header; none: the header's.
+    pub names: Vec<String>,
+    /// What happens to a header with the same name twice.
+    pub duplicates: Duplicates,
+    /// What happens to CSV records with too few or too many fields.
+    pub ragged: Ragged,
     /// Texts that mean null in CSV, besides the empty field.
     pub null: Vec<String>,
+    /// Members of an archive that are read; none given: all files in it.
+    pub members: Vec<GlobMatcher>,
+    /// Most bytes that a packed object may unpack to.
+    pub max_unpacked: u64,
     /// The JSON Schema that each record must meet (the parsed document), and its file.
     pub schema: Option<(serde_json::Value, PathBuf)>,
+    /// What happens when the columns of an object are not those that are known;
+    /// `None`: missing ones that are required fail it, others are left out.
+    pub drift: Option<Policy>,
     /// More rejects than this fail the whole object.
     pub reject_limit: RejectLimit,
+}
+
+/// Most bytes that a packed object may unpack to, if nothing else is said: 1 TiB.
+pub const MAX_UNPACKED: u64 = 1 << 40;
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self {
+            input: Input::Object,
+            format: None,
+            encoding: None,
+            delimiter: b',',
+            quote: b'"',
+            escape: None,
+            comment: None,
+            skip: 0,
+            header: true,
+            names: Vec::new(),
+            duplicates: Duplicates::Refuse,
+            ragged: Ragged::Reject,
+            null: Vec::new(),
+            members: Vec::new(),
+            max_unpacked: MAX_UNPACKED,
+            schema: None,
+            drift: None,
+            reject_limit: RejectLimit::Share(1.0),
+        }
+    }
+}
+
+/// What happens to a header with the same name twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duplicates {
+    /// The object fails.
+    Refuse,
+    /// The second `x` becomes `x_2`; an empty name becomes `column_N`.
+    Rename,
+}
+
+/// What happens to CSV records with too few or too many fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ragged {
+    /// They are set aside.
+    Reject,
+    /// Missing fields at the end are null, surplus empty ones are left out;
+    /// records with other surplus fields are set aside.
+    Fill,
 }
 
 /// Format of a file of records.
@@ -91,6 +164,8 @@ pub struct TransformEnv {
     pub lake: PathBuf,
     /// Root of the files of rejects (`data/rejects`).
     pub rejects: PathBuf,
+    /// Root of the objects that were set aside whole (`data/quarantine`).
+    pub quarantine: PathBuf,
     /// Scratch space for spills, on the same file system as `data`.
     pub scratch: PathBuf,
     /// Memory for one query, in bytes; sorts and aggregations spill above it.

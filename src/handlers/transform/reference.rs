@@ -3,8 +3,8 @@
 
 use super::batch::Feed;
 use super::cell;
-use super::options::{Format, Input, ReadOptions, RejectLimit};
-use super::read::{self, open};
+use super::options::{Format, ReadOptions, RejectLimit};
+use super::read::{self, Expected, open};
 use super::rejects::{Reject, RejectSink};
 use super::schema::Kind;
 use crate::handlers::Failure;
@@ -80,21 +80,16 @@ impl RejectSink for Strict {
 
 fn read_table(path: &Path) -> Result<Arc<MemTable>, Failure> {
     let options = ReadOptions {
-        input: Input::Object,
-        format: None,
         delimiter: if path.to_string_lossy().ends_with(".tsv") {
             b'\t'
         } else {
             b','
         },
-        quote: b'"',
-        header: true,
-        null: Vec::new(),
-        schema: None,
         reject_limit: RejectLimit::Count(0),
+        ..ReadOptions::default()
     };
     let opened = open::open(&object(path))?;
-    let mut started = read::start(opened, &options, None)?;
+    let mut started = read::start(opened, &options, &Expected::default())?;
     let mut strict = Strict;
     let mut feed = Feed::new(Arc::clone(&started.schema), &mut strict);
     let mut batches: Vec<RecordBatch> = Vec::new();

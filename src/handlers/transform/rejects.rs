@@ -15,11 +15,13 @@ const TOLD: usize = 5;
 /// A record that was set aside, and why.
 #[derive(Debug)]
 pub struct Reject<'a> {
+    /// The member of an archive that it is in.
+    pub member: Option<&'a str>,
     /// Line on which it starts, from 1; 0 where the format has no lines.
     pub line: u64,
     /// Its number among the records, from 1.
     pub record: u64,
-    /// Its first byte, after decompression.
+    /// Its first byte, after decompression and decoding.
     pub offset: u64,
     /// The column concerned, where it is one.
     pub column: Option<&'a str>,
@@ -55,6 +57,8 @@ struct Line<'a> {
     bucket: &'a str,
     key: &'a str,
     etag: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<&'a str>,
     #[serde(skip_serializing_if = "is_zero")]
     line: u64,
     record: u64,
@@ -176,6 +180,7 @@ impl RejectFile {
             bucket: &self.origin.bucket,
             key: &self.origin.key,
             etag: self.origin.etag.as_deref(),
+            member: reject.member,
             line: reject.line,
             record: reject.record,
             offset: reject.offset,
@@ -220,6 +225,10 @@ impl RejectSink for RejectFile {
             let at = match reject.line {
                 0 => format!("record {}", reject.record),
                 line => format!("line {line}"),
+            };
+            let at = match reject.member {
+                None => at,
+                Some(member) => format!("{member}, {at}"),
             };
             let column = reject
                 .column

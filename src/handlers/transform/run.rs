@@ -183,6 +183,7 @@ pub(super) fn manifest(
         ignored: std::collections::BTreeMap::new(),
         bytes_in: 0,
         duration_ms: 0,
+        changes: None,
         events: None,
     }
 }

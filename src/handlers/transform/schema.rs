@@ -51,6 +51,44 @@ impl Kind {
         }
     }
 
+    /// A name that [`Kind::named`] understands.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Decimal { precision, scale } => format!("decimal({precision},{scale})"),
+            Self::Text => "text".to_owned(),
+            Self::Int => "integer".to_owned(),
+            Self::Float => "number".to_owned(),
+            Self::Bool => "boolean".to_owned(),
+            Self::Timestamp => "timestamp".to_owned(),
+            Self::Date => "date".to_owned(),
+            Self::Json => "json".to_owned(),
+        }
+    }
+
+    /// The type of a name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let plain = [
+            Self::Text,
+            Self::Int,
+            Self::Float,
+            Self::Bool,
+            Self::Timestamp,
+            Self::Date,
+            Self::Json,
+        ];
+        if let Some(kind) = plain.into_iter().find(|kind| kind.name() == name) {
+            return Some(kind);
+        }
+        let inner = name.strip_prefix("decimal(")?.strip_suffix(')')?;
+        let (precision, scale) = inner.split_once(',')?;
+        Some(Self::Decimal {
+            precision: precision.parse().ok()?,
+            scale: scale.parse().ok()?,
+        })
+    }
+
     /// What a value must be, for people.
     #[must_use]
     pub fn expected(self) -> &'static str {
@@ -126,6 +164,9 @@ pub struct RecordSchema {
     pub extra: Extra,
     /// For what the columns' checks do not know: sees the whole record.
     pub whole: Option<Validator>,
+    /// The place of the column that takes, as one JSON object, what no column is
+    /// there for, or what is not of its column's type.
+    pub rescue: Option<usize>,
     index: HashMap<String, usize>,
     arrow: SchemaRef,
 }
@@ -220,6 +261,7 @@ impl RecordSchema {
             columns,
             extra,
             whole: None,
+            rescue: None,
             index,
             arrow: Arc::new(Schema::new(fields)),
         }
@@ -234,10 +276,28 @@ impl RecordSchema {
                 .position(|name| *name == c.name)
                 .unwrap_or(usize::MAX)
         });
-        let ordered = Self::from_columns(columns, self.extra);
-        self.columns = ordered.columns;
-        self.index = ordered.index;
-        self.arrow = ordered.arrow;
+        self.set(columns);
+    }
+
+    fn set(&mut self, columns: Vec<Column>) {
+        let made = Self::from_columns(columns, self.extra);
+        self.columns = made.columns;
+        self.index = made.index;
+        self.arrow = made.arrow;
+    }
+
+    /// Adds columns at the end; others that have none are left out from then on.
+    pub fn extend(&mut self, added: Vec<Column>) {
+        let mut columns = std::mem::take(&mut self.columns);
+        columns.extend(added);
+        self.extra = Extra::Ignored;
+        self.set(columns);
+    }
+
+    /// Adds the column that takes what has no place in the others.
+    pub fn rescue_into(&mut self, name: &str) {
+        self.extend(vec![Column::plain(name, Kind::Json)]);
+        self.rescue = Some(self.columns.len() - 1);
     }
 
     /// The columns as an Arrow schema.

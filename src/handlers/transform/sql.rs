@@ -1,7 +1,7 @@
 //! The SQL of a transform: planned when the rules are loaded, run per cause.
 
 use super::events::event_columns;
-use super::options::{Input, TransformOptions};
+use super::options::{Input, ReadOptions, TransformOptions};
 use super::reference;
 use super::schema::RecordSchema;
 use crate::handlers::query::engine::{self, SqlProblem};
@@ -24,7 +24,7 @@ pub const INPUT: &str = "input";
 /// Says what is wrong, and where in the SQL if the engine knows.
 pub fn check_sql(options: &TransformOptions) -> Result<Schema, SqlProblem> {
     let sql = options.sql.as_deref().unwrap_or("select * from input");
-    let declared = declared(options).map_err(SqlProblem::new)?;
+    let declared = declared(&options.read).map_err(SqlProblem::new)?;
     let Some(declared) = declared else {
         let dialect = datafusion::sql::sqlparser::dialect::GenericDialect {};
         return datafusion::sql::parser::DFParser::parse_sql_with_dialect(sql, &dialect)
@@ -57,8 +57,8 @@ pub fn check_sql(options: &TransformOptions) -> Result<Schema, SqlProblem> {
 ///
 /// # Errors
 /// Says what is wrong with the schema.
-pub fn declared(options: &TransformOptions) -> Result<Option<RecordSchema>, String> {
-    let Some((schema, path)) = &options.read.schema else {
+pub fn declared(options: &ReadOptions) -> Result<Option<RecordSchema>, String> {
+    let Some((schema, path)) = &options.schema else {
         return Ok(None);
     };
     let mut compiled =

@@ -4,6 +4,7 @@
 //! found, even if the query wants only some rows.
 
 use super::batch::Feed;
+use super::drift::Changes;
 use super::read::open::Meter;
 use super::read::{Reader, Started};
 use super::rejects::{Known, RejectFile, RejectSink};
@@ -44,6 +45,8 @@ pub struct Read {
 
 /// An object that a query reads.
 pub struct Source {
+    /// How the columns differ from the known ones.
+    pub changes: Changes,
     schema: Arc<RecordSchema>,
     arrow: SchemaRef,
     what: String,
@@ -96,6 +99,7 @@ impl Source {
         setting: Setting,
     ) -> Arc<Self> {
         Arc::new(Self {
+            changes: started.changes,
             schema: started.schema,
             arrow: started.arrow,
             what: setting.what,
@@ -109,6 +113,12 @@ impl Source {
             passes: Mutex::new(Vec::new()),
             abandoned: Arc::default(),
         })
+    }
+
+    /// The columns of the records.
+    #[must_use]
+    pub fn schema(&self) -> &RecordSchema {
+        &self.schema
     }
 
     /// Starts a pass; batches go to `out`, if there is one.

@@ -1,9 +1,11 @@
 //! Transform, load and query, without the rest of the program.
 
+mod drift;
 mod events;
 mod flights;
 mod load;
 mod malformed;
 mod publish;
 mod query;
+mod reading;
 mod world;

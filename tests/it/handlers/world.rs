@@ -7,7 +7,7 @@ use pointsman::handlers::objects::Places;
 use pointsman::handlers::query::{Output, Query, QueryEnv, Style};
 use pointsman::handlers::transform::TransformHandler;
 use pointsman::handlers::transform::options::{
-    Format, Input, ReadOptions, RejectLimit, TransformEnv, TransformOptions, WriteOptions,
+    Format, ReadOptions, TransformEnv, TransformOptions, WriteOptions,
 };
 use pointsman::handlers::{Context, Done, Failure, Handler, Message};
 use serde_json::{Value, json};
@@ -67,6 +67,7 @@ impl World {
         TransformEnv {
             lake: self.path("lake"),
             rejects: self.path("rejects"),
+            quarantine: self.path("quarantine"),
             scratch: self.path("scratch"),
             memory_bytes: 64 << 20,
             progress_every: Duration::from_millis(1),
@@ -169,14 +170,8 @@ pub fn message(event: Event) -> Message {
 pub fn options() -> TransformOptions {
     TransformOptions {
         read: ReadOptions {
-            input: Input::Object,
-            format: None,
-            delimiter: b',',
-            quote: b'"',
-            header: true,
             null: vec!["NA".to_owned()],
-            schema: None,
-            reject_limit: RejectLimit::Share(1.0),
+            ..ReadOptions::default()
         },
         tables: BTreeMap::new(),
         sql: None,

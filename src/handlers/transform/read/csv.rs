@@ -1,15 +1,16 @@
 //! CSV: a header, then records, each checked and typed on its way into columns.
 
 use super::lines::{Found, Lines, Span};
-use super::open::{Opened, looks_binary, mostly_binary};
+use super::open::{Content, looks_binary, mostly_binary};
+use super::rescue::Rescued;
 use super::split::{Field, Splitter, Step};
-use super::{Reader, Started, map_columns, refuse_twice};
+use super::{Expected, Reader, Started, layout};
 use crate::handlers::Failure;
 use crate::handlers::transform::batch::{Broken, Feed, Place, absent, recycle};
 use crate::handlers::transform::cell::{self, Cell, NotDecimal};
 use crate::handlers::transform::check::{Violation, shorten};
-use crate::handlers::transform::options::ReadOptions;
-use crate::handlers::transform::schema::{Column, Extra, Kind, RecordSchema};
+use crate::handlers::transform::options::{Ragged, ReadOptions};
+use crate::handlers::transform::schema::{Column, Kind, RecordSchema};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -21,9 +22,38 @@ struct CsvReader {
     splitter: Splitter,
     schema: Arc<RecordSchema>,
     null: Vec<String>,
+    dialect: Dialect,
+    /// Names of the file's columns, where it has some.
+    names: Vec<String>,
     /// Per field of the file, the column that takes it.
     to: Vec<Option<usize>>,
     cells: Vec<Cell<'static>>,
+}
+
+/// What makes a record, besides delimiters and quotes.
+#[derive(Clone, Copy, Debug)]
+pub struct Dialect {
+    comment: Option<u8>,
+    fill: bool,
+}
+
+impl Dialect {
+    /// The dialect of some options.
+    pub fn of(options: &ReadOptions) -> Self {
+        Self {
+            comment: options.comment,
+            fill: options.ragged == Ragged::Fill,
+        }
+    }
+
+    /// Whether a line is no record: blank, or a comment.
+    #[inline]
+    pub fn passes_over(self, line: &[u8]) -> bool {
+        match line.first() {
+            None => true,
+            first => self.comment.is_some() && first == self.comment.as_ref(),
+        }
+    }
 }
 
 /// Starts to read CSV.
@@ -31,64 +61,32 @@ struct CsvReader {
 /// # Errors
 /// `NotCsv` for what is no text, `SchemaMismatch` for a header that does not fit.
 pub fn start(
-    opened: Opened,
+    content: Content,
     options: &ReadOptions,
-    declared: Option<&Arc<RecordSchema>>,
+    expected: &Expected,
 ) -> Result<Started, Failure> {
-    let mut lines = Lines::new(opened.unpacked()?)?;
+    let mut lines = Lines::new(content)?;
     refuse_binary(&mut lines, options.header)?;
-    let mut splitter = Splitter::new(options.delimiter, options.quote);
-    let header = match options.header {
-        true => header(&mut lines, &mut splitter)?,
-        false => None,
-    };
-    let (schema, to, ignored) = match (header, declared) {
-        (Some(names), Some(schema)) => {
-            let what = format!("`{}`", lines.key());
-            let mapping = map_columns(&names, schema, &what)?;
-            (Arc::clone(schema), mapping.to, mapping.ignored)
-        }
-        (Some(names), None) => {
-            refuse_twice(&names, &format!("`{}`", lines.key()))?;
-            (
-                texts(&names),
-                (0..names.len()).map(Some).collect(),
-                Vec::new(),
-            )
-        }
-        (None, Some(schema)) => {
-            let to = (0..schema.columns.len()).map(Some).collect();
-            (Arc::clone(schema), to, Vec::new())
-        }
-        (None, None) => {
-            let names = numbered(&mut lines, &mut splitter)?;
-            (
-                texts(&names),
-                (0..names.len()).map(Some).collect(),
-                Vec::new(),
-            )
-        }
-    };
+    let mut splitter = Splitter::new(options.delimiter, options.quote, options.escape);
+    let layout = layout::find(&mut lines, &mut splitter, options, expected)?;
+    let schema = layout.schema;
     let reader = CsvReader {
         lines,
         splitter,
         schema: Arc::clone(&schema),
         null: options.null.clone(),
-        to,
+        dialect: Dialect::of(options),
+        names: layout.names,
+        to: layout.to,
         cells: Vec::new(),
     };
     Ok(Started {
         reader: Box::new(reader),
         arrow: Arc::clone(schema.arrow()),
         schema,
-        ignored,
+        ignored: layout.ignored,
+        changes: layout.changes,
     })
-}
-
-/// Columns of text, for files without a declared schema.
-fn texts(names: &[String]) -> Arc<RecordSchema> {
-    let columns = names.iter().map(|name| Column::text(name)).collect();
-    Arc::new(RecordSchema::from_columns(columns, Extra::Refused))
 }
 
 /// Something that is no text at all is refused whole, before its bytes make rejects.
@@ -96,75 +94,37 @@ fn refuse_binary(lines: &mut Lines, header: bool) -> Result<(), Failure> {
     let head = lines.peek(64 << 10)?;
     let head = &head[..head.len().min(64 << 10)];
     let what = match head {
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is encoded in UTF-16; UTF-8 is needed",
-        head if header && looks_binary(head) => "is no CSV: its first line is no text",
-        head if !header && mostly_binary(head) => "is no CSV: it is no text",
+        head if header && looks_binary(head) => "its first line is no text in UTF-8",
+        head if !header && mostly_binary(head) => "it is no text",
         _ => return Ok(()),
     };
     Err(Failure::permanent(
         "NotCsv",
-        format!("`{}` {what}", lines.key()),
+        format!(
+            "`{}` is no CSV: {what}; `read.encoding` names another encoding",
+            lines.key()
+        ),
     ))
-}
-
-/// The column names; none for an empty file.
-fn header(lines: &mut Lines, splitter: &mut Splitter) -> Result<Option<Vec<String>>, Failure> {
-    let Some((span, count)) = record(lines, splitter, None)? else {
-        // Without a header, without a record: no columns are missed in an empty file.
-        return match lines.find(0)? {
-            Found::End => Ok(None),
-            _ => Err(Failure::permanent(
-                "NotCsv",
-                format!(
-                    "`{}` does not start with a header: a quote in its first line is not closed as it should be",
-                    lines.key()
-                ),
-            )),
-        };
-    };
-    let bytes = lines.text(span.end);
-    let text = std::str::from_utf8(bytes).map_err(|_| {
-        Failure::permanent(
-            "NotCsv",
-            format!("`{}` is no CSV: its header is no text", lines.key()),
-        )
-    })?;
-    let names = splitter
-        .fields
-        .iter()
-        .map(|f| splitter.value(text, *f).into_owned());
-    let names: Vec<String> = names.collect();
-    lines.consume(span.next, count);
-    Ok(Some(names))
-}
-
-/// Names for the fields of the first record of a file that has no header.
-fn numbered(lines: &mut Lines, splitter: &mut Splitter) -> Result<Vec<String>, Failure> {
-    let fields = match record(lines, splitter, None)? {
-        None => 0,
-        Some(_) => splitter.fields.len(),
-    };
-    Ok((1..=fields).map(|n| format!("column_{n}")).collect())
 }
 
 /// Splits the record at the window's start (after blank lines) and tells its
 /// span and how many lines it has; `None` at the end, or if it is broken.
-fn record(
+pub fn record(
     lines: &mut Lines,
     splitter: &mut Splitter,
-    expected: Option<usize>,
+    dialect: Dialect,
 ) -> Result<Option<(Span, u64)>, Failure> {
     loop {
         let Found::Line(span) = lines.find(0)? else {
             return Ok(None);
         };
-        if lines.text(span.end).is_empty() {
+        if dialect.passes_over(lines.text(span.end)) {
             lines.consume(span.next, 1);
             continue;
         }
         return Ok(match splitter.split(lines.text(span.end)) {
             Step::Done => Some((span, 1)),
-            Step::Open => extend(lines, splitter, span, expected)?,
+            Step::Open => extend(lines, splitter, span, None)?,
             Step::TextAfterQuote => None,
         });
     }
@@ -222,7 +182,7 @@ impl CsvReader {
             Found::TooLong => return self.too_long(feed, place).map(|()| true),
         };
         let text = self.lines.text(first.end);
-        if text.is_empty() {
+        if self.dialect.passes_over(text) {
             self.lines.consume(first.next, 1);
             return Ok(true);
         }
@@ -272,7 +232,7 @@ impl CsvReader {
     /// Parses and checks the fields.
     fn cells_of<'a>(&self, raw: &'a [u8], cells: &mut Vec<Cell<'a>>) -> Result<(), Broken> {
         let (found, expected) = (self.splitter.fields.len(), self.to.len());
-        if found != expected {
+        if found != expected && !(self.dialect.fill && self.fills(found, expected)) {
             let code = if found < expected {
                 "TooFewFields"
             } else {
@@ -291,14 +251,36 @@ impl CsvReader {
             )
         })?;
         cells.resize(self.schema.columns.len(), Cell::Null);
-        for (field, to) in self.splitter.fields.iter().zip(&self.to) {
-            let Some(to) = *to else { continue };
-            let column = &self.schema.columns[to];
+        let mut rescued = Rescued::default();
+        for (at, (field, to)) in self.splitter.fields.iter().zip(&self.to).enumerate() {
             let value = self.splitter.value(text, *field);
-            self.cell(column, value, *field, &mut cells[to])
-                .map_err(|violation| Broken::column(column, violation))?;
+            let Some(to) = *to else {
+                rescued.put(&self.schema, self.names.get(at), &value);
+                continue;
+            };
+            let column = &self.schema.columns[to];
+            let spare = self.schema.rescue.map(|_| value.clone());
+            if let Err(violation) = self.cell(column, value, *field, &mut cells[to]) {
+                if !rescued.takes(&self.schema, column, &violation) {
+                    return Err(Broken::column(column, violation));
+                }
+                cells[to] = Cell::Null;
+                let text = spare.unwrap_or_default();
+                rescued.put(&self.schema, Some(&column.name), &text);
+            }
         }
+        for to in self.to.iter().skip(found).flatten() {
+            let column = &self.schema.columns[*to];
+            absent(column).map_err(|violation| Broken::column(column, violation))?;
+        }
+        rescued.finish(&self.schema, cells);
         Ok(())
+    }
+
+    /// Whether missing fields can be null, or the surplus ones are empty.
+    fn fills(&self, found: usize, expected: usize) -> bool {
+        let mut surplus = self.splitter.fields.iter().skip(expected);
+        found < expected || surplus.all(Field::is_empty)
     }
 
     /// A field's value: empty and the null markers are null, except that quoted

@@ -4,14 +4,17 @@
 
 use super::csv::typed;
 use super::lines::{Found, Lines, MAX_RECORD};
-use super::open::{Opened, looks_binary, mostly_binary};
-use super::{Reader, Started};
+use super::open::{Content, looks_binary, mostly_binary};
+use super::rescue::Rescued;
+use super::scan::Scan;
+use super::{Expected, Reader, Started};
 use crate::handlers::Failure;
 use crate::handlers::transform::batch::{Broken, Feed, Place, recycle};
 use crate::handlers::transform::cell::{self, Cell};
 use crate::handlers::transform::check::{Violation, shorten};
+use crate::handlers::transform::drift::{self, Changes};
 use crate::handlers::transform::inferred;
-use crate::handlers::transform::options::Format;
+use crate::handlers::transform::options::{Format, ReadOptions};
 use crate::handlers::transform::schema::{Column, Extra, Kind, RecordSchema, infer};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -29,18 +32,22 @@ const SAMPLE: usize = 1 << 20;
 /// # Errors
 /// `NotJson` for what is no text.
 pub fn start(
-    opened: Opened,
+    content: Content,
     format: Format,
-    declared: Option<&Arc<RecordSchema>>,
+    options: &ReadOptions,
+    expected: &Expected,
 ) -> Result<Started, Failure> {
-    let mut lines = Lines::new(opened.unpacked()?)?;
+    let mut lines = Lines::new(content)?;
     let head = lines.peek(64 << 10)?;
     // A file that begins like a record is taken record by record.
     let record = head.trim_ascii_start().starts_with(b"{");
     if mostly_binary(head) || (!record && looks_binary(head)) {
         return Err(Failure::permanent(
             "NotJson",
-            format!("`{}` is no JSON: it is no text", lines.key()),
+            format!(
+                "`{}` is no JSON: it is no text in UTF-8; `read.encoding` names another encoding",
+                lines.key()
+            ),
         ));
     }
     let array = head.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
@@ -53,10 +60,7 @@ pub fn start(
             ),
         ));
     }
-    let schema = match declared {
-        Some(schema) => Arc::clone(schema),
-        None => Arc::new(infer(&sample(lines.peek(SAMPLE)?, array))),
-    };
+    let (schema, changes) = columns(&mut lines, array, options, expected)?;
     let records = Records {
         schema: Arc::clone(&schema),
         cells: Vec::new(),
@@ -75,7 +79,51 @@ pub fn start(
         arrow: Arc::clone(schema.arrow()),
         schema,
         ignored: Vec::new(),
+        changes,
     })
+}
+
+/// The columns: as declared, as drift makes of them, or those of the first records.
+fn columns(
+    lines: &mut Lines,
+    array: bool,
+    options: &ReadOptions,
+    expected: &Expected,
+) -> Result<(Arc<RecordSchema>, Changes), Failure> {
+    if let (None, Some(schema)) = (options.drift, &expected.declared) {
+        return Ok((Arc::clone(schema), Changes::default()));
+    }
+    let first = sample(lines.peek(SAMPLE)?, array);
+    let Some(policy) = options.drift else {
+        return Ok((Arc::new(infer(&first)), Changes::default()));
+    };
+    let found: Vec<drift::Found> = inferred::columns(&first)
+        .into_iter()
+        .map(|column| {
+            let valued = |r: &Map<String, Value>| r.get(&column.name).is_some_and(|v| !v.is_null());
+            drift::Found {
+                kind: first.iter().any(valued).then_some(column.kind),
+                name: column.name,
+            }
+        })
+        .collect();
+    let what = format!("`{}`", lines.key());
+    let sparse = true;
+    let known = expected.known.as_ref();
+    let decision = match first.is_empty() {
+        false => drift::decide(policy, options, known, &found, (sparse, &what))?,
+        // Nothing is found in an empty file, and nothing is missed in it.
+        true => {
+            let base = drift::base(expected.declared.as_deref(), known).unwrap_or_default();
+            let same = base.into_iter().map(|(name, kind)| drift::Found {
+                name,
+                kind: Some(kind),
+            });
+            let same: Vec<drift::Found> = same.collect();
+            drift::decide(policy, options, known, &same, (sparse, &what))?
+        }
+    };
+    Ok((decision.schema, decision.changes))
 }
 
 /// The first records that can be read.
@@ -148,9 +196,14 @@ pub fn object_cells<'a>(
     })?;
     cells.clear();
     cells.resize(schema.columns.len(), Cell::Null);
+    let mut rescued = Rescued::default();
     let mut present = 0_usize;
     for (key, raw) in members.0 {
         let Some(at) = schema.position(&key.0) else {
+            if schema.rescue.is_some() {
+                put(&mut rescued, &key.0, raw);
+                continue;
+            }
             if schema.extra == Extra::Refused {
                 let message = format!("`{}` is not among the columns", shorten(&key.0));
                 return Err(Broken::record("UnexpectedField", message));
@@ -165,13 +218,24 @@ pub fn object_cells<'a>(
             continue;
         };
         let column = &schema.columns[at];
-        cells[at] = value(column, raw.get()).map_err(|v| Broken::column(column, v))?;
+        match value(column, raw.get()) {
+            Ok(cell) => cells[at] = cell,
+            Err(v) if rescued.takes(schema, column, &v) => put(&mut rescued, &key.0, raw),
+            Err(v) => return Err(Broken::column(column, v)),
+        }
         present += 1;
     }
+    rescued.finish(schema, cells);
     match present < schema.columns.len() {
         true => required(schema, text),
         false => Ok(()),
     }
+}
+
+fn put(rescued: &mut Rescued, name: &str, raw: &RawValue) {
+    // A raw value is JSON, or the record would not have been parsed.
+    let value = serde_json::from_str(raw.get()).unwrap_or_else(|_| Value::from(raw.get()));
+    rescued.put_json(name, value);
 }
 
 /// Looks for the required members of a record that does not have all.
@@ -403,42 +467,5 @@ impl Reader for ArrayReader {
             }
         }
         Ok(true)
-    }
-}
-
-/// Finds the end of an array's element by its brackets and strings.
-#[derive(Default)]
-struct Scan {
-    at: usize,
-    depth: u32,
-    string: bool,
-    escaped: bool,
-}
-
-impl Scan {
-    /// The element's length, if its end is in the window. The window may grow
-    /// between calls.
-    fn end(&mut self, window: &[u8]) -> Option<usize> {
-        while let Some(&b) = window.get(self.at) {
-            if self.string {
-                match b {
-                    _ if self.escaped => self.escaped = false,
-                    b'\\' => self.escaped = true,
-                    b'"' => self.string = false,
-                    _ => {}
-                }
-            } else {
-                match b {
-                    b'"' => self.string = true,
-                    b'{' | b'[' => self.depth += 1,
-                    b',' if self.depth == 0 => return Some(self.at),
-                    b'}' | b']' if self.depth == 0 => return Some(self.at),
-                    b'}' | b']' => self.depth -= 1,
-                    _ => {}
-                }
-            }
-            self.at += 1;
-        }
-        None
     }
 }

@@ -1,20 +1,29 @@
 //! Objects become batches: opening, unpacking, and a reader per format. The
 //! readers never fail a file for one record: they set it aside and go on.
 
+mod archive;
 pub mod csv;
+pub mod encoding;
 pub mod json;
+mod layout;
 pub mod lines;
+mod members;
 pub mod open;
 pub mod parquet;
+mod rescue;
+mod scan;
 mod split;
+mod unpack;
 
 use super::batch::Feed;
+use super::drift::{Changes, Known};
 use super::options::{Format, ReadOptions};
 use super::schema::{Column, RecordSchema};
 use crate::handlers::Failure;
 use arrow::datatypes::SchemaRef;
-use open::Opened;
+use open::{Content, Opened};
 use std::sync::Arc;
+use unpack::{Unpacked, unpack};
 
 /// Reads records of one object.
 pub trait Reader: Send {
@@ -35,33 +44,78 @@ pub struct Started {
     pub arrow: SchemaRef,
     /// Columns of a header that none is declared for.
     pub ignored: Vec<String>,
+    /// How the columns differ from the known ones, if anybody wants to know.
+    pub changes: Changes,
 }
 
-/// Starts to read an object: finds its format, its header and its columns.
+/// The columns that records are expected to have.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// The declared ones.
+    pub declared: Option<Arc<RecordSchema>>,
+    /// Those that were seen before, for the policy of schema drift.
+    pub known: Option<Known>,
+}
+
+impl Expected {
+    /// These columns.
+    #[must_use]
+    pub fn of(schema: &Arc<RecordSchema>) -> Self {
+        Self {
+            declared: Some(Arc::clone(schema)),
+            known: None,
+        }
+    }
+}
+
+/// Starts to read an object: unpacks it, finds its format, its header and its columns.
 ///
 /// # Errors
 /// Permanent failures for what is not of the format or does not fit the schema.
 pub fn start(
     opened: Opened,
     options: &ReadOptions,
-    declared: Option<&Arc<RecordSchema>>,
+    expected: &Expected,
 ) -> Result<Started, Failure> {
-    let format = match options.format {
-        Some(format) => format,
-        None => by_ending(&opened.key).ok_or_else(|| {
-            Failure::permanent(
-                "UnknownFormat",
+    match unpack(opened, options)? {
+        Unpacked::Text(content) => text(content, options, expected),
+        Unpacked::Members(members) => archive::start(members, options, expected),
+        // What the name says is a guess, what the file says is not.
+        Unpacked::Parquet(opened) => match options.format {
+            None | Some(Format::Parquet) => parquet::start(opened, options, expected),
+            Some(_) => Err(Failure::permanent(
+                "WrongFormat",
                 format!(
-                    "the name of `{}` says nothing of its format; set `read.format`",
+                    "`{}` is a Parquet file, not text; set `read.format: parquet`",
                     opened.key
                 ),
-            )
-        })?,
-    };
+            )),
+        },
+    }
+}
+
+/// Starts to read text.
+fn text(content: Content, options: &ReadOptions, expected: &Expected) -> Result<Started, Failure> {
+    let format = options.format.or_else(|| by_ending(&content.key));
     match format {
-        Format::Csv => csv::start(opened, options, declared),
-        Format::Ndjson | Format::JsonArray => json::start(opened, format, declared),
-        Format::Parquet => parquet::start(opened, declared),
+        Some(Format::Csv) => csv::start(content, options, expected),
+        Some(format @ (Format::Ndjson | Format::JsonArray)) => {
+            json::start(content, format, options, expected)
+        }
+        Some(Format::Parquet) => Err(Failure::permanent(
+            "CorruptInput",
+            format!(
+                "`{}` is not a sound Parquet file: it does not begin as one",
+                content.key
+            ),
+        )),
+        None => Err(Failure::permanent(
+            "UnknownFormat",
+            format!(
+                "the name of `{}` says nothing of its format; set `read.format`",
+                content.key
+            ),
+        )),
     }
 }
 
@@ -74,9 +128,10 @@ pub fn format_of(path: &std::path::Path) -> Option<Format> {
 /// The format that a key's ending names. `.json` is told by its first character.
 fn by_ending(key: &str) -> Option<Format> {
     let lower = key.to_ascii_lowercase();
-    let plain = lower
-        .strip_suffix(".gz")
-        .or_else(|| lower.strip_suffix(".zst"))
+    let packings = [".gz", ".zst", ".bz2", ".xz"];
+    let plain = packings
+        .iter()
+        .find_map(|ending| lower.strip_suffix(ending))
         .unwrap_or(&lower);
     match plain.rsplit_once('.')?.1 {
         "csv" | "tsv" | "txt" => Some(Format::Csv),
@@ -112,7 +167,9 @@ fn map_columns(found: &[String], schema: &RecordSchema, what: &str) -> Result<Ma
         .filter(|c| c.required && !found.contains(&c.name))
         .collect();
     refuse_twice(found, what)?;
-    let refused = schema.extra == super::schema::Extra::Refused && !unexpected.is_empty();
+    let rescued = schema.rescue.is_some();
+    let refused =
+        !rescued && schema.extra == super::schema::Extra::Refused && !unexpected.is_empty();
     if missing.is_empty() && !refused {
         return Ok(Mapping {
             to,
@@ -163,7 +220,7 @@ fn refuse_twice(found: &[String], what: &str) -> Result<(), Failure> {
 }
 
 /// Quoted names, at most 20 of them.
-fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+pub fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let all: Vec<String> = names
         .map(|n| format!("`{}`", super::check::shorten(n)))
         .collect();
@@ -182,6 +239,7 @@ mod tests {
         assert_eq!(by_ending("a/b.CSV.gz"), Some(Format::Csv));
         assert_eq!(by_ending("b.jsonl.zst"), Some(Format::Ndjson));
         assert_eq!(by_ending("b.parquet"), Some(Format::Parquet));
+        assert_eq!(by_ending("a.zip!b.csv.bz2"), Some(Format::Csv));
         assert_eq!(by_ending("b.xlsx"), None);
         assert_eq!(by_ending("b"), None);
     }

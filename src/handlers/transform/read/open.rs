@@ -1,13 +1,12 @@
-//! Opens an object: is it still the one that the event speaks of, and what is
-//! it packed with?
+//! Opens an object: is it still the one that the event speaks of?
 
 use crate::handlers::Failure;
-use crate::handlers::objects::{Blob, BlobReader, Object, Place, Superseded};
+use crate::handlers::objects::{Blob, Object, Place, Superseded};
 use std::fs::Metadata;
-use std::io::{self, BufReader, Cursor, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// How far a reader has come, shared with whoever tells the progress.
 #[derive(Debug, Default)]
@@ -16,6 +15,8 @@ pub struct Meter {
     pub bytes: AtomicU64,
     /// The file itself could not be read (as opposed to: it is corrupt).
     broken: AtomicBool,
+    /// What is read.
+    blob: OnceLock<Blob>,
 }
 
 /// An object opened for reading.
@@ -124,7 +125,8 @@ pub fn trouble(key: &str, blob: &Blob) -> Option<Failure> {
     blob.trouble().map(|e| unreadable(key, e))
 }
 
-fn unreadable(key: &str, e: &io::Error) -> Failure {
+/// Why a file cannot be opened or read.
+pub fn unreadable(key: &str, e: &io::Error) -> Failure {
     if e.get_ref().is_some_and(|cause| cause.is::<Superseded>()) {
         let message = format!(
             "`{key}` was replaced while it was being read; a newer event speaks of the new content"
@@ -161,80 +163,61 @@ pub fn open(object: &Object) -> Result<Opened, Failure> {
     if etag_differs || size_differs {
         return Err(changed(object, file.size()));
     }
+    let meter = Meter::default();
+    // It was just made, so it has none yet.
+    drop(meter.blob.set(file.clone()));
     Ok(Opened {
         key: object.key.clone(),
         size: file.size(),
         file,
-        meter: Arc::default(),
+        meter: Arc::new(meter),
     })
 }
 
-impl Opened {
-    /// The content as a stream, unpacked.
-    ///
-    /// # Errors
-    /// When it cannot be read, or is packed in a way that is not understood.
-    pub fn unpacked(self) -> Result<Content, Failure> {
-        let Self {
-            key, file, meter, ..
-        } = self;
-        let mut counted = BufReader::with_capacity(
-            256 << 10,
-            Counted {
-                inner: file.reader(0),
-                meter: Arc::clone(&meter),
-            },
-        );
-        let mut magic = [0_u8; 6];
-        let got = read_full(&mut counted, &mut magic)
-            .map_err(|e| trouble(&key, &file).unwrap_or_else(|| unreadable(&key, &e)))?;
-        let head = Cursor::new(magic[..got].to_vec());
-        let whole = head.chain(counted);
-        let reader: Box<dyn Read + Send> = match &magic[..got] {
-            [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(whole)),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-                Box::new(zstd::stream::read::Decoder::new(whole).map_err(|e| unreadable(&key, &e))?)
-            }
-            [b'P', b'K', 3, 4, ..] => return Err(packed(&key, "a zip archive")),
-            [b'B', b'Z', b'h', ..] => return Err(packed(&key, "packed with bzip2")),
-            [0xfd, b'7', b'z', b'X', b'Z', 0] => return Err(packed(&key, "packed with xz")),
-            [b'P', b'A', b'R', b'1', ..] => {
-                return Err(Failure::permanent(
-                    "WrongFormat",
-                    format!("`{key}` is a Parquet file, not text; set `read.format: parquet`"),
-                ));
-            }
-            _ => Box::new(whole),
-        };
-        Ok(Content {
-            key,
-            reader,
-            meter,
-            file: Some(file),
-        })
+impl Meter {
+    /// Counts what was read from the file, and notes that it cannot be read.
+    pub fn note(&self, result: &io::Result<usize>) {
+        match result {
+            Ok(n) => self.add(*n as u64),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(_) => self.broken.store(true, Ordering::Relaxed),
+        }
+    }
+
+    /// Counts bytes of the file.
+    pub fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// What reading the object itself failed with, if it did.
+    #[must_use]
+    pub fn trouble(&self, key: &str, e: &io::Error) -> Option<Failure> {
+        let stored = self.blob.get().and_then(|blob| trouble(key, blob));
+        let broken = self.broken.load(Ordering::Relaxed);
+        stored.or_else(|| broken.then(|| unreadable(key, e)))
     }
 }
 
-/// The unpacked content of an object.
+/// The unpacked content of an object, or of a member of one.
 pub struct Content {
-    /// The object's key.
+    /// The object's key; a member's name follows after a `!`.
     pub key: String,
     reader: Box<dyn Read + Send>,
     meter: Arc<Meter>,
-    /// What it is read from.
-    file: Option<Blob>,
 }
 
 impl Content {
+    /// Content of `key`.
+    #[must_use]
+    pub fn new(key: String, reader: Box<dyn Read + Send>, meter: Arc<Meter>) -> Self {
+        Self { key, reader, meter }
+    }
+
     /// Content from memory.
     #[cfg(test)]
     pub fn of(bytes: impl Into<Vec<u8>>) -> Self {
-        Self {
-            key: "test".to_owned(),
-            reader: Box::new(Cursor::new(bytes.into())),
-            meter: Arc::default(),
-            file: None,
-        }
+        let reader = Box::new(io::Cursor::new(bytes.into()));
+        Self::new("test".to_owned(), reader, Arc::default())
     }
 
     /// Reads some bytes; 0 at the end.
@@ -246,61 +229,7 @@ impl Content {
             match self.reader.read(buffer) {
                 Ok(n) => return Ok(n),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.failure(&e)),
-            }
-        }
-    }
-
-    fn failure(&self, e: &io::Error) -> Failure {
-        if self.meter.broken.load(Ordering::Relaxed) {
-            let trouble = self.file.as_ref().and_then(|file| trouble(&self.key, file));
-            return trouble.unwrap_or_else(|| unreadable(&self.key, e));
-        }
-        let what = match e.kind() {
-            ErrorKind::UnexpectedEof => "is cut short: its packed content ends too early",
-            _ => "is corrupt: it cannot be unpacked",
-        };
-        Failure::permanent("CorruptInput", format!("`{}` {what}", self.key)).caused_by(e)
-    }
-}
-
-fn packed(key: &str, what: &str) -> Failure {
-    Failure::permanent(
-        "WrongFormat",
-        format!("`{key}` is {what}; gzip and zstd are understood"),
-    )
-}
-
-fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut got = 0;
-    while got < buffer.len() {
-        match reader.read(&mut buffer[got..]) {
-            Ok(0) => break,
-            Ok(n) => got += n,
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(got)
-}
-
-struct Counted {
-    inner: BlobReader,
-    meter: Arc<Meter>,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.inner.read(buffer) {
-            Ok(n) => {
-                self.meter.bytes.fetch_add(n as u64, Ordering::Relaxed);
-                Ok(n)
-            }
-            Err(e) => {
-                if e.kind() != ErrorKind::Interrupted {
-                    self.meter.broken.store(true, Ordering::Relaxed);
-                }
-                Err(e)
+                Err(e) => return Err(super::unpack::failure(&self.key, &self.meter, &e)),
             }
         }
     }

@@ -3,24 +3,29 @@
 
 use super::csv::typed;
 use super::open::{Opened, trouble};
-use super::{Reader, Started, map_columns};
+use super::rescue::Rescued;
+use super::{Expected, Reader, Started, map_columns};
 use crate::handlers::Failure;
 use crate::handlers::objects::Blob;
 use crate::handlers::transform::batch::{Broken, Builder, Feed, check_whole};
 use crate::handlers::transform::cell::Cell;
 use crate::handlers::transform::check::Violation;
+use crate::handlers::transform::drift::{self, Changes};
+use crate::handlers::transform::options::ReadOptions;
 use crate::handlers::transform::schema::{Column, Extra, Kind, RecordSchema};
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray,
+    new_null_array,
 };
 use arrow::compute::kernels::cmp::not_distinct;
-use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
+use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, nullif};
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType,
+    DataType, Date32Type, Decimal128Type, Field, Float64Type, Int64Type, TimestampMicrosecondType,
 };
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +35,8 @@ struct ParquetReader {
     blob: Blob,
     batches: ParquetRecordBatchReader,
     declared: Option<(Arc<RecordSchema>, Vec<Option<usize>>)>,
+    /// Columns of the file that are rescued.
+    spare: Vec<usize>,
     opened: Arc<super::open::Meter>,
     bytes_per_row: u64,
 }
@@ -38,7 +45,11 @@ struct ParquetReader {
 ///
 /// # Errors
 /// `CorruptInput` for what is no Parquet file, `SchemaMismatch` for columns that do not fit.
-pub fn start(opened: Opened, declared: Option<&Arc<RecordSchema>>) -> Result<Started, Failure> {
+pub fn start(
+    opened: Opened,
+    options: &ReadOptions,
+    expected: &Expected,
+) -> Result<Started, Failure> {
     let Opened {
         key,
         file,
@@ -60,19 +71,41 @@ pub fn start(opened: Opened, declared: Option<&Arc<RecordSchema>>) -> Result<Sta
     let found = Arc::clone(builder.schema());
     let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
     let names: Vec<String> = found.fields().iter().map(|f| f.name().clone()).collect();
+    let what = format!("`{key}`");
+    let (target, changes) = match (options.drift, &expected.declared) {
+        (None, declared) => (declared.clone(), Changes::default()),
+        (Some(policy), _) => {
+            let columns = found.fields().iter().map(|f| drift::Found {
+                name: f.name().clone(),
+                kind: kind_of(f.data_type()),
+            });
+            let columns: Vec<drift::Found> = columns.collect();
+            let known = expected.known.as_ref();
+            let decision = drift::decide(policy, options, known, &columns, (false, &what))?;
+            (Some(decision.schema), decision.changes)
+        }
+    };
     let mut ignored = Vec::new();
-    let declared = match declared {
+    let mut spare = Vec::new();
+    let declared = match target {
         None => None,
         Some(schema) => {
-            let mapping = map_columns(&names, schema, &format!("`{key}`"))?;
-            ignored = mapping.ignored;
+            let mapping = map_columns(&names, &schema, &what)?;
             let mut from = vec![None; schema.columns.len()];
             for (at, to) in mapping.to.iter().enumerate() {
-                if let Some(to) = to {
-                    from[*to] = Some(at);
+                match to {
+                    Some(to) => from[*to] = Some(at),
+                    None => spare.push(at),
                 }
             }
-            Some((Arc::clone(schema), from))
+            match schema.rescue {
+                Some(_) => {}
+                None => {
+                    ignored = mapping.ignored;
+                    spare.clear();
+                }
+            }
+            Some((schema, from))
         }
     };
     let batches = builder
@@ -95,13 +128,33 @@ pub fn start(opened: Opened, declared: Option<&Arc<RecordSchema>>) -> Result<Sta
             blob,
             batches,
             declared,
+            spare,
             opened: meter,
             bytes_per_row: size / rows.max(1),
         }),
         schema,
         arrow,
         ignored,
+        changes,
     })
+}
+
+/// The type of a column, as far as a schema can say it.
+fn kind_of(kind: &DataType) -> Option<Kind> {
+    match kind {
+        DataType::Null => None,
+        kind if kind.is_string() => Some(Kind::Text),
+        kind if kind.is_integer() => Some(Kind::Int),
+        kind if kind.is_floating() => Some(Kind::Float),
+        DataType::Decimal128(precision, scale) if *scale >= 0 => Some(Kind::Decimal {
+            precision: *precision,
+            scale: *scale,
+        }),
+        DataType::Boolean => Some(Kind::Bool),
+        DataType::Timestamp(..) => Some(Kind::Timestamp),
+        DataType::Date32 | DataType::Date64 => Some(Kind::Date),
+        _ => Some(Kind::Json),
+    }
 }
 
 impl Reader for ParquetReader {
@@ -128,7 +181,7 @@ impl Reader for ParquetReader {
         match &self.declared {
             None => feed.pass(batch),
             Some((schema, from)) => {
-                let kept = checked(schema, from, &batch, before, feed)?;
+                let kept = checked(schema, (from, &self.spare), &batch, before, feed)?;
                 feed.pass(kept.map_err(|e| failed(&e))?);
             }
         }
@@ -139,7 +192,7 @@ impl Reader for ParquetReader {
 /// Casts a batch to the declared columns and sets rows aside that do not fit.
 fn checked(
     schema: &RecordSchema,
-    from: &[Option<usize>],
+    (from, spare): (&[Option<usize>], &[usize]),
     batch: &RecordBatch,
     before: u64,
     feed: &mut Feed<'_>,
@@ -147,6 +200,10 @@ fn checked(
     let mut columns = Vec::with_capacity(from.len());
     let mut broken: Vec<Option<Broken>> = Vec::new();
     broken.resize_with(batch.num_rows(), || None);
+    let mut rescued = match rescued(schema, spare, batch) {
+        Ok(rescued) => rescued,
+        Err(e) => return Ok(Err(e)),
+    };
     for (column, from) in schema.columns.iter().zip(from) {
         let array = match from {
             None => new_null_array(&column.kind.arrow(), batch.num_rows()),
@@ -155,8 +212,22 @@ fn checked(
                 Err(e) => return Ok(Err(e)),
             },
         };
+        let array = match (from, rescued.is_empty()) {
+            (Some(at), false) => {
+                let lost = save(schema, column, batch.column(*at), &mut broken, &mut rescued);
+                match nullif(&array, &lost) {
+                    Ok(array) => array,
+                    Err(e) => return Ok(Err(e)),
+                }
+            }
+            _ => array,
+        };
         test(column, &array, &mut broken);
         columns.push(array);
+    }
+    if let Some(at) = schema.rescue {
+        let texts = rescued.into_iter().map(Rescued::text);
+        columns[at] = Arc::new(StringArray::from_iter(texts));
     }
     if schema.whole.is_some() {
         for (row, fault) in broken.iter_mut().enumerate().filter(|(_, b)| b.is_none()) {
@@ -197,6 +268,64 @@ fn checked(
     )
 }
 
+/// What each row has in columns that none is there for; empty, if nothing is rescued.
+fn rescued(
+    schema: &RecordSchema,
+    spare: &[usize],
+    batch: &RecordBatch,
+) -> Result<Vec<Rescued>, ArrowError> {
+    if schema.rescue.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut rows: Vec<Rescued> = Vec::new();
+    rows.resize_with(batch.num_rows(), Rescued::default);
+    if spare.is_empty() {
+        return Ok(rows);
+    }
+    for (row, members) in rows.iter_mut().zip(json_rows(&batch.project(spare)?)?) {
+        for (name, value) in members {
+            row.put_json(&name, value);
+        }
+    }
+    Ok(rows)
+}
+
+/// The rows as JSON; nulls are left out.
+fn json_rows(batch: &RecordBatch) -> Result<Vec<Map<String, Value>>, ArrowError> {
+    let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
+    writer.write(batch)?;
+    writer.finish()?;
+    let text = writer.into_inner();
+    let lines = text.split(|b| *b == b'\n').take(batch.num_rows());
+    lines
+        .map(|line| serde_json::from_slice(line).map_err(|e| ArrowError::JsonError(e.to_string())))
+        .collect()
+}
+
+/// Rescues the values that the column does not take, and tells which; their rows
+/// are sound then.
+fn save(
+    schema: &RecordSchema,
+    column: &Column,
+    array: &ArrayRef,
+    broken: &mut [Option<Broken>],
+    rescued: &mut [Rescued],
+) -> BooleanArray {
+    let mut lost = vec![false; rescued.len()];
+    for (row, (fault, rescued)) in broken.iter_mut().zip(rescued).enumerate() {
+        let mine = fault.as_ref().filter(|b| {
+            b.column.as_ref() == Some(&column.name) && rescued.takes(schema, column, &b.violation)
+        });
+        if mine.is_some() {
+            let text = value_text(array.as_ref(), row);
+            rescued.put_json(&column.name, Value::String(text));
+            *fault = None;
+            lost[row] = true;
+        }
+    }
+    lost.into()
+}
+
 /// Casts a column; marks the rows whose value would be lost or changed.
 fn converted(
     column: &Column,
@@ -209,6 +338,15 @@ fn converted(
     }
     if array.data_type().is_string() && target != DataType::Utf8 {
         return parsed(column, array, broken);
+    }
+    if column.kind == Kind::Json && array.data_type().is_nested() {
+        let field = Field::new("v", array.data_type().clone(), true);
+        let schema = Arc::new(arrow::datatypes::Schema::new(vec![field]));
+        let rows = json_rows(&RecordBatch::try_new(schema, vec![Arc::clone(array)])?)?;
+        let texts = rows
+            .into_iter()
+            .map(|row| row.get("v").map(Value::to_string));
+        return Ok(Arc::new(StringArray::from_iter(texts)));
     }
     let options = CastOptions::default();
     let cast = cast_with_options(array, &target, &options)?;
@@ -281,12 +419,16 @@ fn cell_at(kind: Kind, array: &ArrayRef, row: usize) -> Cell<'_> {
 
 /// A row as text, for the file of rejects.
 fn row_text(batch: &RecordBatch, row: usize) -> String {
-    let options = FormatOptions::default().with_null("null");
     let mut parts = Vec::new();
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        let value = ArrayFormatter::try_new(column.as_ref(), &options)
-            .map_or_else(|e| e.to_string(), |f| f.value(row).to_string());
+        let value = value_text(column.as_ref(), row);
         parts.push(format!("{}={value}", field.name()));
     }
     parts.join(", ")
+}
+
+fn value_text(array: &dyn Array, row: usize) -> String {
+    let options = FormatOptions::default().with_null("null");
+    ArrayFormatter::try_new(array, &options)
+        .map_or_else(|e| e.to_string(), |f| f.value(row).to_string())
 }

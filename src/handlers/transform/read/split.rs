@@ -39,6 +39,7 @@ pub enum Step {
 pub struct Splitter {
     delimiter: u8,
     quote: u8,
+    escape: Option<u8>,
     /// The fields of the record.
     pub fields: Vec<Field>,
     /// A quote was seen inside an unquoted field.
@@ -48,12 +49,14 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// A splitter for a delimiter and a quote.
+    /// A splitter for a delimiter and a quote; with an escape, a quoted field
+    /// may have quotes (and escapes) after one.
     #[must_use]
-    pub fn new(delimiter: u8, quote: u8) -> Self {
+    pub fn new(delimiter: u8, quote: u8, escape: Option<u8>) -> Self {
         Self {
             delimiter,
             quote,
+            escape: escape.filter(|escape| *escape != quote),
             fields: Vec::new(),
             stray_quote: false,
             open: (0, false),
@@ -125,11 +128,21 @@ impl Splitter {
     #[inline]
     fn quoted(&mut self, text: &[u8], start: usize, mut from: usize, mut doubled: bool) -> Step {
         loop {
-            let Some(at) = memchr(self.quote, text.get(from..).unwrap_or_default()) else {
+            let rest = text.get(from..).unwrap_or_default();
+            let found = match self.escape {
+                None => memchr(self.quote, rest),
+                Some(escape) => memchr2(self.quote, escape, rest),
+            };
+            let Some(at) = found else {
                 self.open = (start, doubled);
                 return Step::Open;
             };
             let close = from + at;
+            if Some(text[close]) == self.escape {
+                doubled = true;
+                from = close + 2;
+                continue;
+            }
             match text.get(close + 1) {
                 Some(next) if *next == self.quote => {
                     doubled = true;
@@ -159,12 +172,33 @@ impl Splitter {
         let raw = text.get(field.start..field.end).unwrap_or_default();
         match field.doubled {
             false => Cow::Borrowed(raw),
+            true if self.escape.is_some() => Cow::Owned(self.unescaped(raw)),
             true => {
                 let quote = char::from(self.quote);
                 let (twice, once) = (format!("{quote}{quote}"), quote.to_string());
                 Cow::Owned(raw.replace(&twice, &once))
             }
         }
+    }
+
+    /// The text without its escapes and doubled quotes.
+    fn unescaped(&self, raw: &str) -> String {
+        let (quote, escape) = (char::from(self.quote), self.escape.map(char::from));
+        let mut out = String::with_capacity(raw.len());
+        let mut rest = raw.chars();
+        while let Some(c) = rest.next() {
+            let escapes = Some(c) == escape || c == quote;
+            out.extend(if escapes { rest.next() } else { Some(c) });
+        }
+        out
+    }
+}
+
+impl Field {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
     }
 }
 
@@ -173,7 +207,7 @@ mod tests {
     use super::*;
 
     fn split(text: &str) -> (Step, Vec<String>) {
-        let mut splitter = Splitter::new(b',', b'"');
+        let mut splitter = Splitter::new(b',', b'"', None);
         let step = splitter.split(text.as_bytes());
         let fields = splitter.fields.clone();
         let values = fields.iter().map(|f| splitter.value(text, *f).into_owned());
@@ -203,8 +237,19 @@ mod tests {
     }
 
     #[test]
+    fn an_escape_takes_the_next_character_as_it_is() {
+        let mut splitter = Splitter::new(b',', b'"', Some(b'\\'));
+        let text = r#""a\"b\\","c""d",e\f"#;
+        assert_eq!(splitter.split(text.as_bytes()), Step::Done);
+        let fields = splitter.fields.clone();
+        let values: Vec<_> = fields.iter().map(|f| splitter.value(text, *f)).collect();
+        assert_eq!(values, [r#"a"b\"#, r#"c"d"#, r"e\f"]);
+        assert_eq!(splitter.split(br#""open\""#), Step::Open);
+    }
+
+    #[test]
     fn an_open_field_goes_on() {
-        let mut splitter = Splitter::new(b',', b'"');
+        let mut splitter = Splitter::new(b',', b'"', None);
         assert_eq!(splitter.split(b"a,\"b"), Step::Open);
         assert_eq!(splitter.resume(b"a,\"b\nx", 4), Step::Open);
         assert_eq!(splitter.resume(b"a,\"b\nx\nc\",d", 6), Step::Done);

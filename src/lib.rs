@@ -37,6 +37,8 @@ pub mod topics;
 
 pub mod dlq;
 
+pub mod replay;
+
 pub mod infer;
 
 // Plugged in: implements the parts' traits; no part knows a driver.

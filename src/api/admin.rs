@@ -47,63 +47,6 @@ pub(super) async fn audit(State(node): State<Arc<Node>>) -> Json<Value> {
     Json(json!({ "balanced": balanced, "ledger": ledger }))
 }
 
-/// `GET /routes`: every route with what waits on it.
-pub(super) async fn delivery_routes(State(node): State<Arc<Node>>) -> Json<Value> {
-    let now = node.clock.now_ms();
-    let routes: Vec<Value> = node
-        .bus
-        .routes()
-        .into_iter()
-        .map(|route| {
-            let oldest = node.bus.oldest_pending(route.id);
-            json!({
-                "route": route.name,
-                "pending": route.pending,
-                "dead": route.dead,
-                "paused": route.paused,
-                "retired": route.retired,
-                "ordered": route.ordered,
-                "worked": node.works_on(&route.name),
-                "oldest_seconds": oldest.map(|(_, at)| now.saturating_sub(at) / 1000),
-            })
-        })
-        .collect();
-    Json(Value::Array(routes))
-}
-
-#[derive(Deserialize)]
-pub(super) struct RouteName {
-    route: String,
-}
-
-/// `POST /routes/pause`: hands out nothing more; the backlog is kept.
-pub(super) async fn pause(
-    State(node): State<Arc<Node>>,
-    Json(request): Json<RouteName>,
-) -> Result<Json<Value>, ApiError> {
-    let route = route_id(&node, &request.route)?;
-    node.bus.pause(route).await?;
-    Ok(Json(json!({ "paused": request.route })))
-}
-
-/// `POST /routes/resume`
-pub(super) async fn resume(
-    State(node): State<Arc<Node>>,
-    Json(request): Json<RouteName>,
-) -> Result<Json<Value>, ApiError> {
-    let route = route_id(&node, &request.route)?;
-    node.bus.resume(route).await?;
-    Ok(Json(json!({ "resumed": request.route })))
-}
-
-fn route_id(node: &Node, name: &str) -> Result<crate::bus::RouteId, ApiError> {
-    node.bus.route_id(name).ok_or_else(|| {
-        let routes = node.bus.routes();
-        let known: Vec<&str> = routes.iter().map(|r| r.name.as_str()).collect();
-        ApiError::missing("route", name, &known)
-    })
-}
-
 /// `GET /topics`: topics and their subscriptions.
 pub(super) async fn topics(State(node): State<Arc<Node>>) -> Json<Value> {
     let config = node.config();

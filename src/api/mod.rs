@@ -5,7 +5,9 @@ mod admin;
 mod dlq;
 mod error;
 mod events;
+mod queues;
 mod reload;
+mod replays;
 mod rules;
 mod serve;
 mod stream;
@@ -44,9 +46,11 @@ pub fn routes(node: Arc<Node>) -> Router {
         .route("/dlq/redrive", post(dlq::redrive))
         .route("/dlq/purge", post(dlq::purge))
         .route("/audit", get(admin::audit))
-        .route("/routes", get(admin::delivery_routes))
-        .route("/routes/pause", post(admin::pause))
-        .route("/routes/resume", post(admin::resume))
+        .route("/routes", get(queues::list))
+        .route("/routes/pause", post(queues::pause))
+        .route("/routes/resume", post(queues::resume))
+        .route("/replays", get(replays::list).post(replays::begin))
+        .route("/replays/cancel", post(replays::cancel))
         .route("/sources", get(admin::sources))
         .route("/query", post(admin::query))
         .route("/match", post(rules::explain))

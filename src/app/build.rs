@@ -13,6 +13,7 @@ use crate::handlers::objects::Places;
 use crate::handlers::query::{Query, QueryEnv};
 use crate::handlers::{Failure, Progress};
 use crate::observe::Metrics;
+use crate::replay::{ReplayError, Replays};
 use crate::router::{Router, TableError};
 use crate::sources::folder::SourceError;
 use crate::state::{State, StateError};
@@ -56,6 +57,9 @@ pub enum StartError {
     /// A handler cannot be built.
     #[error("a handler cannot be built: {0}")]
     Handler(#[from] Failure),
+    /// A replay or a late rule cannot go on.
+    #[error("the past cannot be given again: {0}")]
+    Replay(#[from] ReplayError),
     /// A source does not start.
     #[error("source `{name}` does not start: {error}")]
     Source {
@@ -95,7 +99,17 @@ impl Node {
             Arc::new(move |p: Progress| drop(tell.send(p))),
         );
         wiring::retire_gone(&bus, &routes).await?;
+        let (tasks, stop_sources) = (Tasks::default(), CancellationToken::new());
+        let replays = Replays::new(
+            bus.clone(),
+            router.clone(),
+            state.clone(),
+            clock.clone(),
+            tasks.clone(),
+            stop_sources.child_token(),
+        );
         let node = Self {
+            replays,
             query: Query::new(QueryEnv {
                 lake: data.join("lake"),
                 warehouse: data.join("warehouse"),
@@ -118,8 +132,8 @@ impl Node {
                 folders: Folders::new(),
             }),
             running: Mutex::default(),
-            stop_sources: CancellationToken::new(),
-            tasks: Tasks::default(),
+            stop_sources,
+            tasks,
         };
         if mode == Mode::Run {
             node.begin(&config, &routes).await?;
@@ -132,6 +146,9 @@ impl Node {
         let mut running = self.running.lock().await;
         let consumers = self.consumers(config, routes)?;
         self.replace_consumers(&mut running, config, consumers, false);
+        self.replays.resume().await?;
+        let (late, names) = (wiring::late_rules(config), routes.keys().cloned().collect());
+        self.replays.begin_late(late, &names, None).await?;
         for (name, what) in bringers(config) {
             let started = self.bring(&name, what).await;
             let started = started.map_err(|error| StartError::Source {

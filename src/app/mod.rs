@@ -21,6 +21,7 @@ use crate::delivery::{Delivery, RunningConsumer};
 use crate::handlers::Progress;
 use crate::handlers::query::Query;
 use crate::observe::Metrics;
+use crate::replay::Replays;
 use crate::router::Router;
 use crate::sources::folder::FolderHandle;
 use crate::state::State;
@@ -47,6 +48,8 @@ pub struct Node {
     pub clock: SharedClock,
     /// Side state.
     pub state: State,
+    /// Replays, and new rules' shares of the past.
+    pub replays: Replays,
     /// Progress of long work, for whoever listens.
     pub progress: broadcast::Sender<Progress>,
     mode: Mode,

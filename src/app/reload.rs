@@ -140,6 +140,12 @@ impl Node {
             worked: wiring::worked(&config),
             folders: live.folders.clone(),
         });
+        let names = routes.keys().cloned().collect();
+        let late = wiring::late_rules(&config);
+        let begun = self.replays.begin_late(late, &names, Some(&before)).await;
+        if let Err(error) = begun {
+            done.failed.push(format!("the rules' past: {error}"));
+        }
         let fresh = !same_secrets(&old, &config);
         let stopped = self.replace_consumers(&mut running, &config, consumers, fresh);
         self.replace_sources(&mut running, &config, fresh, &mut done)

@@ -3,8 +3,8 @@
 use crate::bus::{Bus, BusError, RouteId, RouteInfo, RouteOptions};
 use crate::clock::SharedClock;
 use crate::config::{
-    Config, EventSchema, Handler, HandlerKind, Route, SchemaPolicy, SubscriptionProtocol, To,
-    Webhook,
+    Config, EventSchema, Handler, HandlerKind, Route, RuleStart, SchemaPolicy,
+    SubscriptionProtocol, To, Webhook,
 };
 use crate::delivery::{Consumer, DeliveryOptions, RetryPolicy};
 use crate::emit::Notify;
@@ -18,6 +18,7 @@ use crate::handlers::refuse::RefuseHandler;
 use crate::handlers::transform::{TransformEnv, TransformHandler};
 use crate::handlers::{Failure, Handler as Work};
 use crate::queues::{Feed, LogQueue, Outgoing};
+use crate::replay::LateRule;
 use crate::router::{Entry, Policy, Router, Table, TableError, TypeSchema};
 use crate::rules::Pattern;
 use crate::rules::input::{Input, InputContext, rule_arn};
@@ -80,6 +81,24 @@ pub(super) fn worked(config: &Config) -> BTreeSet<String> {
         .into_iter()
         .map(|(name, _)| name)
         .filter(|name| !unread.contains(name))
+        .collect()
+}
+
+/// The routes of rules in force that begin in the past.
+pub(super) fn late_rules(config: &Config) -> Vec<LateRule> {
+    let rules = config.rules.values().filter(|rule| rule.enabled);
+    rules
+        .flat_map(|rule| {
+            rule.targets.iter().filter_map(|target| {
+                let since_ms = match rule.start {
+                    RuleStart::Now => return None,
+                    RuleStart::Earliest => None,
+                    RuleStart::Since(ms) => Some(ms),
+                };
+                let route = target.route.clone();
+                Some(LateRule { route, since_ms })
+            })
+        })
         .collect()
 }
 

@@ -279,6 +279,26 @@ impl Bus {
             .await
     }
 
+    /// How many deliveries of a replay are pending on a route.
+    #[must_use]
+    pub fn replay_pending(&self, route: RouteId, replay_id: &str) -> u64 {
+        self.handle.core().replay_pending(route, replay_id)
+    }
+
+    /// Drops deliveries of a replay that nobody holds, for a stated reason, which the
+    /// log keeps; they count as purged. Returns how many.
+    pub async fn withdraw_replay(
+        &self,
+        route: RouteId,
+        replay_id: &str,
+        why: &str,
+    ) -> Result<u64, BusError> {
+        self.handle
+            .core()
+            .withdraw_replay(route, replay_id, why)
+            .await
+    }
+
     // ---- reading ----
 
     /// One event by its sequence number; `None` when it is not kept.

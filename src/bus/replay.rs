@@ -7,6 +7,7 @@ use super::core::{Core, lock};
 use super::error::BusError;
 use super::item::Item;
 use super::rebuild;
+use super::route::At;
 use super::types::{Redelivered, Redelivery, RouteId};
 
 const MAX_REPLAY_ID: usize = 256;
@@ -70,6 +71,36 @@ impl Core {
                 }],
             };
             Ok((items, answer))
+        })
+        .await
+    }
+
+    pub(crate) fn replay_pending(&self, route: RouteId, replay_id: &str) -> u64 {
+        let state = lock(&self.state);
+        let route = state.route(route);
+        route.map_or(0, |route| route.pending_of(replay_id).len())
+    }
+
+    pub(crate) async fn withdraw_replay(
+        &self,
+        route: RouteId,
+        replay_id: &str,
+        why: &str,
+    ) -> Result<u64, BusError> {
+        let (replay_id, why) = (replay_id.to_owned(), why.to_owned());
+        self.plan(move |state| {
+            let target = state.route(route).ok_or(BusError::UnknownRoute(route))?;
+            let free = |seq: &u64| {
+                let entry = target.entries.get(seq);
+                entry.is_none_or(|e| !matches!(e.at, At::Leased { .. } | At::Settling))
+            };
+            let seqs: Vec<u64> = target.pending_of(&replay_id).iter().filter(free).collect();
+            let count = seqs.len() as u64;
+            let items = match seqs.is_empty() {
+                true => Vec::new(),
+                false => vec![Item::Purged { route, seqs, why }],
+            };
+            Ok((items, count))
         })
         .await
     }

@@ -486,6 +486,20 @@ impl Route {
         all
     }
 
+    /// What is pending and was given by this replay.
+    pub(crate) fn pending_of(&self, replay_id: &str) -> RoaringTreemap {
+        let Some(replay) = self.replays.iter().find(|r| &*r.id == replay_id) else {
+            return RoaringTreemap::new();
+        };
+        let ends = replay.seen.min().zip(replay.seen.max());
+        let mut pending = ends.map_or_else(RoaringTreemap::new, |(a, z)| self.pending_in(a, z));
+        pending &= &replay.seen;
+        let others = |seq: &u64| self.replay_of(*seq).is_none_or(|id| &**id != replay_id);
+        let others: RoaringTreemap = pending.iter().filter(others).collect();
+        pending -= others;
+        pending
+    }
+
     /// The lowest pending sequence number.
     pub(crate) fn oldest(&self) -> Option<u64> {
         let bits = [&self.fresh, &self.again, &self.keyed]

@@ -45,8 +45,9 @@ pub(super) enum Command {
     Events(EventsArgs),
     /// Show where an event came from, what became of it, and what it caused.
     Trace(TraceArgs),
-    /// List routes and what waits on them.
-    Queues(JsonArgs),
+    /// List routes and what waits on them; pause and resume them.
+    #[command(visible_alias = "routes")]
+    Queues(QueuesArgs),
     /// List topics and their subscriptions.
     Topics(JsonArgs),
     /// Show how the sources stand.
@@ -55,6 +56,8 @@ pub(super) enum Command {
     Subscribe(SubscribeArgs),
     /// Look at what failed for good; send it again or drop it.
     Dlq(DlqArgs),
+    /// Give events of the past to a route again; list and cancel replays.
+    Replay(ReplayArgs),
     /// Print the ledger; exit code 1 if it does not add up.
     Audit(JsonArgs),
     /// Run SQL over the lake and the warehouse.
@@ -122,6 +125,76 @@ pub(super) struct PlanArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct QueuesArgs {
+    #[command(subcommand)]
+    pub what: Option<QueuesCommand>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub(super) enum QueuesCommand {
+    /// Hand out nothing more; what waits and what comes is kept.
+    Pause {
+        /// A route, or a queue: then every route that leads to it.
+        name: String,
+    },
+    /// End a pause.
+    Resume {
+        /// A route, or a queue: then every route that leads to it.
+        name: String,
+    },
+}
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct ReplayArgs {
+    #[command(subcommand)]
+    pub what: Option<ReplayCommand>,
+    /// The route that gets the events, for example `csv-arrived/to-transform`.
+    #[arg(long, required = true)]
+    pub route: Option<String>,
+    /// Events accepted since: `2013-01-01T00:00:00Z`, `2013-01-01`, `7d` (ago) or `earliest`.
+    #[arg(long, value_name = "TIME", required = true)]
+    pub from: Option<String>,
+    /// Events accepted before: a time as for --from.
+    #[arg(long, value_name = "TIME", default_value = "now")]
+    pub to: String,
+    /// Only events that this pattern matches (JSON text), besides the rule's.
+    #[arg(long, value_name = "JSON")]
+    pub filter: Option<String>,
+    /// Its name, which handlers see as `replay-name` (default: one is made up).
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Do not wait until all events are given to the route.
+    #[arg(long)]
+    pub detach: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub(super) enum ReplayCommand {
+    /// List replays and how far they have come, the newest first.
+    List {
+        /// Print JSON, one replay a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop a replay and withdraw what nobody has received yet.
+    Cancel {
+        /// Its name.
+        name: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Args)]

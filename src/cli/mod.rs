@@ -11,7 +11,9 @@ mod events;
 mod matching;
 mod plan;
 mod query;
+mod queues;
 mod reload;
+mod replay;
 mod run;
 mod send;
 mod signals;
@@ -123,12 +125,13 @@ async fn dispatch(cli: Cli) -> Result<Answer, CliError> {
         Command::Run(args) => run::run(args).await,
         Command::Check(args) => check::check(&args),
         Command::Plan(args) => plan::plan(at, &args).await,
+        Command::Replay(args) => replay::run(at, args).await,
         Command::Reload(args) => reload::reload(at, &args).await,
         Command::Send(args) => send::send(at, &args).await,
         Command::Match(args) => matching::run(&args),
         Command::Events(args) => events::run(at, args).await,
         Command::Trace(args) => trace::trace(at, &args).await,
-        Command::Queues(args) => plan::queues(at, &args).await,
+        Command::Queues(args) => queues::run(at, args).await,
         Command::Topics(args) => plan::topics(at, &args).await,
         Command::Sources(args) => plan::sources(at, &args).await,
         Command::Subscribe(args) => stream::subscribe(at, &args).await,

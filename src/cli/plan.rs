@@ -1,8 +1,7 @@
-//! What is configured and how it stands: `plan`, `queues`, `topics`, `sources`.
+//! What is configured and how it stands: `plan`, `topics`, `sources`.
 
 use super::args::{At, JsonArgs, PlanArgs};
 use super::client::{connect, connect_running, load};
-use super::table::table;
 use super::{Answer, CliError, say};
 use serde_json::{Value, json};
 
@@ -54,34 +53,6 @@ fn outline(value: &Value, depth: usize, lines: &mut Vec<String>) {
         Value::Array(items) => items.iter().for_each(|item| member("-", item)),
         other => lines.push(format!("{pad}{other}")),
     }
-}
-
-pub(super) async fn queues(at: &At, args: &JsonArgs) -> Result<Answer, CliError> {
-    let client = connect(at).await?;
-    let found = client.get_json::<Vec<Value>>("/routes", &[]).await;
-    client.close().await;
-    let routes = found?;
-    if args.json {
-        return say(&json!(routes).to_string()).map(|()| Answer::Yes);
-    }
-    let rows: Vec<Vec<String>> = routes
-        .iter()
-        .filter(|r| r["retired"] != true)
-        .map(|r| {
-            let oldest = r["oldest_seconds"].as_i64();
-            vec![
-                r["route"].as_str().unwrap_or_default().to_owned(),
-                r["pending"].to_string(),
-                oldest.map_or("-".to_owned(), |s| format!("{s} s")),
-                r["dead"].to_string(),
-                if r["paused"] == true { "paused" } else { "" }.to_owned(),
-            ]
-        })
-        .collect();
-    for line in table(&["route", "pending", "oldest", "dead", ""], &rows) {
-        say(&line)?;
-    }
-    Ok(Answer::Yes)
 }
 
 pub(super) async fn topics(at: &At, args: &JsonArgs) -> Result<Answer, CliError> {

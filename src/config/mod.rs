@@ -38,13 +38,13 @@ pub use connection::{
 pub use diff::{Change, Diff, diff, same_secrets};
 pub use model::{
     Config, DEFAULT_BUS, DiskQuota, EventSchema, Exec, Handler, HandlerKind, Node, Queue, Route,
-    Rule, Schedule, SchemaPolicy, Source, Subscription, SubscriptionProtocol, Target, TargetInput,
-    To, Topic, Webhook, When,
+    Rule, RuleStart, Schedule, SchemaPolicy, Source, Subscription, SubscriptionProtocol, Target,
+    TargetInput, To, Topic, Webhook, When,
 };
 pub use rule_tests::{RuleTest, run_tests};
 pub use schema::{json_schema, reference};
 pub use text::Text;
-pub use units::{format_duration, format_size};
+pub use units::{format_duration, format_size, moment};
 
 use crate::error::{Diagnostic, Lines, Place, Severity, Sources, codes};
 use read::{Cx, Field, File};

@@ -146,12 +146,25 @@ pub struct Rule {
     pub bus: String,
     /// A disabled rule matches nothing (default true).
     pub enabled: bool,
+    /// Which events of the log it gets when it is new (default `now`).
+    pub start: RuleStart,
     /// What it matches.
     pub pattern: Arc<Pattern>,
     /// The pattern as JSON text, numbers spelt as written.
     pub pattern_text: String,
     /// Where matching events go; at least one.
     pub targets: Vec<Target>,
+}
+
+/// Which events of the log a new rule gets, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleStart {
+    /// None: those that come from now on.
+    Now,
+    /// All that are kept.
+    Earliest,
+    /// Those accepted since then (Unix milliseconds).
+    Since(i64),
 }
 
 /// One route with all that is known about it.

@@ -3,8 +3,8 @@
 
 use super::connection::Connection;
 use super::model::{
-    Config, Exec, Handler, HandlerKind, Node, Queue, Rule, Schedule, SchemaPolicy, Source,
-    Subscription, SubscriptionProtocol, Target, TargetInput, To, Webhook, When,
+    Config, Exec, Handler, HandlerKind, Node, Queue, Rule, RuleStart, Schedule, SchemaPolicy,
+    Source, Subscription, SubscriptionProtocol, Target, TargetInput, To, Webhook, When,
 };
 use super::units::{format_duration, format_size};
 use crate::delivery::RetryPolicy;
@@ -252,6 +252,11 @@ fn rule(rule: &Rule) -> Value {
         "description": rule.description,
         "bus": rule.bus,
         "enabled": rule.enabled,
+        "start": match rule.start {
+            RuleStart::Now => "now".to_owned(),
+            RuleStart::Earliest => "earliest".to_owned(),
+            RuleStart::Since(ms) => crate::event::rfc3339(ms),
+        },
         "pattern": parsed(&rule.pattern_text),
         "wildcard_complexity": rule.pattern.complexity(),
         "targets": rule.targets.iter().map(target).collect::<Vec<_>>(),

@@ -2,7 +2,7 @@
 //! name has been looked up yet. What refers to nothing is in its final form.
 
 use super::connection::Connection;
-use super::model::{Exec, Node, Schedule, Source, TargetInput, Topic, Webhook};
+use super::model::{Exec, Node, RuleStart, Schedule, Source, TargetInput, Topic, Webhook};
 use super::read::At;
 use crate::delivery::{BatchOptions, RetryPolicy};
 use crate::error::Place;
@@ -77,6 +77,7 @@ impl RawRetry {
 }
 
 pub(super) struct RawRule {
+    pub start: RuleStart,
     pub description: Option<String>,
     pub bus: String,
     pub enabled: bool,

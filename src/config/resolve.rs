@@ -247,6 +247,7 @@ fn resolve_rule(
         description: rule.description,
         bus: rule.bus,
         enabled: rule.enabled,
+        start: rule.start,
         pattern: Arc::new(pattern),
         pattern_text,
         targets,

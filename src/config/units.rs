@@ -1,5 +1,6 @@
 //! Durations and sizes as people write them.
 
+use chrono::{DateTime, NaiveDate};
 use std::time::Duration;
 
 /// Why a text is not a duration or a size, with what would be one.
@@ -30,6 +31,34 @@ const SIZE_UNITS: [(&str, u64); 9] = [
     ("GiB", 1 << 30),
     ("TiB", 1 << 40),
 ];
+
+/// Reads a time, `2013-01-01T00:00:00Z` or `2013-01-01` (UTC), as Unix milliseconds.
+pub(super) fn time(text: &str) -> Option<i64> {
+    let midnight = |day: NaiveDate| Some(day.and_hms_opt(0, 0, 0)?.and_utc().timestamp_millis());
+    let time = DateTime::parse_from_rfc3339(text).map(|t| t.timestamp_millis());
+    time.ok().or_else(|| text.parse().ok().and_then(midnight))
+}
+
+/// Reads a moment as people name it: a time, `now`, `earliest`, or a duration ago
+/// (`7d`), as Unix milliseconds.
+///
+/// # Errors
+/// When the text is none of these; the message says what would be.
+pub fn moment(text: &str, now_ms: i64) -> Result<i64, String> {
+    let ago = || {
+        let span = duration(text).ok()?;
+        Some(now_ms.saturating_sub(i64::try_from(span.as_millis()).ok()?))
+    };
+    match text {
+        "now" => Ok(now_ms),
+        "earliest" => Ok(i64::MIN),
+        _ => time(text).or_else(ago).ok_or_else(|| {
+            format!(
+                "`{text}` is not a time: write `2013-01-01T00:00:00Z`, `2013-01-01`, `7d` (ago), `earliest` or `now`"
+            )
+        }),
+    }
+}
 
 /// Reads `250ms`, `5s`, `1h30m`, `1.5h`, `7d`, `0`.
 pub(super) fn duration(text: &str) -> Result<Duration, UnitError> {

@@ -165,6 +165,16 @@ impl Table {
         })
     }
 
+    /// Names of all routes.
+    #[must_use]
+    pub fn route_names(&self) -> Vec<&str> {
+        let rules = self.buses.values().flat_map(|rules| &rules.rules);
+        let entries = rules.flat_map(|rule| &rule.entries);
+        let mut names: Vec<&str> = entries.map(|entry| entry.name.as_str()).collect();
+        names.sort_unstable();
+        names
+    }
+
     fn matching(
         &self,
         bus: &str,

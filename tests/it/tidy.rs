@@ -34,6 +34,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("topics", &[]),
     ("infer", &[]),
     ("dlq", &["bus", "event", "rules"]),
+    (
+        "replay",
+        &[
+            "bus", "clock", "event", "queues", "router", "rules", "state", "tasks",
+        ],
+    ),
     ("observe", &["bus", "delivery"]),
     (
         "drivers",

@@ -1,11 +1,11 @@
 //! Rules and their targets.
 
 use super::ends;
-use crate::config::model::{DEFAULT_BUS, TargetInput};
+use crate::config::model::{DEFAULT_BUS, RuleStart, TargetInput};
 use crate::config::raw::{RawRule, RawTarget, RawTo};
 use crate::config::read::{Field, Table, bus_name};
 use crate::config::yaml::shorten;
-use crate::config::{fields, pattern};
+use crate::config::{fields, pattern, units};
 use crate::error::{Diagnostic, codes};
 use crate::rules::input::{Input, InputError, RESERVED};
 
@@ -27,7 +27,9 @@ pub(in crate::config) fn rule(field: &Field<'_>) -> Option<RawRule> {
         let diagnostic = Diagnostic::error(&codes::NO_TARGETS, message).at(place);
         field.report(diagnostic.hint("write `targets: [ { queue: NAME } ]`"));
     }
+    let start = table.get("start").and_then(|f| start(&f));
     Some(RawRule {
+        start: start.unwrap_or(RuleStart::Now),
         description: table
             .get("description")
             .and_then(|f| f.text())
@@ -41,6 +43,25 @@ pub(in crate::config) fn rule(field: &Field<'_>) -> Option<RawRule> {
             .filter_map(target)
             .collect(),
     })
+}
+
+fn start(field: &Field<'_>) -> Option<RuleStart> {
+    let text = field.string()?;
+    match text.as_str() {
+        "now" => Some(RuleStart::Now),
+        "earliest" => Some(RuleStart::Earliest),
+        _ => {
+            let time = units::time(&text);
+            if time.is_none() {
+                let message = format!("`{text}` is neither `now`, nor `earliest`, nor a time");
+                let diagnostic = field.error(&codes::BAD_TIME, message);
+                field.report(
+                    diagnostic.hint("times are written `2013-01-01T00:00:00Z` or `2013-01-01`"),
+                );
+            }
+            time.map(RuleStart::Since)
+        }
+    }
 }
 
 fn target(field: &Field<'_>) -> Option<RawTarget> {

@@ -10,6 +10,12 @@ pub(in crate::config) static RULE: Shape = Shape {
         field("bus", Text, "default", "bus that the rule listens on"),
         field("enabled", Bool, "true", "a disabled rule matches nothing"),
         field(
+            "start",
+            Text,
+            "now",
+            "which events of the log a new rule gets, once: `now` (none of them), `earliest`, or those accepted since a time",
+        ),
+        field(
             "pattern",
             Any,
             "",

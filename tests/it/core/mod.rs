@@ -2,3 +2,59 @@
 //! late rules, dead letters, back-pressure, damage, shutdown.
 
 mod reload;
+mod replay;
+
+use crate::support::{Project, text};
+use serde_json::Value;
+use std::ops::Range;
+
+/// Rules of a shop: each handler `name` gets every event of it, by the route
+/// `name/name`, and notes them in `name.ndjson`. `more`: fields of the handlers.
+fn rules(names: &[&str], more: &str) -> String {
+    let mut text = "rules:\n".to_owned();
+    for name in names {
+        text.push_str(&format!(
+            "  {name}: {{ pattern: {{ source: [shop] }}, targets: [ {{ handler: {name} }} ] }}\n"
+        ));
+    }
+    text.push_str("handlers:\n");
+    for name in names {
+        text.push_str(&format!("  {name}:\n"));
+        for line in more.lines() {
+            text.push_str(&format!("    {line}\n"));
+        }
+        text.push_str(&format!(
+            "    exec: {{ command: [sh, -c, \"cat >> {name}.ndjson\"] }}\n"
+        ));
+    }
+    text
+}
+
+fn shop(names: &[&str], more: &str) -> Project {
+    let project = Project::new();
+    project.write("rules/shop.yaml", rules(names, more));
+    project
+}
+
+fn send(project: &Project, events: &str) {
+    let sent = project.run_with(&["send"], events.as_bytes());
+    assert!(sent.status.success(), "{}", text(&sent.stderr));
+}
+
+/// Sends orders with these numbers in one call.
+fn send_numbered(project: &Project, numbers: Range<u64>) {
+    let order =
+        |n| format!("{{\"source\":\"shop\",\"detail-type\":\"Order\",\"detail\":{{\"n\":{n}}}}}\n");
+    send(project, &numbers.map(order).collect::<String>());
+}
+
+/// The account of one route.
+fn ledger(project: &Project, route: &str) -> Value {
+    let audit = project.json(&["audit", "--json"]);
+    let routes = audit["ledger"]["routes"]
+        .as_array()
+        .expect("routes")
+        .clone();
+    let found = routes.into_iter().find(|r| r["name"] == route);
+    found.unwrap_or_else(|| panic!("no route {route}: {audit}"))
+}

@@ -133,10 +133,17 @@ impl Project {
 
     /// Starts `pointsman run` with arguments and waits until it answers.
     pub fn start_with(&self, args: &[&str]) -> Running {
-        let running = self.start_unchecked(args);
+        // Asking it would open the data folder while it does not answer yet.
+        let before = fs::read_to_string(self.path("node.log")).unwrap_or_default();
+        let mut running = self.start_unchecked(args);
         let begun = Instant::now();
-        while !self.run(&["topics", "--json"]).status.success() || !self.socket().exists() {
-            assert!(begun.elapsed() < PATIENCE, "no answer:\n{}", running.log());
+        while !running.log()[before.len()..].contains("runs; Ctrl-C stops it") {
+            let ended = running.child.try_wait().expect("a status").is_some();
+            assert!(
+                begun.elapsed() < PATIENCE && !ended,
+                "no answer:\n{}",
+                running.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         running
@@ -159,10 +166,6 @@ impl Project {
             .spawn()
             .expect("the program starts");
         Running { child, log }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.path("data/pointsman.sock")
     }
 
     /// Waits until nothing is pending on any route that has a consumer.

@@ -8,6 +8,7 @@ mod marks;
 mod reload;
 mod schedules;
 mod sources;
+mod warehouse;
 mod wiring;
 
 pub use build::{Mode, StartError};

@@ -1,5 +1,6 @@
 //! From the configuration to routes, rules and consumers.
 
+use super::warehouse;
 use crate::bus::{Bus, BusError, RouteId, RouteInfo, RouteOptions};
 use crate::clock::SharedClock;
 use crate::config::{
@@ -12,7 +13,6 @@ use crate::event::{Event, rfc3339};
 use crate::handlers::exec::ExecHandler;
 use crate::handlers::forward::ForwardHandler;
 use crate::handlers::http::WebhookHandler;
-use crate::handlers::load::{LoadEnv, LoadHandler};
 use crate::handlers::objects::Places;
 use crate::handlers::refuse::RefuseHandler;
 use crate::handlers::transform::{TransformEnv, TransformHandler};
@@ -272,9 +272,7 @@ impl Wiring<'_> {
                 transform_env(self.config),
                 self.places.clone(),
             )?),
-            HandlerKind::Load(options) => {
-                Arc::new(LoadHandler::new(options.clone(), load_env(self.config))?)
-            }
+            HandlerKind::Load(load) => Arc::new(warehouse::handler(self.config, load)?),
             HandlerKind::Exec(exec) => Arc::new(ExecHandler::new(exec.options())),
             HandlerKind::Http(webhook) => self.webhook(webhook)?,
         };
@@ -411,16 +409,5 @@ pub(super) fn transform_env(config: &Config) -> TransformEnv {
         scratch: data.join("scratch"),
         memory_bytes: config.node.query_memory_bytes,
         progress_every: Duration::from_secs(2),
-    }
-}
-
-/// The runtime's part in loads.
-pub(super) fn load_env(config: &Config) -> LoadEnv {
-    let data = &config.node.data;
-    LoadEnv {
-        lake: data.join("lake"),
-        warehouse: data.join("warehouse"),
-        memory_bytes: config.node.query_memory_bytes,
-        scratch: data.join("scratch"),
     }
 }

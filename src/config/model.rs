@@ -263,7 +263,7 @@ pub enum HandlerKind {
     /// Reads records, checks them, runs SQL, writes files.
     Transform(TransformOptions),
     /// Brings files into a table.
-    Load(LoadOptions),
+    Load(Load),
     /// Runs a program.
     Exec(Exec),
     /// Calls an HTTP endpoint.
@@ -281,6 +281,17 @@ impl HandlerKind {
             Self::Http(_) => "http",
         }
     }
+}
+
+/// Brings files into a table.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// The table, and how rows get into it.
+    pub options: LoadOptions,
+    /// The Postgres connection; the built-in warehouse without one.
+    pub to: Option<String>,
+    /// Longest time for one statement (default 15 min).
+    pub statement_timeout: Duration,
 }
 
 /// A named output.

@@ -3,7 +3,7 @@
 
 use super::connection::Connection;
 use super::model::{
-    Config, Exec, Handler, HandlerKind, Node, Queue, Rule, RuleStart, Schedule, SchemaPolicy,
+    Config, Exec, Handler, HandlerKind, Load, Node, Queue, Rule, RuleStart, Schedule, SchemaPolicy,
     Source, Subscription, SubscriptionProtocol, Target, TargetInput, To, Webhook, When,
 };
 use super::units::{format_duration, format_size};
@@ -334,13 +334,43 @@ fn handler(handler: &Handler, paths: &Paths<'_>) -> Value {
     });
     value[handler.kind.name()] = match &handler.kind {
         HandlerKind::Transform(options) => transform(options, paths),
-        HandlerKind::Load(load) => match &load.mode {
-            Mode::Append => json!({ "table": load.table, "mode": "append" }),
-            Mode::Upsert { key } => json!({ "table": load.table, "mode": "upsert", "key": key }),
-        },
+        HandlerKind::Load(options) => load(options),
         HandlerKind::Exec(program) => exec(program, paths),
         HandlerKind::Http(hook) => webhook(hook),
     };
+    value
+}
+
+fn load(load: &Load) -> Value {
+    let options = &load.options;
+    let mut value = json!({ "table": options.table });
+    let Value::Object(map) = &mut value else {
+        return value;
+    };
+    match &options.mode {
+        Mode::Append => {
+            map.insert("mode".to_owned(), json!("append"));
+        }
+        Mode::Upsert { key, newer_by } => {
+            map.insert("mode".to_owned(), json!("upsert"));
+            map.insert("key".to_owned(), json!(key));
+            map.extend(newer_by.as_ref().map(|n| ("newer_by".to_owned(), json!(n))));
+        }
+        Mode::ReplacePartition { by } => {
+            map.insert("mode".to_owned(), json!("replace-partition"));
+            map.insert("partition_by".to_owned(), json!(by));
+        }
+    }
+    if let Some(to) = &load.to {
+        let timeout = format_duration(load.statement_timeout);
+        let more = [
+            ("to", json!(to)),
+            ("create", json!(options.create)),
+            ("widen", json!(options.widen)),
+            ("statement_timeout", json!(timeout)),
+        ];
+        map.extend(more.map(|(name, value)| (name.to_owned(), value)));
+    }
     value
 }
 

@@ -116,9 +116,15 @@ pub(super) struct RawHandler {
 
 pub(super) enum RawKind {
     Transform(Box<TransformOptions>),
-    Load(LoadOptions),
+    Load(RawLoad),
     Exec(Exec),
     Http(Webhook),
+}
+
+pub(super) struct RawLoad {
+    pub options: LoadOptions,
+    pub to: Option<At<String>>,
+    pub statement_timeout: Duration,
 }
 
 /// Rejects are all set aside unless a limit is given.

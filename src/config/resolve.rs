@@ -2,8 +2,8 @@
 //! on several declarations is computed.
 
 use super::connection::Connection;
-use super::model::{Handler, HandlerKind, Queue, Rule, Schedule, Source, Target, To, Topic};
-use super::raw::{Named, Raw, RawHandler, RawKind, RawQueue, RawRetry, RawRule, RawTarget, RawTo};
+use super::model::{Handler, HandlerKind, Load, Queue, Rule, Schedule, Source, Target, To, Topic};
+use super::raw::{Named, Raw, RawHandler, RawKind, RawLoad, RawQueue, RawRetry, RawRule, RawTarget, RawTo};
 use super::read::{At, Cx};
 use crate::delivery::DeliveryOptions;
 use crate::emit::Notify;
@@ -123,7 +123,6 @@ impl Names<'_> {
 
 impl Names<'_> {
     /// Reports a connection that nothing declares, or that is not of this kind.
-    #[allow(dead_code)] // For the sources, queues and loaders that need one.
     fn connection(&self, kind: &str, name: &At<String>) {
         self.check("connection", &self.connections, name);
         let Some(declared) = self.kinds.get(&name.value).filter(|k| **k != kind) else {
@@ -298,6 +297,17 @@ fn resolve_target(
     }
 }
 
+fn resolve_load(load: RawLoad, names: &Names<'_>) -> Load {
+    if let Some(to) = &load.to {
+        names.connection("postgres", to);
+    }
+    Load {
+        options: load.options,
+        to: load.to.map(|to| to.value),
+        statement_timeout: load.statement_timeout,
+    }
+}
+
 fn resolve_handler(handler: RawHandler, names: &Names<'_>) -> Option<Handler> {
     let mut from: Vec<String> = Vec::new();
     for queue in handler.from {
@@ -320,7 +330,7 @@ fn resolve_handler(handler: RawHandler, names: &Names<'_>) -> Option<Handler> {
         },
         kind: match handler.kind? {
             RawKind::Transform(transform) => HandlerKind::Transform(*transform),
-            RawKind::Load(load) => HandlerKind::Load(load),
+            RawKind::Load(load) => HandlerKind::Load(resolve_load(load, names)),
             RawKind::Exec(exec) => HandlerKind::Exec(exec),
             RawKind::Http(webhook) => HandlerKind::Http(webhook),
         },

@@ -298,10 +298,8 @@ fn values_arrive_where_they_belong() {
         panic!()
     };
     assert_eq!(
-        load.mode,
-        Mode::Upsert {
-            key: vec!["month".to_owned()]
-        }
+        load.options.mode,
+        Mode::upsert(vec!["month".to_owned()])
     );
     let buses: Vec<&str> = config.buses().into_iter().collect();
     assert_eq!(buses, ["default", "files", "other"]);

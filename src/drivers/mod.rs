@@ -5,6 +5,8 @@
 //! [`DRIVERS`]. The parts know traits (`queues::Broker`, `handlers::Handler`,
 //! `sources::Intake`), never a driver; `app` puts the two together.
 
+pub mod postgres;
+
 /// What a driver can be in a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -58,4 +60,5 @@ pub const DRIVERS: &[Driver] = &[
         connection: None,
         roles: &[Role::Source],
     },
+    postgres::DRIVER,
 ];

@@ -1,14 +1,12 @@
 //! Handlers: how they are fed and what they do.
 
-use super::ends;
-use super::transform;
+use super::{ends, load, transform};
 use crate::config::fields;
 use crate::config::raw::{RawHandler, RawKind};
 use crate::config::read::{At, Field};
 use crate::config::yaml::shorten;
 use crate::delivery::{BatchOptions, DeliveryOptions};
 use crate::error::{Code, Diagnostic, codes};
-use crate::handlers::load::{LoadOptions, Mode};
 use std::time::Duration;
 
 /// Longest time that a batch is waited for.
@@ -56,7 +54,7 @@ pub(in crate::config) fn handler(field: &Field<'_>) -> Option<RawHandler> {
 fn kind(field: &Field<'_>) -> Option<RawKind> {
     match field.name.as_str() {
         "transform" => transform::transform(field).map(|t| RawKind::Transform(Box::new(t))),
-        "load" => load(field).map(RawKind::Load),
+        "load" => load::load(field).map(RawKind::Load),
         "exec" => ends::exec(field).map(RawKind::Exec),
         _ => ends::webhook(field).map(RawKind::Http),
     }
@@ -141,39 +139,4 @@ pub(super) fn columns(field: &Field<'_>, code: &'static Code) -> Vec<String> {
         }
     }
     seen.into_iter().map(|column| column.value).collect()
-}
-
-fn load(field: &Field<'_>) -> Option<LoadOptions> {
-    let table = field.table(&fields::LOAD)?;
-    let name = table.need("table").and_then(|f| table_name(&f));
-    let mode = table.get("mode");
-    let upsert = mode
-        .as_ref()
-        .and_then(|f| f.choice(&[("append", false), ("upsert", true)]));
-    let key_field = table.get("key");
-    let key = key_field
-        .as_ref()
-        .map(|f| columns(f, &codes::BAD_COLUMNS))
-        .unwrap_or_default();
-    let mode = match (upsert, key_field) {
-        (Some(true), _) if !key.is_empty() => Mode::Upsert { key },
-        (Some(true), key_field) => {
-            let place = key_field.or(mode).map(|f| f.place());
-            let diagnostic =
-                Diagnostic::error(&codes::BAD_KEY, "`mode: upsert` needs a `key`").at(place);
-            field.report(
-                diagnostic
-                    .hint("name the columns that tell rows apart, like `key: [carrier, flight]`"),
-            );
-            return None;
-        }
-        (_, Some(key_field)) => {
-            let message = "`key` has no effect with `mode: append`";
-            let diagnostic = Diagnostic::error(&codes::BAD_KEY, message).at(key_field.key_place());
-            field.report(diagnostic.hint("write `mode: upsert`, or remove `key`"));
-            return None;
-        }
-        (_, None) => Mode::Append,
-    };
-    Some(LoadOptions { table: name?, mode })
 }

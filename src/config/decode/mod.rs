@@ -5,6 +5,7 @@ mod connections;
 mod ends;
 mod folder;
 mod handlers;
+mod load;
 mod outputs;
 mod rules;
 mod transform;

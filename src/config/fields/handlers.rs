@@ -248,14 +248,55 @@ pub(in crate::config) static WRITE: Shape = Shape {
 pub(in crate::config) static LOAD: Shape = Shape {
     title: "a load",
     fields: &[
-        field("table", Text, "", "name of the table in the warehouse"),
+        field(
+            "to",
+            Text,
+            "",
+            "Postgres connection whose database has the table (default: the built-in warehouse)",
+        ),
+        field(
+            "table",
+            Text,
+            "",
+            "name of the table; in Postgres `SCHEMA.TABLE`",
+        ),
         field(
             "mode",
-            Choice(&["append", "upsert"]),
+            Choice(&["append", "upsert", "replace-partition"]),
             "append",
-            "`append` adds rows, `upsert` replaces those with the same key",
+            "`append` adds rows, `upsert` replaces those with the same key, `replace-partition` all those of the same partitions",
         ),
         field("key", TEXT_OR_LIST, "", "columns of the key, for `upsert`"),
+        field(
+            "newer_by",
+            Text,
+            "",
+            "column that grows with time, for `upsert`: a row does not replace one that has more there",
+        ),
+        field(
+            "partition_by",
+            TEXT_OR_LIST,
+            "",
+            "columns that tell partitions apart, for `replace-partition`",
+        ),
+        field(
+            "create",
+            Bool,
+            "false",
+            "make the table in Postgres if it is missing; the built-in warehouse always does",
+        ),
+        field(
+            "widen",
+            Bool,
+            "false",
+            "add columns that the table in Postgres lacks, and widen types; the built-in warehouse always adds columns",
+        ),
+        field(
+            "statement_timeout",
+            Duration,
+            "15m",
+            "longest time for one statement in Postgres",
+        ),
     ],
 };
 

@@ -57,7 +57,7 @@ pub fn delta_type(column: &str, kind: &DataType) -> Result<DataType, Failure> {
             return Err(Failure::permanent(
                 "SchemaConflict",
                 format!(
-                    "column `{column}` is of type {other}, which a Delta table cannot hold; cast it in the SQL"
+                    "column `{column}` is of type {other}, which a table cannot hold; cast it in the SQL"
                 ),
             ));
         }
@@ -68,14 +68,18 @@ fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
-/// The union of the columns of all outputs, all of them nullable.
+/// The type that a kind of table has for one that is written.
+pub type Normal = fn(&str, &DataType) -> Result<DataType, Failure>;
+
+/// The union of the columns of all outputs, all of them nullable, in the types
+/// of one kind of table.
 ///
 /// # Errors
 /// When outputs disagree on a column's type.
-pub fn union(schemas: &[Schema]) -> Result<Schema, Failure> {
+pub fn union(schemas: &[Schema], normal: Normal) -> Result<Schema, Failure> {
     let mut fields: Vec<Field> = Vec::new();
     for field in schemas.iter().flat_map(|s| s.fields().iter()) {
-        let kind = delta_type(field.name(), field.data_type())?;
+        let kind = normal(field.name(), field.data_type())?;
         match fields.iter_mut().find(|f| f.name() == field.name()) {
             None => fields.push(Field::new(field.name(), kind, true)),
             Some(known) => {
@@ -114,7 +118,9 @@ pub fn fit(outputs: &Schema, table: Option<&Schema>) -> Result<Schema, Failure> 
     Ok(Schema::new(fields))
 }
 
-fn conflict(column: &str, there: &DataType, here: &DataType) -> Failure {
+/// A column whose values the table's column does not hold.
+#[must_use]
+pub fn conflict(column: &str, there: &DataType, here: &DataType) -> Failure {
     use crate::handlers::transform::manifest::type_name;
     Failure::permanent(
         "SchemaConflict",
@@ -127,7 +133,8 @@ fn conflict(column: &str, there: &DataType, here: &DataType) -> Failure {
 }
 
 /// The type that holds the values of both exactly.
-fn common(a: &DataType, b: &DataType) -> Option<DataType> {
+#[must_use]
+pub fn common(a: &DataType, b: &DataType) -> Option<DataType> {
     use DataType as T;
     let bits = |t: &DataType| match t {
         T::Int8 => Some(8_u8),
@@ -140,6 +147,7 @@ fn common(a: &DataType, b: &DataType) -> Option<DataType> {
         return Some(a.clone());
     }
     match (a, b) {
+        (T::Null, other) | (other, T::Null) => Some(other.clone()),
         (T::Float32, T::Float64) | (T::Float64, T::Float32) => Some(T::Float64),
         (T::Decimal128(p1, s1), T::Decimal128(p2, s2)) => {
             let scale = *s1.max(s2);
@@ -185,7 +193,7 @@ mod tests {
                 ("t", DataType::Timestamp(TimeUnit::Nanosecond, None)),
             ]),
             schema(&[("a", DataType::Int64), ("b", DataType::Utf8View)]),
-        ])
+        ], delta_type)
         .unwrap();
         assert_eq!(outputs.field(0).data_type(), &DataType::Int64);
         assert_eq!(outputs.field(1).data_type(), &timestamp());

@@ -2,7 +2,7 @@
 
 use crate::event::Event;
 use crate::handlers::Failure;
-use crate::handlers::transform::manifest::{ColumnInfo, Output, inside, named_type};
+use crate::handlers::transform::manifest::{ColumnInfo, ObjectRef, Output, inside, named_type};
 use arrow::datatypes::DataType;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ pub struct Incoming {
     pub partition: Vec<(String, DataType)>,
     /// Rows in all files.
     pub rows: u64,
+    /// The object that they were made of, as `BUCKET/KEY`, where known.
+    pub object: Option<String>,
 }
 
 /// A file of a publication.
@@ -44,6 +46,8 @@ struct Detail {
     schema: Vec<ColumnInfo>,
     #[serde(default)]
     partition_by: Vec<String>,
+    #[serde(default)]
+    object: Option<ObjectRef>,
 }
 
 impl Incoming {
@@ -107,6 +111,7 @@ impl Incoming {
             rows: detail.outputs.iter().map(|o| o.rows).sum(),
             files,
             partition,
+            object: detail.object.map(|o| format!("{}/{}", o.bucket, o.key)),
         })
     }
 }

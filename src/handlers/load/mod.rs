@@ -1,33 +1,36 @@
 //! The load handler: takes `Analytics Ready`, reads the outputs it names, and
-//! appends or merges them into a Delta table of the warehouse.
+//! brings them into a table: a Delta table of the built-in warehouse, or
+//! whatever else implements [`Loader`].
 //!
-//! Once per publication: each commit carries an application transaction per
-//! publication (the id is the publication's), and a publication whose
-//! transaction is in the table is not loaded again. Check and commit are
-//! race-safe: of two writers that pass the check at once, one fails with a
+//! Once per publication: a loader commits a receipt per publication with the
+//! rows, and a publication whose receipt is in the table is not loaded again.
+//! In a Delta table a receipt is an application transaction. Check and commit
+//! are race-safe: of two writers that pass the check at once, one fails with a
 //! conflict, looks again and finds its work done. Transactions older than
 //! [`RECEIPTS_KEPT`] leave the table's log with the next checkpoint, so the log
 //! does not grow for ever; that is longer than anything is kept that could be
 //! delivered again.
 
-mod columns;
-mod commit;
-mod incoming;
+pub mod columns;
+mod delta;
+pub mod incoming;
+mod loader;
 mod maintain;
 pub mod options;
-mod source;
+pub mod source;
 
+pub use delta::DeltaLoader;
+pub use loader::{Loaded, Loader};
 pub use maintain::{Maintained, maintain};
 
-use super::transform::locks;
 use super::{Class, Context, Done, Failure, Handler, Message, Outcome};
-use commit::Target;
 use deltalake::DeltaTable;
 use futures::future::BoxFuture;
 use incoming::Incoming;
 pub use options::*;
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// How long a table remembers what was loaded (a Delta interval).
@@ -36,25 +39,36 @@ const RECEIPTS_KEPT: &str = "interval 90 days";
 /// A load, ready to run.
 pub struct LoadHandler {
     options: LoadOptions,
-    env: LoadEnv,
+    lake: PathBuf,
+    loader: Arc<dyn Loader>,
 }
 
 impl LoadHandler {
-    /// A load into `options.table`.
+    /// A load into a Delta table of the built-in warehouse.
     ///
     /// # Errors
     /// When an upsert has no key, or the table's name is none.
     pub fn new(options: LoadOptions, env: LoadEnv) -> Result<Self, Failure> {
-        if let options::Mode::Upsert { key } = &options.mode
-            && key.is_empty()
-        {
-            return Err(Failure::permanent("BadOptions", "an upsert needs a `key`"));
-        }
-        if super::transform::manifest::inside(&env.warehouse, &options.table).is_none() {
-            let message = format!("`{}` is not a table's name", options.table);
-            return Err(Failure::permanent("BadOptions", message));
-        }
-        Ok(Self { options, env })
+        let lake = env.lake.clone();
+        let loader = Arc::new(DeltaLoader::new(options.clone(), env)?);
+        Self::into(options, lake, loader)
+    }
+
+    /// A load of the lake's outputs by another loader.
+    ///
+    /// # Errors
+    /// When an upsert has no key.
+    pub fn into(
+        options: LoadOptions,
+        lake: PathBuf,
+        loader: Arc<dyn Loader>,
+    ) -> Result<Self, Failure> {
+        options.check()?;
+        Ok(Self {
+            options,
+            lake,
+            loader,
+        })
     }
 }
 
@@ -68,12 +82,10 @@ impl LoadHandler {
     async fn all(&self, batch: &[Message], cx: &Context) -> Vec<Result<Done, Failure>> {
         let parsed: Vec<Result<Incoming, Failure>> = batch
             .iter()
-            .map(|m| Incoming::of(&m.event, &self.env.lake))
+            .map(|m| Incoming::of(&m.event, &self.lake))
             .collect();
-        let folder = self.env.warehouse.join(&self.options.table);
-        let _held = locks::lock(&folder).await;
         let sound: Vec<&Incoming> = parsed.iter().filter_map(|p| p.as_ref().ok()).collect();
-        let mut loaded = self.together(&folder, &sound, cx).await.into_iter();
+        let mut loaded = self.together(&sound, cx).await.into_iter();
         parsed
             .iter()
             .map(|parsed| match parsed {
@@ -90,54 +102,43 @@ impl LoadHandler {
     }
 
     /// Loads several publications in one commit; each by itself, if that fails
-    /// for good, so that one of them does not stop the others.
-    async fn together(
-        &self,
-        folder: &Path,
-        incoming: &[&Incoming],
-        cx: &Context,
-    ) -> Vec<Result<Loaded, Failure>> {
-        let failure = match self.load(folder, incoming, cx).await {
-            Ok(loaded) => return loaded.into_iter().map(Ok).collect(),
-            Err(failure) => failure,
-        };
-        if incoming.len() == 1 || failure.class != Class::Permanent {
-            return incoming.iter().map(|_| Err(failure.clone())).collect();
+    /// for good, so that one of them does not stop the others. Of two
+    /// publications of one partition the second replaces the first, so they
+    /// cannot share a commit that replaces partitions.
+    async fn together(&self, incoming: &[&Incoming], cx: &Context) -> Vec<Result<Told, Failure>> {
+        let by_itself = matches!(self.options.mode, Mode::ReplacePartition { .. });
+        if !by_itself {
+            let failure = match self.load(incoming, cx).await {
+                Ok(loaded) => return loaded.into_iter().map(Ok).collect(),
+                Err(failure) => failure,
+            };
+            if incoming.len() == 1 || failure.class != Class::Permanent {
+                return incoming.iter().map(|_| Err(failure.clone())).collect();
+            }
         }
         let mut results = Vec::with_capacity(incoming.len());
         for one in incoming {
-            let alone = self.load(folder, std::slice::from_ref(one), cx).await;
-            results.push(alone.map(|mut loaded| loaded.pop().unwrap_or_default()));
+            let alone = self.load(std::slice::from_ref(one), cx).await;
+            results.push(alone.map(|mut told| told.pop().unwrap_or_default()));
         }
         results
     }
 
-    async fn load(
-        &self,
-        folder: &Path,
-        incoming: &[&Incoming],
-        cx: &Context,
-    ) -> Result<Vec<Loaded>, Failure> {
+    async fn load(&self, incoming: &[&Incoming], cx: &Context) -> Result<Vec<Told>, Failure> {
         let began = Instant::now();
-        let target = Target {
-            folder,
-            table: &self.options.table,
-            mode: &self.options.mode,
-            env: &self.env,
-        };
-        let (version, fresh) = target.load(incoming, cx).await?;
+        let loaded = self.loader.load(incoming, cx).await?;
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(incoming
             .iter()
-            .map(|one| Loaded {
-                again: !fresh.contains(&one.id),
-                version,
+            .map(|one| Told {
+                again: !loaded.fresh.contains(&one.id),
+                version: loaded.version,
                 ms,
             })
             .collect())
     }
 
-    fn done(&self, incoming: &Incoming, loaded: &Loaded) -> Done {
+    fn done(&self, incoming: &Incoming, told: &Told) -> Done {
         Done {
             summary: json!({
                 "table": self.options.table,
@@ -145,9 +146,9 @@ impl LoadHandler {
                 "publication": incoming.id,
                 "rows": incoming.rows,
                 "files": incoming.files.len(),
-                "version": loaded.version,
-                "already_loaded": loaded.again,
-                "duration_ms": loaded.ms,
+                "version": told.version,
+                "already_loaded": told.again,
+                "duration_ms": told.ms,
             }),
             ..Done::default()
         }
@@ -156,7 +157,7 @@ impl LoadHandler {
 
 /// How a publication was loaded.
 #[derive(Clone, Debug, Default)]
-struct Loaded {
+struct Told {
     /// It was in the table before.
     again: bool,
     version: Option<u64>,

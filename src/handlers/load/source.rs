@@ -3,11 +3,16 @@
 //! column numbers the rows, so that of two rows with one key the last wins.
 
 use super::incoming::Incoming;
+use super::options::Mode;
 use crate::handlers::Failure;
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, new_null_array,
+};
+use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::datatypes::Decimal128Type;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::DataFusionError;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::SendableRecordBatchStream;
@@ -24,10 +29,17 @@ use tokio_util::sync::CancellationToken;
 /// The hidden column that numbers the rows.
 pub const ORDER: &str = "__pointsman_order";
 
+/// Columns that are shown of a row at fault, when it has no key.
+const SHOWN: usize = 8;
+/// Characters that are shown of a value.
+const SHOWN_CHARS: usize = 60;
+
 /// A file with the partition values of its rows.
 #[derive(Debug)]
 struct Part {
     path: PathBuf,
+    /// The object that it was made of, where known.
+    object: Option<String>,
     values: Vec<(String, DataType, Option<String>)>,
 }
 
@@ -86,11 +98,13 @@ fn reader(path: &std::path::Path) -> Result<ParquetRecordBatchReaderBuilder<File
 }
 
 impl Outputs {
-    /// The rows of publications, in their order, as columns of `schema`.
+    /// The rows of publications, in their order, as columns of `schema`; with
+    /// `ordered`, the column [`ORDER`] numbers them.
     pub fn new(
         incoming: &[&Incoming],
         schema: &Schema,
         key: &[String],
+        ordered: bool,
         cancel: CancellationToken,
     ) -> Arc<Self> {
         let mut parts = Vec::new();
@@ -101,12 +115,13 @@ impl Outputs {
                     values.map(|((name, kind), value)| (name.clone(), kind.clone(), value.clone()));
                 parts.push(Part {
                     path: file.path.clone(),
+                    object: one.object.clone(),
                     values: values.collect(),
                 });
             }
         }
         let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
-        if !key.is_empty() {
+        if ordered {
             fields.push(Arc::new(Field::new(ORDER, DataType::Int64, false)));
         }
         Arc::new(Self {
@@ -126,29 +141,35 @@ impl Outputs {
             .clone()
     }
 
-    fn read(
+    /// The columns of the rows.
+    #[must_use]
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Hands on all rows, batch by batch, until `take` has had enough. Blocks.
+    ///
+    /// # Errors
+    /// What `take` says; `SchemaConflict` or `NullKey` names a row, `CorruptInput`
+    /// a file.
+    pub fn each(
         &self,
-        out: &mpsc::Sender<Result<RecordBatch, DataFusionError>>,
+        take: &mut dyn FnMut(RecordBatch) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
         let mut order = 0_i64;
         for part in &self.parts {
-            let unsound = |e: &ArrowError| {
-                Failure::permanent(
-                    "CorruptInput",
-                    format!("{} cannot be read to its end", part.path.display()),
-                )
-                .caused_by(e)
-            };
             let batches = reader(&part.path)?
                 .build()
-                .map_err(|e| unsound(&e.into()))?;
+                .map_err(|e| unsound(part, &e.into()))?;
+            let mut before = 0;
             for batch in batches {
                 if self.cancel.is_cancelled() {
                     return Err(crate::handlers::transform::cancelled());
                 }
-                let batch = batch.map_err(|e| unsound(&e))?;
-                let batch = self.columns(part, &batch, &mut order)?;
-                if out.blocking_send(Ok(batch)).is_err() {
+                let batch = batch.map_err(|e| unsound(part, &e))?;
+                let batch = self.columns(part, &batch, &mut order, before)?;
+                before += batch.num_rows();
+                if !take(batch)? {
                     return Ok(());
                 }
             }
@@ -156,11 +177,62 @@ impl Outputs {
         Ok(())
     }
 
+    /// Names a row, from 0, for people: its key (or first columns), and where it
+    /// came from. `None` when there is no such row, or it cannot be read again.
+    #[must_use]
+    pub fn name(&self, row: u64) -> Option<String> {
+        let mut left = usize::try_from(row).ok()?;
+        for part in &self.parts {
+            let file = reader(&part.path).ok()?;
+            let rows = usize::try_from(file.metadata().file_metadata().num_rows()).ok()?;
+            if left >= rows {
+                left -= rows;
+                continue;
+            }
+            let mut found = file.with_offset(left).with_limit(1).build().ok()?;
+            let batch = found.next()?.ok()?;
+            let batch = self.columns(part, &batch, &mut 0, left).unwrap_or(batch);
+            return Some(self.called(part, &batch, 0, left, None));
+        }
+        None
+    }
+
+    /// Words for a row of a batch.
+    fn called(
+        &self,
+        part: &Part,
+        batch: &RecordBatch,
+        row: usize,
+        in_file: usize,
+        column: Option<&str>,
+    ) -> String {
+        let schema = batch.schema();
+        let mut names: Vec<&str> = self.key.iter().map(String::as_str).collect();
+        if names.is_empty() {
+            let all = schema.fields().iter().map(|f| f.name().as_str());
+            names.extend(all.filter(|n| *n != ORDER).take(SHOWN));
+        }
+        if let Some(column) = column.filter(|c| !names.contains(c)) {
+            names.push(column);
+        }
+        let values: Vec<String> = names
+            .iter()
+            .filter_map(|name| Some(format!("{name}={}", shown(batch.column_by_name(name)?, row))))
+            .collect();
+        let file = part.path.file_name().unwrap_or_default().to_string_lossy();
+        let of = match &part.object {
+            Some(object) => format!(" of {object}"),
+            None => String::new(),
+        };
+        format!("({}), row {} in {file}{of}", values.join(", "), in_file + 1)
+    }
+
     fn columns(
         &self,
         part: &Part,
         batch: &RecordBatch,
         order: &mut i64,
+        before: usize,
     ) -> Result<RecordBatch, Failure> {
         let rows = batch.num_rows();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
@@ -173,12 +245,17 @@ impl Outputs {
                     *order += i64::try_from(rows).unwrap_or(0);
                     Arc::new(Int64Array::from_iter_values(first..*order)) as ArrayRef
                 }
-                (Some(array), _) => exact(name, array, field.data_type())?,
+                (Some(array), _) => {
+                    let called = |row| self.called(part, batch, row, before + row, Some(name));
+                    exact(name, array, field.data_type(), &called)?
+                }
                 (None, Some((_, kind, Some(text)))) => {
                     let texts: ArrayRef = Arc::new(StringArray::from_iter_values(
                         std::iter::repeat_n(text, rows),
                     ));
-                    exact(name, &exact(name, &texts, kind)?, field.data_type())?
+                    let called = |_| format!("of partition {name}={text}");
+                    let typed = exact(name, &texts, kind, &called)?;
+                    exact(name, &typed, field.data_type(), &called)?
                 }
                 (None, _) => new_null_array(field.data_type(), rows),
             };
@@ -203,22 +280,90 @@ impl Outputs {
     }
 }
 
-/// Casts without losing a value.
-fn exact(column: &str, array: &ArrayRef, kind: &DataType) -> Result<ArrayRef, Failure> {
+/// Casts without losing a value; `called` names the row that cannot be.
+fn exact(
+    column: &str,
+    array: &ArrayRef,
+    kind: &DataType,
+    called: &dyn Fn(usize) -> String,
+) -> Result<ArrayRef, Failure> {
     if array.data_type() == kind {
         return Ok(Arc::clone(array));
     }
+    let conflict = |row: Option<usize>| {
+        let said = row.map(|row| format!("{} is in the row {}", shown(array, row), called(row)));
+        Failure::permanent(
+            "SchemaConflict",
+            format!(
+                "column `{column}` has a value that is not of type {}: {}",
+                crate::handlers::transform::manifest::type_name(kind),
+                said.as_deref().unwrap_or("it has another kind of values")
+            ),
+        )
+    };
     let options = CastOptions {
         safe: false,
         ..CastOptions::default()
     };
-    cast_with_options(array, kind, &options).map_err(|e| {
-        Failure::permanent(
-            "SchemaConflict",
-            format!("column `{column}` has a value that is not of type {kind}"),
-        )
-        .caused_by(&e)
-    })
+    match cast_with_options(array, kind, &options) {
+        Ok(cast) => match rounded(array, &cast) {
+            None => Ok(cast),
+            row => Err(conflict(row)),
+        },
+        Err(e) => {
+            let tried = cast(array, kind).ok();
+            let row = tried.and_then(|t| (0..t.len()).find(|i| t.is_null(*i) && array.is_valid(*i)));
+            Err(conflict(row).caused_by(&e))
+        }
+    }
+}
+
+/// The first decimal that lost digits: casts to fewer of them round.
+fn rounded(from: &ArrayRef, to: &ArrayRef) -> Option<usize> {
+    let (DataType::Decimal128(_, had), DataType::Decimal128(_, has)) =
+        (from.data_type(), to.data_type())
+    else {
+        return None;
+    };
+    let lost = u32::try_from(had - has).ok().filter(|d| *d > 0)?;
+    let unit = 10_i128.checked_pow(lost)?;
+    let values = from.as_primitive_opt::<Decimal128Type>()?;
+    (0..values.len()).find(|i| values.is_valid(*i) && values.value(*i) % unit != 0)
+}
+
+/// A value for people, cut short.
+fn shown(array: &ArrayRef, row: usize) -> String {
+    let options = FormatOptions::default().with_null("NULL");
+    let Ok(format) = ArrayFormatter::try_new(array.as_ref(), &options) else {
+        return "?".to_owned();
+    };
+    let text = format.value(row).to_string();
+    match text.char_indices().nth(SHOWN_CHARS) {
+        None => text,
+        Some((end, _)) => format!("{}...", &text[..end]),
+    }
+}
+
+/// A column that the outputs lack and the mode needs.
+#[must_use]
+pub fn lacks(column: &str, mode: &Mode) -> Failure {
+    let what = match mode {
+        Mode::Upsert { key, .. } if key.iter().any(|k| k == column) => "key column",
+        Mode::Upsert { .. } => "`newer_by` column",
+        Mode::Append | Mode::ReplacePartition { .. } => "`partition_by` column",
+    };
+    Failure::permanent(
+        "SchemaConflict",
+        format!("the {what} `{column}` is not in the outputs"),
+    )
+}
+
+fn unsound(part: &Part, e: &ArrowError) -> Failure {
+    Failure::permanent(
+        "CorruptInput",
+        format!("{} cannot be read to its end", part.path.display()),
+    )
+    .caused_by(e)
 }
 
 /// The rows as a partition of a table.
@@ -234,7 +379,8 @@ impl PartitionStream for Rows {
         let (sender, receiver) = mpsc::channel(2);
         let outputs = Arc::clone(&self.0);
         tokio::task::spawn_blocking(move || {
-            if let Err(failure) = outputs.read(&sender) {
+            let mut send = |batch| Ok(sender.blocking_send(Ok(batch)).is_ok());
+            if let Err(failure) = outputs.each(&mut send) {
                 let said = failure.message.clone();
                 outputs
                     .failure

@@ -47,9 +47,7 @@ pub fn flights() -> TransformOptions {
 
 fn upsert() -> Mode {
     let key = ["carrier", "flight", "origin", "sched_dep"];
-    Mode::Upsert {
-        key: key.map(str::to_owned).to_vec(),
-    }
+    Mode::upsert(key.map(str::to_owned).to_vec())
 }
 
 fn copies(world: &World) -> Vec<Event> {

@@ -19,9 +19,7 @@ async fn published(world: &World, key: &str, csv: &str, sql: &str) -> Event {
 const TYPED: &str = "select cast(id as bigint) as id, v from input";
 
 fn by_id() -> Mode {
-    Mode::Upsert {
-        key: vec!["id".to_owned()],
-    }
+    Mode::upsert(vec!["id".to_owned()])
 }
 
 async fn all(world: &World, mode: Mode, events: Vec<Event>) -> Outcome {

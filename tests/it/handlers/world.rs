@@ -81,17 +81,13 @@ impl World {
     }
 
     pub fn load(&self, table: &str, mode: Mode) -> LoadHandler {
-        let options = LoadOptions {
-            table: table.to_owned(),
-            mode,
-        };
         let env = LoadEnv {
             lake: self.path("lake"),
             warehouse: self.path("warehouse"),
             memory_bytes: 64 << 20,
             scratch: self.path("scratch"),
         };
-        LoadHandler::new(options, env).unwrap()
+        LoadHandler::new(LoadOptions::new(table, mode), env).unwrap()
     }
 
     pub fn query(&self) -> Query {

@@ -1,14 +1,17 @@
-//! One commit: the rows and the receipts of the publications they came in.
+//! Delta tables of the built-in warehouse. One commit: the rows and the receipts
+//! of the publications they came in.
 
 use super::incoming::Incoming;
-use super::options::{LoadEnv, Mode};
+use super::loader::{Loaded, Loader};
+use super::options::{LoadEnv, LoadOptions, Mode};
 use super::source::{self, ORDER, Outputs, Rows};
 use super::{RECEIPTS_KEPT, columns, open};
 use crate::handlers::query::engine;
+use crate::handlers::transform::{locks, manifest};
 use crate::handlers::{Context, Failure};
 use arrow::datatypes::Schema;
 use datafusion::catalog::streaming::StreamingTable;
-use datafusion::common::{Column, DataFusionError};
+use datafusion::common::{Column, DataFusionError, ScalarValue};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{Expr, ExprFunctionExt, lit};
@@ -19,10 +22,11 @@ use deltalake::kernel::transaction::{CommitProperties, TransactionError};
 use deltalake::operations::write::SchemaMode;
 use deltalake::protocol::SaveMode;
 use deltalake::{DeltaTable, DeltaTableError};
+use futures::future::BoxFuture;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde_json::json;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -31,12 +35,12 @@ const RACES: usize = 5;
 /// Version of a receipt's application transaction; there is only one.
 const RECEIPT: i64 = 1;
 
-/// The table of a load.
-pub(super) struct Target<'a> {
-    pub(super) folder: &'a Path,
-    pub(super) table: &'a str,
-    pub(super) mode: &'a Mode,
-    pub(super) env: &'a LoadEnv,
+/// Loads into a Delta table in a folder of the warehouse.
+pub struct DeltaLoader {
+    folder: PathBuf,
+    table: String,
+    mode: Mode,
+    env: LoadEnv,
 }
 
 /// What one try came to.
@@ -46,27 +50,47 @@ enum Try {
     Lost(Failure),
 }
 
-impl Target<'_> {
-    /// Loads what is not in the table yet, in one commit; tells the table's
-    /// version and what was loaded now.
-    pub(super) async fn load(
-        &self,
-        incoming: &[&Incoming],
-        cx: &Context,
-    ) -> Result<(Option<u64>, Vec<String>), Failure> {
-        let mut lost =
-            Failure::transient("CommitConflict", "other writers kept changing the table");
-        for _ in 0..RACES {
-            match self.once(incoming, cx).await? {
-                Try::Loaded(version, fresh) => return Ok((version, fresh)),
-                Try::Lost(failure) => lost = failure,
+impl Loader for DeltaLoader {
+    fn load<'a>(
+        &'a self,
+        incoming: &'a [&'a Incoming],
+        cx: &'a Context,
+    ) -> BoxFuture<'a, Result<Loaded, Failure>> {
+        Box::pin(async move {
+            let _held = locks::lock(&self.folder).await;
+            let mut lost =
+                Failure::transient("CommitConflict", "other writers kept changing the table");
+            for _ in 0..RACES {
+                match self.once(incoming, cx).await? {
+                    Try::Loaded(version, fresh) => return Ok(Loaded { fresh, version }),
+                    Try::Lost(failure) => lost = failure,
+                }
             }
+            Err(lost)
+        })
+    }
+}
+
+impl DeltaLoader {
+    /// A loader into the table of `options`.
+    ///
+    /// # Errors
+    /// When the table's name is none.
+    pub fn new(options: LoadOptions, env: LoadEnv) -> Result<Self, Failure> {
+        if manifest::inside(&env.warehouse, &options.table).is_none() {
+            let message = format!("`{}` is not a table's name", options.table);
+            return Err(Failure::permanent("BadOptions", message));
         }
-        Err(lost)
+        Ok(Self {
+            folder: env.warehouse.join(&options.table),
+            table: options.table,
+            mode: options.mode,
+            env,
+        })
     }
 
     async fn once(&self, incoming: &[&Incoming], cx: &Context) -> Result<Try, Failure> {
-        let table = open(self.folder).await?;
+        let table = open(&self.folder).await?;
         let mut fresh: Vec<&Incoming> = Vec::new();
         for one in incoming {
             let twice = fresh.iter().any(|f| f.id == one.id);
@@ -78,8 +102,14 @@ impl Target<'_> {
         if fresh.is_empty() {
             return Ok(Try::Loaded(version, Vec::new()));
         }
-        let there = self.schema(&table)?;
-        let outputs = columns::union(&source::schemas(&fresh)?)?;
+        let there = match version {
+            None => None,
+            Some(_) => Some(columns_of(&table).ok_or_else(|| {
+                let message = format!("the columns of table `{}` cannot be read", self.table);
+                Failure::transient("WarehouseFailed", message)
+            })?),
+        };
+        let outputs = columns::union(&source::schemas(&fresh)?, columns::delta_type)?;
         let fitted = columns::fit(&outputs, there.as_ref())?;
         let mut written = self.write(&table, &fresh, &fitted, true, cx).await;
         if let Err(Refused::Memory(_)) = written {
@@ -96,28 +126,6 @@ impl Target<'_> {
         }
     }
 
-    /// The table's columns, if it exists.
-    fn schema(&self, table: &DeltaTable) -> Result<Option<Schema>, Failure> {
-        use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
-        if table.version().is_none() {
-            return Ok(None);
-        }
-        let failed = |e: &dyn std::error::Error| {
-            Failure::transient(
-                "WarehouseFailed",
-                format!("the columns of table `{}` cannot be read", self.table),
-            )
-            .caused_by(e)
-        };
-        let snapshot = table.snapshot().map_err(|e| failed(&e))?;
-        let schema: Schema = snapshot
-            .schema()
-            .as_ref()
-            .try_into_arrow()
-            .map_err(|e| failed(&e))?;
-        Ok(Some(schema))
-    }
-
     async fn write(
         &self,
         table: &DeltaTable,
@@ -126,29 +134,30 @@ impl Target<'_> {
         hash_join: bool,
         cx: &Context,
     ) -> Result<Option<u64>, Refused> {
-        let key: &[String] = match self.mode {
-            Mode::Append => &[],
-            Mode::Upsert { key } => key,
-        };
-        if let Some(missing) = key.iter().find(|k| schema.field_with_name(k).is_err()) {
-            let message = format!("the key column `{missing}` is not in the outputs");
-            return Err(Refused::Other(Failure::permanent(
-                "SchemaConflict",
-                message,
-            )));
+        for column in self.mode.columns() {
+            if schema.field_with_name(column).is_err() {
+                return Err(Refused::Other(source::lacks(column, &self.mode)));
+            }
         }
-        let outputs = Outputs::new(fresh, schema, key, cx.cancel.clone());
+        let key = self.mode.key();
+        let outputs = Outputs::new(fresh, schema, key, !key.is_empty(), cx.cancel.clone());
         let context = self
             .session(hash_join)
-            .map_err(|e| self.refused(&e.into(), &outputs))?;
-        let rows = dataframe(&context, &outputs, schema, key)
             .map_err(|e| self.refused(&e.into(), &outputs))?;
         let existing = table.version().is_some();
         let receipts = receipts(fresh);
         let work = async {
-            match key.is_empty() || !existing {
-                true => append(table, &context, rows, receipts).await,
-                false => merge(table, &context, rows, schema, key, receipts).await,
+            let rows = dataframe(&context, &outputs, schema, &self.mode)?;
+            match &self.mode {
+                Mode::Upsert { key, newer_by } if existing => {
+                    let by = newer_by.as_deref();
+                    merge(table, &context, rows, (key, by), receipts).await
+                }
+                Mode::ReplacePartition { by } if existing => {
+                    let replaced = partitions(&rows, by).await?;
+                    write(table, &context, rows, Some(replaced), receipts).await
+                }
+                _ => write(table, &context, rows, None, receipts).await,
             }
         };
         let done = tokio::select! {
@@ -204,6 +213,13 @@ impl Target<'_> {
             _ => Refused::Other(told("WarehouseFailed", what, error)),
         }
     }
+}
+
+/// The columns of a table that exists and can be read.
+fn columns_of(table: &DeltaTable) -> Option<Schema> {
+    use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
+    let snapshot = table.snapshot().ok()?;
+    snapshot.schema().as_ref().try_into_arrow().ok()
 }
 
 enum Refused {
@@ -270,32 +286,47 @@ fn dataframe(
     context: &SessionContext,
     outputs: &Arc<Outputs>,
     schema: &Schema,
-    key: &[String],
+    mode: &Mode,
 ) -> Result<DataFrame, DataFusionError> {
     let rows = Rows(Arc::clone(outputs));
     let all = Arc::clone(datafusion::physical_plan::streaming::PartitionStream::schema(&rows));
     let table = StreamingTable::try_new(all, vec![Arc::new(rows)])?;
     let frame = context.read_table(Arc::new(table))?;
-    if key.is_empty() {
+    let Mode::Upsert { key, newer_by } = mode else {
         return Ok(frame);
-    }
+    };
+    let names = || schema.fields().iter().map(|f| plain(f.name()));
+    let newest = newer_by.iter().map(|n| plain(n).sort(false, false));
     let rank = row_number()
         .partition_by(key.iter().map(plain).collect())
-        .order_by(vec![plain(ORDER).sort(false, false)])
+        .order_by(newest.chain([plain(ORDER).sort(false, false)]).collect())
         .build()?
         .alias("__pointsman_rank");
-    let mut kept: Vec<Expr> = schema.fields().iter().map(|f| plain(f.name())).collect();
-    kept.push(rank);
     frame
-        .select(kept)?
+        .select(names().chain([rank]).collect::<Vec<_>>())?
         .filter(plain("__pointsman_rank").eq(lit(1_u64)))?
-        .select(
-            schema
-                .fields()
-                .iter()
-                .map(|f| plain(f.name()))
-                .collect::<Vec<_>>(),
-        )
+        .select(names().collect::<Vec<_>>())
+}
+
+/// What tells the rows whose partitions are in `rows`.
+async fn partitions(rows: &DataFrame, by: &[String]) -> Result<Expr, DataFusionError> {
+    let columns: Vec<Expr> = by.iter().map(plain).collect();
+    let found = rows.clone().select(columns)?.distinct()?.collect().await?;
+    let mut any = lit(false);
+    for batch in &found {
+        for row in 0..batch.num_rows() {
+            let mut all = lit(true);
+            for (name, column) in by.iter().zip(batch.columns()) {
+                let value = ScalarValue::try_from_array(column, row)?;
+                all = all.and(match value.is_null() {
+                    true => plain(name).is_null(),
+                    false => plain(name).eq(lit(value)),
+                });
+            }
+            any = any.or(all);
+        }
+    }
+    Ok(any)
 }
 
 /// A column by its name, as it is written.
@@ -313,17 +344,19 @@ fn writer_properties() -> WriterProperties {
         .build()
 }
 
-async fn append(
+/// Adds rows, or puts them in the place of those that `replaced` tells.
+async fn write(
     table: &DeltaTable,
     context: &SessionContext,
     rows: DataFrame,
+    replaced: Option<Expr>,
     receipts: CommitProperties,
 ) -> Result<DeltaTable, DeltaTableError> {
     let configuration = [
         ("delta.setTransactionRetentionDuration", RECEIPTS_KEPT),
         ("delta.checkpointInterval", "20"),
     ];
-    table
+    let mut write = table
         .clone()
         .write(Vec::new())
         .with_input_plan(rows.into_unoptimized_plan())
@@ -332,19 +365,24 @@ async fn append(
         .with_schema_mode(SchemaMode::Merge)
         .with_configuration(configuration.map(|(k, v)| (k, Some(v))))
         .with_writer_properties(writer_properties())
-        .with_commit_properties(receipts)
-        .await
+        .with_commit_properties(receipts);
+    if let Some(replaced) = replaced {
+        write = write
+            .with_save_mode(SaveMode::Overwrite)
+            .with_replace_where(replaced);
+    }
+    write.await
 }
 
 async fn merge(
     table: &DeltaTable,
     context: &SessionContext,
     rows: DataFrame,
-    schema: &Schema,
-    key: &[String],
+    (key, newer_by): (&[String], Option<&str>),
     receipts: CommitProperties,
 ) -> Result<DeltaTable, DeltaTableError> {
-    let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+    let fields = rows.schema().fields().clone();
+    let names: Vec<&str> = fields.iter().map(|f| f.name().as_str()).collect();
     let same = key
         .iter()
         .map(|k| of("target", k).eq(of("source", k)))
@@ -352,6 +390,12 @@ async fn merge(
     let Some(same) = same else {
         return Err(DeltaTableError::Generic("an upsert needs a key".to_owned()));
     };
+    // A table that lacks the column has no row that is newer.
+    let known = |n: &&str| columns_of(table).is_some_and(|c| c.field_with_name(n).is_ok());
+    let newer = newer_by.filter(known).map(|n| {
+        let not_older = of("source", n).gt_eq(of("target", n));
+        of("target", n).is_null().or(not_older)
+    });
     let set = |name: &&str| (Column::new_unqualified(*name), of("source", name));
     let (merged, metrics) = table
         .clone()
@@ -363,6 +407,10 @@ async fn merge(
         .with_writer_properties(writer_properties())
         .with_commit_properties(receipts)
         .when_matched_update(|update| {
+            let update = match newer {
+                Some(newer) => update.predicate(newer),
+                None => update,
+            };
             names
                 .iter()
                 .map(set)

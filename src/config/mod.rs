@@ -37,7 +37,7 @@ pub use connection::{
 };
 pub use diff::{Change, Diff, diff, same_secrets};
 pub use model::{
-    Config, DEFAULT_BUS, DiskQuota, EventSchema, Exec, Handler, HandlerKind, Node, Queue, Route,
+    Config, DEFAULT_BUS, DiskQuota, EventSchema, Exec, Handler, HandlerKind, Load, Node, Queue, Route,
     Rule, RuleStart, Schedule, SchemaPolicy, Source, Subscription, SubscriptionProtocol, Target,
     TargetInput, To, Topic, Webhook, When,
 };

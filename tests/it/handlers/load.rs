@@ -8,7 +8,7 @@ use pointsman::handlers::{Class, Handler, Outcome};
 use std::time::Duration;
 
 /// Publishes a CSV through SQL and tells the event that announces it.
-async fn published(world: &World, key: &str, csv: &str, sql: &str) -> Event {
+pub async fn published(world: &World, key: &str, csv: &str, sql: &str) -> Event {
     let event = world.file(key, csv);
     let mut options = options();
     options.sql = Some(sql.to_owned());
@@ -16,7 +16,7 @@ async fn published(world: &World, key: &str, csv: &str, sql: &str) -> Event {
     emitted(&done, &format!("ready-{key}"))
 }
 
-const TYPED: &str = "select cast(id as bigint) as id, v from input";
+pub const TYPED: &str = "select cast(id as bigint) as id, v from input";
 
 fn by_id() -> Mode {
     Mode::upsert(vec!["id".to_owned()])

@@ -5,6 +5,7 @@ mod events;
 mod flights;
 mod load;
 mod malformed;
+mod postgres;
 mod publish;
 mod query;
 mod reading;

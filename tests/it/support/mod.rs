@@ -1,6 +1,8 @@
 //! A tiny harness round the real binary: a folder of its own, a running node,
 //! and patience with a limit.
 
+pub mod postgres;
+
 use serde_json::Value;
 use std::fs;
 use std::io::Write as _;

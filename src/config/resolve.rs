@@ -3,7 +3,9 @@
 
 use super::connection::Connection;
 use super::model::{Handler, HandlerKind, Load, Queue, Rule, Schedule, Source, Target, To, Topic};
-use super::raw::{Named, Raw, RawHandler, RawKind, RawLoad, RawQueue, RawRetry, RawRule, RawTarget, RawTo};
+use super::raw::{
+    Named, Raw, RawHandler, RawKind, RawLoad, RawQueue, RawRetry, RawRule, RawTarget, RawTo,
+};
 use super::read::{At, Cx};
 use crate::delivery::DeliveryOptions;
 use crate::emit::Notify;

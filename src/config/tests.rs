@@ -297,10 +297,7 @@ fn values_arrive_where_they_belong() {
     let HandlerKind::Load(load) = &config.handlers["load"].kind else {
         panic!()
     };
-    assert_eq!(
-        load.options.mode,
-        Mode::upsert(vec!["month".to_owned()])
-    );
+    assert_eq!(load.options.mode, Mode::upsert(vec!["month".to_owned()]));
     let buses: Vec<&str> = config.buses().into_iter().collect();
     assert_eq!(buses, ["default", "files", "other"]);
 }

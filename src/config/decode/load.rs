@@ -45,11 +45,9 @@ pub(super) fn load(field: &Field<'_>) -> Option<RawLoad> {
             if let Some(field) = table.written(name) {
                 let message = format!("`{name}` has no effect without `to`");
                 let diagnostic = Diagnostic::warning(&codes::NO_EFFECT, message);
-                field.report(
-                    diagnostic
-                        .at(field.key_place())
-                        .hint("tables of the built-in warehouse are made and get new columns as needed"),
-                );
+                field.report(diagnostic.at(field.key_place()).hint(
+                    "tables of the built-in warehouse are made and get new columns as needed",
+                ));
             }
         }
     }
@@ -66,7 +64,10 @@ fn mode(table: &Table<'_>) -> Option<Mode> {
         None => Word::Append,
         Some(field) => field.choice(&WORDS)?,
     };
-    let name = WORDS.iter().find(|(_, w)| *w == word).map_or("", |(n, _)| n);
+    let name = WORDS
+        .iter()
+        .find(|(_, w)| *w == word)
+        .map_or("", |(n, _)| n);
     let wanted = [
         ("key", Word::Upsert),
         ("newer_by", Word::Upsert),
@@ -107,7 +108,8 @@ fn mode(table: &Table<'_>) -> Option<Mode> {
         Word::ReplacePartition => {
             let (by, field) = listed("partition_by");
             if by.is_empty() {
-                let hint = "name the columns whose rows are replaced together, like `partition_by: day`";
+                let hint =
+                    "name the columns whose rows are replaced together, like `partition_by: day`";
                 missing(field, "`partition_by`", hint);
                 return None;
             }

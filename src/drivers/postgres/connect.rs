@@ -131,8 +131,7 @@ pub(super) async fn connect(options: &PostgresOptions) -> Result<Session, Failur
     };
     let token = client.cancel_token();
     let milliseconds = options.statement_timeout.as_millis().min(i32::MAX as u128);
-    let set =
-        format!("set statement_timeout = {milliseconds}; set client_min_messages = warning");
+    let set = format!("set statement_timeout = {milliseconds}; set client_min_messages = warning");
     client
         .batch_execute(&set)
         .await

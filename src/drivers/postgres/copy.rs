@@ -28,7 +28,10 @@ pub(super) async fn copy(
 ) -> Result<u64, Failure> {
     let ordered = outputs.schema().fields().len() > plan.wires.len();
     let names = plan.names().chain(ordered.then_some(ORDER));
-    let sql = format!("copy {table} ({}) from stdin with (format binary)", list(names));
+    let sql = format!(
+        "copy {table} ({}) from stdin with (format binary)",
+        list(names)
+    );
     let begun = tx.copy_in::<_, Bytes>(&sql).await;
     let sink = begun.map_err(|e| told(&e, &format!("rows cannot be copied into {table}")))?;
     let mut sink = std::pin::pin!(sink);
@@ -48,15 +51,13 @@ pub(super) async fn copy(
     let gone = |_| Failure::transient("Internal", "the rows were not read to their end");
     // Dropped before its end, the copy is undone by the server.
     reader.await.map_err(gone)??;
-    sink.finish().await.map_err(|e| blame::told(&e, table, outputs))
+    sink.finish()
+        .await
+        .map_err(|e| blame::told(&e, table, outputs))
 }
 
 /// Reads and encodes; stops when nobody listens any more.
-fn encoded(
-    rows: &Outputs,
-    wires: &[Wire],
-    out: &mpsc::Sender<Bytes>,
-) -> Result<(), Failure> {
+fn encoded(rows: &Outputs, wires: &[Wire], out: &mpsc::Sender<Bytes>) -> Result<(), Failure> {
     let mut buffer = BytesMut::with_capacity(CHUNK + CHUNK / 4);
     encode::begin(&mut buffer);
     let mut before = 0_u64;

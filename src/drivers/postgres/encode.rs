@@ -65,7 +65,12 @@ pub(super) fn batch(
         .zip(wires)
         .map(|(array, wire)| cells(array, *wire))
         .collect::<Option<_>>()
-        .ok_or_else(|| (0, Failure::transient("Internal", "a column is not of its type")))?;
+        .ok_or_else(|| {
+            (
+                0,
+                Failure::transient("Internal", "a column is not of its type"),
+            )
+        })?;
     for row in 0..batch.num_rows() {
         // A table has at most 1,600 columns.
         out.put_i16(columns.len() as i16);
@@ -116,9 +121,9 @@ fn text(array: &ArrayRef) -> Option<StringArray> {
     writer.finish().ok()?;
     // Each line is `{"v":...}`, or `{}` for a null.
     let lines = std::str::from_utf8(&json).ok()?.lines();
-    Some(StringArray::from_iter(lines.map(|line| {
-        line.strip_prefix("{\"v\":")?.strip_suffix('}')
-    })))
+    Some(StringArray::from_iter(
+        lines.map(|line| line.strip_prefix("{\"v\":")?.strip_suffix('}')),
+    ))
 }
 
 impl Cells {
@@ -179,8 +184,9 @@ impl Cells {
             }
             Self::Uuid(a) => {
                 let text = a.value(row);
-                let uuid = uuid::Uuid::try_parse(text)
-                    .map_err(|_| format!("`{}` is no UUID", text.chars().take(40).collect::<String>()))?;
+                let uuid = uuid::Uuid::try_parse(text).map_err(|_| {
+                    format!("`{}` is no UUID", text.chars().take(40).collect::<String>())
+                })?;
                 bytes(uuid.as_bytes(), out)?;
             }
             Self::Bytes(a) => bytes(a.value(row), out)?,
@@ -226,9 +232,11 @@ mod tests {
     #[test]
     fn nested_values_become_json() {
         let rows = vec![Some(vec![Some(1), None]), None, Some(vec![])];
-        let list: ArrayRef = Arc::new(
-            arrow::array::ListArray::from_iter_primitive::<Int64Type, _, _>(rows),
-        );
+        let list: ArrayRef = Arc::new(arrow::array::ListArray::from_iter_primitive::<
+            Int64Type,
+            _,
+            _,
+        >(rows));
         let json = text(&list).unwrap();
         let found: Vec<_> = json.iter().collect();
         assert_eq!(found, [Some("[1,null]"), None, Some("[]")]);

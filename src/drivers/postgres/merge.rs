@@ -67,7 +67,8 @@ impl Merge {
     fn upsert(&mut self, columns: &[&str], key: &[String], newer_by: Option<&str>) {
         let table = &self.table;
         let keys = list(key.iter().map(String::as_str));
-        let newest = newer_by.map_or_else(String::new, |n| format!("{} desc nulls last, ", quoted(n)));
+        let newest =
+            newer_by.map_or_else(String::new, |n| format!("{} desc nulls last, ", quoted(n)));
         // Of the staged rows of one key the last one stays, or the newest.
         self.before.push(format!(
             "delete from {STAGE} s using (
@@ -77,9 +78,7 @@ impl Merge {
         ));
         let same = pairs(key.iter().map(String::as_str), "t", "s", " and ");
         let others = columns.iter().filter(|c| !key.iter().any(|k| k == *c));
-        let set: Vec<String> = others
-            .map(|c| format!("{0} = s.{0}", quoted(c)))
-            .collect();
+        let set: Vec<String> = others.map(|c| format!("{0} = s.{0}", quoted(c))).collect();
         if !set.is_empty() {
             let newer = newer_by.map_or_else(String::new, |n| {
                 let n = quoted(n);
@@ -166,7 +165,9 @@ impl Merge {
             Ok(()) => tx.batch_execute("release savepoint pointsman_merge").await,
             Err(error) => {
                 // When the connection is gone, the first error says so.
-                tx.batch_execute("rollback to savepoint pointsman_merge").await.ok();
+                tx.batch_execute("rollback to savepoint pointsman_merge")
+                    .await
+                    .ok();
                 Err(error)
             }
         }

@@ -51,8 +51,14 @@ pub(super) fn put(value: i128, scale: u32, out: &mut BytesMut) {
         count += 1;
     }
 
-    let first = digits[..count].iter().position(|d| *d != 0).unwrap_or(count);
-    let last = digits[..count].iter().rposition(|d| *d != 0).map_or(first, |l| l + 1);
+    let first = digits[..count]
+        .iter()
+        .position(|d| *d != 0)
+        .unwrap_or(count);
+    let last = digits[..count]
+        .iter()
+        .rposition(|d| *d != 0)
+        .map_or(first, |l| l + 1);
     let kept = &digits[first..last];
     let weight = match kept.is_empty() {
         true => 0,
@@ -97,6 +103,9 @@ mod tests {
         assert_eq!((digits[0], digits[1], weight), (9, 9999, 0));
         assert_eq!(*digits.last().unwrap(), 9000);
         let (digits, weight, ..) = fields(10_i128.pow(38) - 1, 38);
-        assert_eq!((digits.len(), weight, *digits.last().unwrap()), (10, -1, 9900));
+        assert_eq!(
+            (digits.len(), weight, *digits.last().unwrap()),
+            (10, -1, 9900)
+        );
     }
 }

@@ -32,7 +32,8 @@ impl Names {
             _ => ("", ""),
         };
         if schema.is_empty() || name.is_empty() || table.contains('\0') {
-            let message = format!("`{table}` is not a table's name; write `TABLE` or `SCHEMA.TABLE`");
+            let message =
+                format!("`{table}` is not a table's name; write `TABLE` or `SCHEMA.TABLE`");
             return Err(Failure::permanent("BadOptions", message));
         }
         Ok(Self {
@@ -92,7 +93,9 @@ pub(super) async fn receipts(tx: &Transaction<'_>, names: &Names) -> Result<(), 
 }
 
 async fn exists(tx: &Transaction<'_>, name: &str) -> Result<bool, Failure> {
-    let row = tx.query_one("select to_regclass($1) is not null", &[&name]).await;
+    let row = tx
+        .query_one("select to_regclass($1) is not null", &[&name])
+        .await;
     row.and_then(|r| r.try_get(0))
         .map_err(|e| told(&e, &format!("{name} cannot be looked up")))
 }
@@ -145,9 +148,16 @@ fn create(names: &Names, key: &[String], outputs: &Schema) -> String {
         .map(|f| format!("{} {}", quoted(f.name()), made(f.data_type())))
         .collect();
     if !key.is_empty() {
-        lines.push(format!("primary key ({})", list(key.iter().map(String::as_str))));
+        lines.push(format!(
+            "primary key ({})",
+            list(key.iter().map(String::as_str))
+        ));
     }
-    format!("create table if not exists {} ({})", names.table, lines.join(", "))
+    format!(
+        "create table if not exists {} ({})",
+        names.table,
+        lines.join(", ")
+    )
 }
 
 /// The table's columns, in their order.
@@ -170,7 +180,12 @@ async fn columns(tx: &Transaction<'_>, names: &Names) -> Result<Vec<Column>, Fai
         left join pg_type b on t.typtype = 'd' and b.oid = t.typbasetype
         where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped
         order by a.attnum";
-    let failed = |e: tokio_postgres::Error| told(&e, &format!("the columns of {} cannot be read", names.table));
+    let failed = |e: tokio_postgres::Error| {
+        told(
+            &e,
+            &format!("the columns of {} cannot be read", names.table),
+        )
+    };
     let rows = tx.query(sql, &[&names.table]).await.map_err(failed)?;
     let column = |row: &tokio_postgres::Row| -> Result<Column, tokio_postgres::Error> {
         let kind: String = row.try_get(3)?;
@@ -218,7 +233,10 @@ fn changes(
             Some(_) => {}
         }
     }
-    Ok((!changes.is_empty()).then(|| format!("alter table {} {}", names.table, changes.join(", "))))
+    Ok(
+        (!changes.is_empty())
+            .then(|| format!("alter table {} {}", names.table, changes.join(", "))),
+    )
 }
 
 fn fit(there: &[Column], outputs: &Schema) -> Result<Plan, Failure> {
@@ -231,7 +249,8 @@ fn fit(there: &[Column], outputs: &Schema) -> Result<Plan, Failure> {
             return Err(Failure::permanent("SchemaConflict", message));
         };
         let sent = column.wire.and_then(|w| Some((w, sent(w, kind)?)));
-        let (wire, sent): (Wire, DataType) = sent.ok_or_else(|| misfit(name, &column.shown, kind))?;
+        let (wire, sent): (Wire, DataType) =
+            sent.ok_or_else(|| misfit(name, &column.shown, kind))?;
         fields.push(Field::new(name, sent, true));
         wires.push(wire);
     }

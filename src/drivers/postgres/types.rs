@@ -113,7 +113,10 @@ pub(super) fn sent(wire: Wire, kind: &DataType) -> Option<DataType> {
         Wire::Int2 | Wire::Int4 | Wire::Int8 => whole,
         Wire::Float4 => matches!(kind, T::Float32 | T::Int8 | T::Int16),
         Wire::Float8 => {
-            matches!(kind, T::Float32 | T::Float64 | T::Int8 | T::Int16 | T::Int32)
+            matches!(
+                kind,
+                T::Float32 | T::Float64 | T::Int8 | T::Int16 | T::Int32
+            )
         }
         Wire::Numeric(_) => whole || matches!(kind, T::Decimal128(..)),
         Wire::Json | Wire::Jsonb => *kind == T::Utf8 || is_nested(kind),
@@ -214,7 +217,10 @@ mod tests {
         assert_eq!(widened(Wire::Int4, &T::Int64), Some(T::Int64));
         assert_eq!(widened(Wire::Float4, &T::Float64), Some(T::Float64));
         let numeric = Wire::Numeric(Some((10, 2)));
-        assert_eq!(widened(numeric, &T::Decimal128(12, 4)), Some(T::Decimal128(12, 4)));
+        assert_eq!(
+            widened(numeric, &T::Decimal128(12, 4)),
+            Some(T::Decimal128(12, 4))
+        );
         assert_eq!(widened(numeric, &T::Int64), Some(T::Decimal128(21, 2)));
         assert_eq!(widened(Wire::Int4, &T::Float64), None);
         assert_eq!(sent(Wire::Int4, &T::Float64), None);

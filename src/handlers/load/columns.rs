@@ -187,13 +187,16 @@ mod tests {
 
     #[test]
     fn columns_widen_but_never_lose() {
-        let outputs = union(&[
-            schema(&[
-                ("a", DataType::Int32),
-                ("t", DataType::Timestamp(TimeUnit::Nanosecond, None)),
-            ]),
-            schema(&[("a", DataType::Int64), ("b", DataType::Utf8View)]),
-        ], delta_type)
+        let outputs = union(
+            &[
+                schema(&[
+                    ("a", DataType::Int32),
+                    ("t", DataType::Timestamp(TimeUnit::Nanosecond, None)),
+                ]),
+                schema(&[("a", DataType::Int64), ("b", DataType::Utf8View)]),
+            ],
+            delta_type,
+        )
         .unwrap();
         assert_eq!(outputs.field(0).data_type(), &DataType::Int64);
         assert_eq!(outputs.field(1).data_type(), &timestamp());

@@ -217,7 +217,12 @@ impl Outputs {
         }
         let values: Vec<String> = names
             .iter()
-            .filter_map(|name| Some(format!("{name}={}", shown(batch.column_by_name(name)?, row))))
+            .filter_map(|name| {
+                Some(format!(
+                    "{name}={}",
+                    shown(batch.column_by_name(name)?, row)
+                ))
+            })
             .collect();
         let file = part.path.file_name().unwrap_or_default().to_string_lossy();
         let of = match &part.object {
@@ -312,7 +317,8 @@ fn exact(
         },
         Err(e) => {
             let tried = cast(array, kind).ok();
-            let row = tried.and_then(|t| (0..t.len()).find(|i| t.is_null(*i) && array.is_valid(*i)));
+            let row =
+                tried.and_then(|t| (0..t.len()).find(|i| t.is_null(*i) && array.is_valid(*i)));
             Err(conflict(row).caused_by(&e))
         }
     }

@@ -63,7 +63,11 @@ async fn every_type_arrives_exactly() {
     let csv = "i,b,f,n,x,day\n1,1234567890123456,1.5,12345678.25,\"a\"\"\u{e9}\\,\t\",2013-02-28\n\
                -7,0,-0.1,-0.01,,1969-12-31\nNA,NA,NA,NA,NA,NA\n";
     let event = published(&world, "types.csv", csv, sql).await;
-    let made = loader(&world, options(Mode::Append, true, false), server(&database));
+    let made = loader(
+        &world,
+        options(Mode::Append, true, false),
+        server(&database),
+    );
     handle(&made, event).await.unwrap();
     let types = database.sql(
         "select string_agg(column_name || ' ' || udt_name || coalesce(numeric_precision::text, ''), ', ' order by ordinal_position)
@@ -106,8 +110,16 @@ async fn columns_of_other_types_take_what_fits_them() {
     );
     // Nothing is rounded or cut.
     let wrong = [
-        ("2.csv", csv("70000", "1", "a"), "column `id` has a value that is not of type smallint: 70000 is in the row (id=70000,"),
-        ("3.csv", csv("6", "1.25", "a"), "column `m` has a value that is not of type decimal(6,1): 1.250 is in the row (id=6,"),
+        (
+            "2.csv",
+            csv("70000", "1", "a"),
+            "column `id` has a value that is not of type smallint: 70000 is in the row (id=70000,",
+        ),
+        (
+            "3.csv",
+            csv("6", "1.25", "a"),
+            "column `m` has a value that is not of type decimal(6,1): 1.250 is in the row (id=6,",
+        ),
         ("4.csv", csv("6", "1", "abcd"), "refuses the row (id=6,"),
     ];
     for (key, csv, message) in wrong {
@@ -115,7 +127,10 @@ async fn columns_of_other_types_take_what_fits_them() {
         let failure = refused(&append, event).await;
         assert_eq!(failure.class, Class::Permanent, "{failure:?}");
         assert!(failure.message.contains(message), "{failure:?}");
-        assert!(failure.message.contains(&format!("of inbox/{key}")), "{failure:?}");
+        assert!(
+            failure.message.contains(&format!("of inbox/{key}")),
+            "{failure:?}"
+        );
     }
     let text = published(&world, "5.csv", &csv("x", "1", "a"), "select id from input").await;
     assert_eq!(
@@ -130,7 +145,11 @@ async fn each_publication_is_loaded_once() {
     let (world, database) = (World::new(), shared().database());
     let one = published(&world, "1.csv", "id,v\n1,a\n", TYPED).await;
     let two = published(&world, "2.csv", "id,v\n1,b\n", TYPED).await;
-    let made = loader(&world, options(Mode::Append, true, false), server(&database));
+    let made = loader(
+        &world,
+        options(Mode::Append, true, false),
+        server(&database),
+    );
     for _ in 0..3 {
         // Twice in one batch, too; and by two handlers at once.
         let batch: Vec<_> = [&one, &two, &one].map(|e| message(e.clone())).to_vec();
@@ -179,7 +198,11 @@ async fn a_stale_row_does_not_replace_a_newer_one() {
     let expected = "1|new\n2|b\n3|y\n4|d";
     let one = published(&world, "1.csv", &first, sql).await;
     let two = published(&world, "2.csv", &second, sql).await;
-    let made = loader(&world, options(mode.clone(), true, false), server(&database));
+    let made = loader(
+        &world,
+        options(mode.clone(), true, false),
+        server(&database),
+    );
     let delta = world.load("w", mode);
     for event in [one, two] {
         handle(&made, event.clone()).await.unwrap();
@@ -199,7 +222,11 @@ async fn a_partition_is_replaced_whole_and_no_other() {
     };
     let one = published(&world, "1.csv", "id,p\n1,a\n2,a\n3,b\n4,NA\n", sql).await;
     let two = published(&world, "2.csv", "id,p\n5,a\n6,NA\n7,c\n", sql).await;
-    let made = loader(&world, options(mode.clone(), true, false), server(&database));
+    let made = loader(
+        &world,
+        options(mode.clone(), true, false),
+        server(&database),
+    );
     let delta = world.load("w", mode);
     // In one batch the second replaces the first all the same.
     let batch: Vec<_> = [&one, &two].map(|e| message(e.clone())).to_vec();
@@ -221,15 +248,25 @@ async fn a_table_is_made_and_widened_only_when_asked() {
     let narrow = "select cast(id as int) as id, v from input";
     let one = published(&world, "1.csv", "id,v\n1,a\n", narrow).await;
     let failure = refused(&load(&world, &database, by_id()), one.clone()).await;
-    assert_eq!((failure.code.as_str(), failure.class), ("NoTable", Class::Permanent));
-    assert!(failure.message.ends_with("set `create: true`"), "{failure:?}");
+    assert_eq!(
+        (failure.code.as_str(), failure.class),
+        ("NoTable", Class::Permanent)
+    );
+    assert!(
+        failure.message.ends_with("set `create: true`"),
+        "{failure:?}"
+    );
 
     let made = loader(&world, options(by_id(), true, false), server(&database));
     handle(&made, one).await.unwrap();
-    let more = "select cast(id as bigint) as id, v, cast('7.50' as decimal(5,2)) as extra from input";
+    let more =
+        "select cast(id as bigint) as id, v, cast('7.50' as decimal(5,2)) as extra from input";
     let two = published(&world, "2.csv", "id,v\n5000000000,b\n", more).await;
     let failure = refused(&made, two.clone()).await;
-    assert!(failure.message.contains("has no column `extra`; add it"), "{failure:?}");
+    assert!(
+        failure.message.contains("has no column `extra`; add it"),
+        "{failure:?}"
+    );
 
     let wider = loader(&world, options(by_id(), true, true), server(&database));
     handle(&wider, two).await.unwrap();
@@ -238,7 +275,10 @@ async fn a_table_is_made_and_widened_only_when_asked() {
         "1|a||bigint\n5000000000|b|7.50|bigint"
     );
     let index = database.sql("select indexdef from pg_indexes where tablename = 'w'");
-    assert!(index.contains("UNIQUE") && index.ends_with("(id)"), "{index}");
+    assert!(
+        index.contains("UNIQUE") && index.ends_with("(id)"),
+        "{index}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -257,9 +297,21 @@ async fn a_refused_row_is_named_and_stops_no_other_publication() {
         format!("id,v,n,c\n{}", lines.concat())
     };
     let wrong = [
-        ("null.csv", with(63, "63,NA,1,red"), "null value in column \"v\""),
-        ("check.csv", with(98, "98,v,0,red"), "violates check constraint \"w_n_check\""),
-        ("key.csv", with(17, "17,v,1,green"), "Key (c)=(green) is not present"),
+        (
+            "null.csv",
+            with(63, "63,NA,1,red"),
+            "null value in column \"v\"",
+        ),
+        (
+            "check.csv",
+            with(98, "98,v,0,red"),
+            "violates check constraint \"w_n_check\"",
+        ),
+        (
+            "key.csv",
+            with(17, "17,v,1,green"),
+            "Key (c)=(green) is not present",
+        ),
     ];
     for mode in [Mode::Append, by_id()] {
         let handler = load(&world, &database, mode.clone());
@@ -271,25 +323,54 @@ async fn a_refused_row_is_named_and_stops_no_other_publication() {
             assert!(failure.message.contains(message), "{failure:?}");
             // A foreign key is looked at when all rows are in; then its values are named.
             if mode == by_id() || *key != "key.csv" {
-                let row = csv.lines().position(|l| !l.contains(",v,1,red") && !l.starts_with("id")).unwrap();
+                let row = csv
+                    .lines()
+                    .position(|l| !l.contains(",v,1,red") && !l.starts_with("id"))
+                    .unwrap();
                 let named = format!("(id={}", row - 1);
                 assert!(failure.message.contains(&named), "{failure:?}");
-                assert!(failure.message.contains(&format!("row {row} in part-")), "{failure:?}");
-                assert!(failure.message.contains(&format!("of inbox/{key}")), "{failure:?}");
+                assert!(
+                    failure.message.contains(&format!("row {row} in part-")),
+                    "{failure:?}"
+                );
+                assert!(
+                    failure.message.contains(&format!("of inbox/{key}")),
+                    "{failure:?}"
+                );
             }
         }
     }
-    let twice = published(&world, "twice.csv", "id,v,n,c\n1,a,1,red\n2,b,1,red\n1,c,1,red\n", sql).await;
+    let twice = published(
+        &world,
+        "twice.csv",
+        "id,v,n,c\n1,a,1,red\n2,b,1,red\n1,c,1,red\n",
+        sql,
+    )
+    .await;
     let failure = refused(&load(&world, &database, Mode::Append), twice).await;
-    assert!(failure.message.contains("the row (id=1, v=c, n=1, c=red), row 3 in"), "{failure:?}");
-    assert!(failure.message.contains("Key (id)=(1) already exists"), "{failure:?}");
+    assert!(
+        failure
+            .message
+            .contains("the row (id=1, v=c, n=1, c=red), row 3 in"),
+        "{failure:?}"
+    );
+    assert!(
+        failure.message.contains("Key (id)=(1) already exists"),
+        "{failure:?}"
+    );
 
     let good = published(&world, "good.csv", "id,v,n,c\n1,a,1,red\n", sql).await;
     let bad = published(&world, "bad.csv", "id,v,n,c\n2,a,-1,red\n", sql).await;
     let also = published(&world, "also.csv", "id,v,n,c\n3,a,1,blue\n", sql).await;
     let batch: Vec<_> = [good, bad, also].map(message).to_vec();
-    let results = load(&world, &database, by_id()).handle(&batch, &cx()).await.results;
-    assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    let results = load(&world, &database, by_id())
+        .handle(&batch, &cx())
+        .await
+        .results;
+    assert_eq!(
+        results.iter().map(Result::is_ok).collect::<Vec<_>>(),
+        [true, false, true]
+    );
     assert_eq!(database.sql("select id from w order by id"), "1\n3");
 }
 
@@ -300,7 +381,10 @@ async fn text_that_postgres_cannot_hold_names_its_row() {
     let sql = "select cast(id as bigint) as id, case when id = '2' then chr(0) else v end as v from input";
     let event = published(&world, "nul.csv", "id,v\n1,a\n2,b\n3,c\n", sql).await;
     let failure = refused(&load(&world, &database, Mode::Append), event).await;
-    assert_eq!((failure.code.as_str(), failure.class), ("BadValue", Class::Permanent));
+    assert_eq!(
+        (failure.code.as_str(), failure.class),
+        ("BadValue", Class::Permanent)
+    );
     assert!(failure.message.contains("row 2 in part-"), "{failure:?}");
 }
 
@@ -318,14 +402,24 @@ async fn what_a_retry_mends_is_transient() {
         ..server(&database)
     };
     for (server, code) in [(gone, "ConnectionFailed"), (unknown, "LoginFailed")] {
-        let failure = refused(&loader(&world, options(by_id(), false, false), server), event.clone()).await;
-        assert_eq!((failure.code.as_str(), failure.class), (code, Class::Transient), "{failure:?}");
+        let failure = refused(
+            &loader(&world, options(by_id(), false, false), server),
+            event.clone(),
+        )
+        .await;
+        assert_eq!(
+            (failure.code.as_str(), failure.class),
+            (code, Class::Transient),
+            "{failure:?}"
+        );
     }
     // A lock held elsewhere: a statement runs into its time, a connection is cut.
     let mut holder = database.server.psql(&database.name);
     holder.args(["-c", "begin; lock table w; select pg_sleep(60)"]);
     let mut holder = holder.spawn().unwrap();
-    let waits = || database.sql("select count(*) from pg_stat_activity where application_name = 'pointsman' and wait_event_type = 'Lock'");
+    let waits = || {
+        database.sql("select count(*) from pg_stat_activity where application_name = 'pointsman' and wait_event_type = 'Lock'")
+    };
     let locked = "select count(*) from pg_locks where relation = 'w'::regclass and mode = 'AccessExclusiveLock'";
     while database.sql(locked) != "1" {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -336,7 +430,10 @@ async fn what_a_retry_mends_is_transient() {
     };
     let hurried = loader(&world, options(by_id(), false, false), hurried);
     let failure = refused(&hurried, event.clone()).await;
-    assert_eq!((failure.code.as_str(), failure.class), ("StatementTimeout", Class::Transient));
+    assert_eq!(
+        (failure.code.as_str(), failure.class),
+        ("StatementTimeout", Class::Transient)
+    );
 
     let (patient, cancelled) = (load(&world, &database, by_id()), cx());
     let batch = [message(event.clone())];
@@ -348,7 +445,11 @@ async fn what_a_retry_mends_is_transient() {
     };
     let (outcome, ()) = tokio::join!(patient.handle(&batch, &cancelled), cut);
     let failure = outcome.results.into_iter().next().unwrap().unwrap_err();
-    assert_eq!((failure.code.as_str(), failure.class), ("ConnectionFailed", Class::Transient), "{failure:?}");
+    assert_eq!(
+        (failure.code.as_str(), failure.class),
+        ("ConnectionFailed", Class::Transient),
+        "{failure:?}"
+    );
 
     // Who is stopped leaves nothing running on the server.
     let stopped: Context = cx();
@@ -359,7 +460,10 @@ async fn what_a_retry_mends_is_transient() {
         stopped.cancel.cancel();
     };
     let (outcome, ()) = tokio::join!(patient.handle(&batch, &stopped), cancel);
-    assert_eq!(outcome.results[0].as_ref().unwrap_err().class, Class::Transient);
+    assert_eq!(
+        outcome.results[0].as_ref().unwrap_err().class,
+        Class::Transient
+    );
     while database.sql("select count(*) from pg_stat_activity where application_name = 'pointsman' and datname = current_database()") != "0" {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -392,12 +496,27 @@ async fn the_line_is_encrypted_and_the_certificate_checked_as_asked() {
                new.v = (select ssl from pg_stat_ssl where pid = pg_backend_pid()); return new; end $$;
              create or replace trigger how before insert on w for each row execute function how()",
         );
-        handle(&loader(&world, options(Mode::Append, false, false), server), event).await.unwrap();
+        handle(
+            &loader(&world, options(Mode::Append, false, false), server),
+            event,
+        )
+        .await
+        .unwrap();
     }
-    assert_eq!(database.sql("select v, count(*) from w group by v"), "true|3");
+    assert_eq!(
+        database.sql("select v, count(*) from w group by v"),
+        "true|3"
+    );
     let event = published(&world, "x.csv", "id,v\n1,a\n", TYPED).await;
     let unknown = with(PostgresTls::VerifyFull, "localhost", false);
-    let failure = refused(&loader(&world, options(Mode::Append, false, false), unknown), event).await;
+    let failure = refused(
+        &loader(&world, options(Mode::Append, false, false), unknown),
+        event,
+    )
+    .await;
     assert_eq!(failure.class, Class::Transient);
-    assert!(failure.chain.iter().any(|c| c.contains("certificate")), "{failure:?}");
+    assert!(
+        failure.chain.iter().any(|c| c.contains("certificate")),
+        "{failure:?}"
+    );
 }

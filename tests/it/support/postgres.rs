@@ -109,10 +109,18 @@ impl Postgres {
         keeper.arg("-D").arg(&data).arg("-k").arg(&folder);
         keeper.args(["-p", &port.to_string(), "-h", "127.0.0.1"]);
         // What a power cut would lose is of no interest here.
-        for setting in ["fsync=off", "max_connections=40", "ssl=on", "log_statement=none"] {
+        for setting in [
+            "fsync=off",
+            "max_connections=40",
+            "ssl=on",
+            "log_statement=none",
+        ] {
             keeper.args(["-c", setting]);
         }
-        for (name, file) in [("ssl_cert_file", "server.crt"), ("ssl_key_file", "server.key")] {
+        for (name, file) in [
+            ("ssl_cert_file", "server.crt"),
+            ("ssl_key_file", "server.key"),
+        ] {
             let value = folder.join(file);
             keeper.args(["-c", &format!("{name}={}", value.display())]);
         }
@@ -135,7 +143,10 @@ impl Postgres {
         let begun = Instant::now();
         while !self.answers() {
             let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            assert!(begun.elapsed() < PATIENCE, "Postgres does not start:\n{log}");
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "Postgres does not start:\n{log}"
+            );
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
@@ -182,13 +193,22 @@ impl Postgres {
         command
             .arg("-h")
             .arg(&self.folder)
-            .args(["-p", &self.port.to_string(), "-U", "postgres", "-d", database])
+            .args([
+                "-p",
+                &self.port.to_string(),
+                "-U",
+                "postgres",
+                "-d",
+                database,
+            ])
             .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1"]);
         command
     }
 
     fn sql(&self, database: &str, sql: &str) -> String {
-        must(self.psql(database).args(["-c", sql])).trim_end().to_owned()
+        must(self.psql(database).args(["-c", sql]))
+            .trim_end()
+            .to_owned()
     }
 }
 
@@ -219,7 +239,14 @@ fn certificate(folder: &Path) {
     let (key, certificate) = (folder.join("server.key"), folder.join("server.crt"));
     must(
         Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+            ])
             .args(["-nodes", "-days", "2", "-subj", "/CN=localhost"])
             .args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
             .args(["-addext", "basicConstraints=critical,CA:FALSE"])

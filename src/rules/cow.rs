@@ -220,14 +220,35 @@ impl Posting {
 /// A hash of a key in one of several spaces.
 #[inline]
 pub(super) fn hash(space: u64, key: &[u8]) -> u64 {
-    let mut state = fold(space ^ key.len() as u64, 0x9E37_79B9_7F4A_7C15);
-    let (words, rest) = key.as_chunks::<8>();
-    for word in words {
-        state = fold(state ^ u64::from_le_bytes(*word), 0xD6E8_FEB8_6659_FD93);
+    let state = fold(space ^ key.len() as u64, 0x9E37_79B9_7F4A_7C15);
+    let (state, tail) = match key.last_chunk::<8>() {
+        Some(last) => {
+            // The last word may overlap the one before it.
+            let words = key[..key.len() - 1].as_chunks::<8>().0;
+            let mix = |state, word: &[u8; 8]| {
+                fold(state ^ u64::from_le_bytes(*word), 0xD6E8_FEB8_6659_FD93)
+            };
+            (words.iter().fold(state, mix), u64::from_le_bytes(*last))
+        }
+        None => (state, short(key)),
+    };
+    fold(state ^ tail, 0xA076_1D64_78BD_642F)
+}
+
+/// Fewer than 8 bytes as a number.
+#[inline]
+fn short(key: &[u8]) -> u64 {
+    match (key.first_chunk(), key.last_chunk(), key) {
+        (Some(first), Some(last), _) => {
+            u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last))
+        }
+        (_, _, [first, .., last]) => {
+            let middle = key[key.len() / 2];
+            u64::from(*first) << 16 | u64::from(middle) << 8 | u64::from(*last)
+        }
+        (_, _, [only]) => u64::from(*only),
+        _ => 0,
     }
-    let mut tail = [0; 8];
-    tail[..rest.len()].copy_from_slice(rest);
-    fold(state ^ u64::from_le_bytes(tail), 0xA076_1D64_78BD_642F)
 }
 
 fn fold(a: u64, b: u64) -> u64 {

@@ -15,7 +15,7 @@ pub(super) struct Trie {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Node {
+pub(super) struct Node {
     /// How many fields want a leaf here.
     leaves: u32,
     /// How many wanted leaves are here or below.
@@ -27,8 +27,9 @@ struct Node {
 #[derive(Debug, Clone, Default)]
 struct Children {
     entries: Vec<Child>,
-    /// Bit n is set if some segment has n bytes (63: 63 or more).
-    lengths: u64,
+    /// The bytes that segments begin with, one bit each; an empty segment has
+    /// the bit of the dot or the quote that follows it in an event.
+    firsts: [u64; 4],
     /// Open addressing over `entries` (index + 1, 0 is free), kept once there
     /// are more than a few.
     slots: Vec<u32>,
@@ -52,14 +53,23 @@ impl Child {
 }
 
 /// The first 8 bytes as a number, padded with zeros.
-#[inline(always)]
 fn head(segment: &[u8]) -> u64 {
-    match segment.first_chunk() {
-        Some(bytes) => u64::from_le_bytes(*bytes),
-        None => segment
-            .iter()
-            .rev()
-            .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    head_at(segment, 0, segment.len())
+}
+
+/// The [`head`] of the `len` bytes at `start`; one load if the text goes on
+/// behind them, as an event does.
+#[inline(always)]
+fn head_at(text: &[u8], start: usize, len: usize) -> u64 {
+    match text[start..].first_chunk() {
+        Some(bytes) if len >= 8 => u64::from_le_bytes(*bytes),
+        Some(bytes) => u64::from_le_bytes(*bytes) & !(u64::MAX << (8 * len)),
+        None => {
+            let mut bytes = [0; 8];
+            let len = len.min(8);
+            bytes[..len].copy_from_slice(&text[start..start + len]);
+            u64::from_le_bytes(bytes)
+        }
     }
 }
 
@@ -80,28 +90,39 @@ impl Trie {
         self.nodes.len()
     }
 
-    /// Whether some field wants the leaves at this path.
-    pub fn is_wanted(&self, node: PathId) -> bool {
-        self.nodes[node].leaves > 0
+    #[inline(always)]
+    pub fn node(&self, node: PathId) -> &Node {
+        &self.nodes[node]
     }
 
-    /// Whether some field wants a path below this one.
-    pub fn has_children(&self, node: PathId) -> bool {
-        !self.nodes[node].children.entries.is_empty()
+    /// The node that a key of an event, from `start` to `end`, leads to.
+    /// Escapes in it must be resolved.
+    #[inline(always)]
+    pub fn child(&self, node: &Node, text: &[u8], start: usize, end: usize) -> Option<PathId> {
+        let children = &node.children;
+        let first = text.get(start).copied().unwrap_or(b'"');
+        if children.firsts[usize::from(first >> 6)] >> (first & 63) & 1 == 0 {
+            return None;
+        }
+        self.likely_child(children, text, start, end)
     }
 
-    /// The node that an event's key leads to; the key's escapes are resolved.
-    #[inline]
-    pub fn child(&self, node: PathId, key: &[u8]) -> Option<PathId> {
-        let children = &self.nodes[node].children;
-        if let Some(child) = children.find(key) {
+    fn likely_child(
+        &self,
+        children: &Children,
+        text: &[u8],
+        start: usize,
+        end: usize,
+    ) -> Option<PathId> {
+        let key = &text[start..end];
+        if let Some(child) = children.find(head_at(text, start, end - start), key) {
             return Some(child);
         }
         // A key with dots may stand for several segments.
         let dot = memchr::memchr(b'.', key)?;
-        let mut at = children.find(&key[..dot])?;
+        let mut at = children.find(head(&key[..dot]), &key[..dot])?;
         for segment in key[dot + 1..].split(|byte| *byte == b'.') {
-            at = self.nodes[at].children.find(segment)?;
+            at = self.nodes[at].children.find(head(segment), segment)?;
         }
         Some(at)
     }
@@ -112,7 +133,7 @@ impl Trie {
         let mut at = ROOT;
         self.nodes.get_mut(at).live += 1;
         for segment in path.split(|byte| *byte == b'.') {
-            at = match self.nodes[at].children.find(segment) {
+            at = match self.nodes[at].children.find(head(segment), segment) {
                 Some(child) => child,
                 None => {
                     let child = match free.pop() {
@@ -134,7 +155,7 @@ impl Trie {
         let mut at = ROOT;
         self.nodes.get_mut(at).live -= 1;
         for segment in path.split(|byte| *byte == b'.') {
-            let Some(child) = self.nodes[at].children.find(segment) else {
+            let Some(child) = self.nodes[at].children.find(head(segment), segment) else {
                 return;
             };
             self.nodes.get_mut(child).live -= 1;
@@ -148,13 +169,23 @@ impl Trie {
     }
 }
 
+impl Node {
+    /// Whether some field wants the leaves at this path.
+    #[inline(always)]
+    pub fn is_wanted(&self) -> bool {
+        self.leaves > 0
+    }
+
+    /// Whether some field wants a path below this one.
+    #[inline(always)]
+    pub fn has_children(&self) -> bool {
+        !self.children.entries.is_empty()
+    }
+}
+
 impl Children {
     #[inline]
-    fn find(&self, segment: &[u8]) -> Option<PathId> {
-        if self.lengths >> segment.len().min(63) & 1 == 0 {
-            return None;
-        }
-        let head = head(segment);
+    fn find(&self, head: u64, segment: &[u8]) -> Option<PathId> {
         if self.slots.is_empty() {
             let child = self.entries.iter().find(|child| child.is(head, segment))?;
             return Some(child.node);
@@ -176,7 +207,7 @@ impl Children {
             segment: segment.into(),
             node,
         });
-        self.lengths |= 1 << segment.len().min(63);
+        self.note_first(segment);
         if self.entries.len() > FEW && self.entries.len() * 2 <= self.slots.len() {
             self.place(self.entries.len() - 1);
         } else {
@@ -186,11 +217,22 @@ impl Children {
 
     fn remove(&mut self, segment: &[u8]) {
         self.entries.retain(|child| *child.segment != *segment);
-        self.lengths = self
-            .entries
-            .iter()
-            .fold(0, |bits, child| bits | 1 << child.segment.len().min(63));
+        self.firsts = [0; 4];
+        for child in std::mem::take(&mut self.entries) {
+            self.note_first(&child.segment);
+            self.entries.push(child);
+        }
         self.rebuild();
+    }
+
+    fn note_first(&mut self, segment: &[u8]) {
+        let firsts = match segment.first() {
+            Some(first) => std::slice::from_ref(first),
+            None => b".\"",
+        };
+        for first in firsts {
+            self.firsts[usize::from(first >> 6)] |= 1 << (first & 63);
+        }
     }
 
     fn rebuild(&mut self) {
@@ -216,15 +258,40 @@ impl Children {
 mod tests {
     use super::*;
 
+    fn child(trie: &Trie, node: PathId, key: &str) -> Option<PathId> {
+        trie.child(trie.node(node), key.as_bytes(), 0, key.len())
+    }
+
     #[test]
     fn dotted_keys_are_paths() {
         let (mut trie, mut free) = (Trie::default(), Vec::new());
         let path = trie.add(b"a.b.c", &mut free);
-        let a = trie.child(ROOT, b"a").unwrap();
-        assert_eq!(trie.child(a, b"b.c"), Some(path));
-        assert_eq!(trie.child(ROOT, b"a.b.c"), Some(path));
-        assert_eq!(trie.child(ROOT, b"a.b.d"), None);
-        assert!(trie.is_wanted(path) && !trie.is_wanted(a) && trie.has_children(a));
+        let a = child(&trie, ROOT, "a").unwrap();
+        assert_eq!(child(&trie, a, "b.c"), Some(path));
+        assert_eq!(child(&trie, ROOT, "a.b.c"), Some(path));
+        assert_eq!(child(&trie, ROOT, "a.b.d"), None);
+        let (path, a) = (trie.node(path), trie.node(a));
+        assert!(path.is_wanted() && !a.is_wanted() && a.has_children());
+    }
+
+    #[test]
+    fn empty_segments_are_paths_too() {
+        let (mut trie, mut free) = (Trie::default(), Vec::new());
+        let path = trie.add(b"..x", &mut free);
+        let below = child(&trie, ROOT, "").unwrap();
+        assert_eq!(child(&trie, ROOT, "."), child(&trie, below, ""));
+        assert_eq!(child(&trie, ROOT, "..x"), Some(path));
+        assert_eq!(child(&trie, below, ".x"), Some(path));
+        assert_eq!(child(&trie, ROOT, "x"), None);
+    }
+
+    #[test]
+    fn heads_are_the_same_wherever_the_text_ends() {
+        for len in 0..12 {
+            let alone = &b"abcdefghijkl"[..len];
+            let inside = [alone, b"\":1234567"].concat();
+            assert_eq!(head(alone), head_at(&inside, 0, len), "{len}");
+        }
     }
 
     #[test]
@@ -235,8 +302,8 @@ mod tests {
         }
         trie.add(b"k3", &mut free);
         (0..20).for_each(|key| trie.remove(format!("k{key}.x").as_bytes(), &mut free));
-        let left = trie.child(ROOT, b"k3").unwrap();
-        assert!(!trie.has_children(left) && trie.child(ROOT, b"k4").is_none());
+        let left = child(&trie, ROOT, "k3").unwrap();
+        assert!(!trie.node(left).has_children() && child(&trie, ROOT, "k4").is_none());
         assert_eq!(free.len(), 39);
         trie.add(b"y.z", &mut free);
         assert_eq!(free.len(), 37);

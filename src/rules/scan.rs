@@ -3,7 +3,7 @@
 use super::blocks::{self, Block, Map};
 use super::error::EventFault;
 use super::number;
-use super::paths::{PathId, ROOT, Trie};
+use super::paths::{Node, PathId, ROOT, Trie};
 use super::text::unescape;
 
 /// What kind of value a leaf is, and where its bytes are.
@@ -204,6 +204,7 @@ impl Scan<'_> {
     /// Reads members of a container up to its end, or up to one that has to be
     /// entered.
     fn members(&mut self, frame: &mut Frame) -> Result<Option<Frame>, Fault> {
+        let node = self.trie.node(frame.node);
         let close = if frame.object { b'}' } else { b']' };
         loop {
             let mut byte = self.peek()?;
@@ -219,7 +220,7 @@ impl Scan<'_> {
                 byte = self.peek()?;
             }
             let entered = if frame.object {
-                match self.key(frame.node, byte)? {
+                match self.key(node, byte)? {
                     Some(node) => self.value(frame, node)?,
                     None => {
                         self.skip()?;
@@ -269,7 +270,7 @@ impl Scan<'_> {
 
     /// Reads a key and its colon; the node it leads to, if it is wanted.
     #[inline(always)]
-    fn key(&mut self, node: PathId, byte: u8) -> Result<Option<PathId>, Fault> {
+    fn key(&mut self, node: &Node, byte: u8) -> Result<Option<PathId>, Fault> {
         if byte != b'"' {
             return Err((EventFault::ExpectedKey, self.at));
         }
@@ -278,33 +279,36 @@ impl Scan<'_> {
             return Err((EventFault::ExpectedColon, self.at));
         }
         self.at += 1;
-        let raw = &self.event[start..end];
-        if self.escapes && memchr::memchr(b'\\', raw).is_some() {
-            self.out.key.clear();
-            return match unescape(raw, &mut self.out.key) {
-                Ok(()) => Ok(self.trie.child(node, &self.out.key)),
-                Err(at) => Err((EventFault::BadEscape, start + at)),
-            };
+        if self.escapes {
+            let raw = &self.event[start..end];
+            if memchr::memchr(b'\\', raw).is_some() {
+                self.out.key.clear();
+                unescape(raw, &mut self.out.key)
+                    .map_err(|at| (EventFault::BadEscape, start + at))?;
+                let key = &self.out.key;
+                return Ok(self.trie.child(node, key, 0, key.len()));
+            }
         }
-        Ok(self.trie.child(node, raw))
+        Ok(self.trie.child(node, self.event, start, end))
     }
 
     /// Reads a value at a path that somebody wants, or wants something below
     /// of. Returns the container to enter, if that is what it is.
     #[inline(always)]
     fn value(&mut self, frame: &Frame, node: PathId) -> Result<Option<Frame>, Fault> {
+        let what = self.trie.node(node);
         match self.peek()? {
             b'"' => {
                 let (start, end) = self.string()?;
-                if self.trie.is_wanted(node) {
+                if what.is_wanted() {
                     self.text(node, frame.element, start, end)?;
                 }
                 Ok(None)
             }
-            b'{' if self.trie.has_children(node) => Ok(Some(self.enter(frame, node, true))),
+            b'{' if what.has_children() => Ok(Some(self.enter(frame, node, true))),
             b'[' => Ok(Some(self.enter(frame, node, false))),
             b'{' => self.skip().map(|()| None),
-            _ if self.trie.is_wanted(node) => {
+            _ if what.is_wanted() => {
                 self.scalar(node, frame.element)?;
                 Ok(None)
             }

@@ -462,7 +462,7 @@ impl Machine {
 /// A wildcard's value as it stands in JSON: its quotes belong to it.
 fn steps(wildcard: &Wildcard) -> Vec<Step> {
     let mut steps = vec![Step::Byte(b'"')];
-    for (i, piece) in wildcard.pieces().iter().enumerate() {
+    for (i, piece) in wildcard.pieces().into_iter().enumerate() {
         if i > 0 {
             steps.push(Step::Star);
         }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 const CHUNK_BITS: usize = 6;
 const CHUNK: usize = 1 << CHUNK_BITS;
 
-/// A vector in parts of 64 elements.
+/// A vector in parts of 64 elements. A part is one block of memory, filled up
+/// with defaults, so that an element is two loads away.
 #[derive(Debug)]
 pub(super) struct CowVec<T> {
-    chunks: Arc<Vec<Arc<Vec<T>>>>,
+    chunks: Arc<Vec<Arc<[T; CHUNK]>>>,
     len: usize,
 }
 
@@ -34,22 +35,21 @@ impl<T> Default for CowVec<T> {
     }
 }
 
-impl<T: Clone> CowVec<T> {
+impl<T: Clone + Default> CowVec<T> {
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Adds an element and returns its index.
     pub fn push(&mut self, value: T) -> u32 {
-        let chunks = Arc::make_mut(&mut self.chunks);
-        if self.len & (CHUNK - 1) == 0 {
-            chunks.push(Arc::new(Vec::with_capacity(CHUNK)));
-        }
-        if let Some(chunk) = chunks.last_mut() {
-            Arc::make_mut(chunk).push(value);
+        let index = self.len as u32;
+        if self.len.is_multiple_of(CHUNK) {
+            let chunk = Arc::new(std::array::from_fn(|_| T::default()));
+            Arc::make_mut(&mut self.chunks).push(chunk);
         }
         self.len += 1;
-        (self.len - 1) as u32
+        *self.get_mut(index) = value;
+        index
     }
 
     /// The element at `index`, for changing. `index` must exist.
@@ -62,6 +62,7 @@ impl<T: Clone> CowVec<T> {
 impl<T> std::ops::Index<u32> for CowVec<T> {
     type Output = T;
 
+    #[inline(always)]
     fn index(&self, index: u32) -> &T {
         &self.chunks[index as usize >> CHUNK_BITS][index as usize & (CHUNK - 1)]
     }
@@ -73,13 +74,13 @@ const SHARD_BITS: u32 = 9;
 /// of keys: whoever asks compares.
 #[derive(Debug, Clone)]
 pub(super) struct Table {
-    shards: Arc<Vec<Arc<Shard>>>,
+    shards: Arc<Vec<Shard>>,
 }
 
 /// Open addressing with linear probing; the length is a power of two or zero.
 #[derive(Debug, Clone, Default)]
 struct Shard {
-    slots: Vec<Slot>,
+    slots: Arc<[Slot]>,
     used: usize,
 }
 
@@ -95,9 +96,8 @@ const FREE: Slot = Slot { tag: 0, id: EMPTY };
 
 impl Default for Table {
     fn default() -> Self {
-        let empty = Arc::new(Shard::default());
         Table {
-            shards: Arc::new(vec![empty; 1 << SHARD_BITS]),
+            shards: Arc::new(vec![Shard::default(); 1 << SHARD_BITS]),
         }
     }
 }
@@ -130,46 +130,48 @@ impl Table {
 
     /// Stores a number that is not there yet.
     pub fn insert(&mut self, hash: u64, id: u32) {
-        let shard = Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[shard_of(hash)]);
+        let shard = &mut Arc::make_mut(&mut self.shards)[shard_of(hash)];
         // At most three quarters full, so that probing stays short.
         if (shard.used + 1) * 4 > shard.slots.len() * 3 {
             let size = (shard.slots.len() * 2).max(4);
-            let old = std::mem::replace(&mut shard.slots, vec![FREE; size]);
-            for slot in old.into_iter().filter(|slot| slot.id != EMPTY) {
-                shard.place(slot);
-            }
+            shard.refill(size, |_| true);
         }
-        shard.place(Slot {
+        let slot = Slot {
             tag: hash as u32,
             id,
-        });
+        };
+        place(Arc::make_mut(&mut shard.slots), slot);
         shard.used += 1;
     }
 
     /// Removes a number that is there.
     pub fn remove(&mut self, hash: u64, id: u32) {
-        let shard = Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[shard_of(hash)]);
-        let old = std::mem::take(&mut shard.slots);
-        shard.slots = vec![FREE; old.len()];
-        for slot in old
-            .into_iter()
-            .filter(|slot| slot.id != EMPTY && slot.id != id)
-        {
-            shard.place(slot);
-        }
+        let shard = &mut Arc::make_mut(&mut self.shards)[shard_of(hash)];
+        shard.refill(shard.slots.len(), |slot| slot.id != id);
         shard.used -= 1;
     }
 }
 
 impl Shard {
-    fn place(&mut self, slot: Slot) {
-        let mask = self.slots.len() - 1;
-        let mut at = slot.tag as usize & mask;
-        while self.slots[at].id != EMPTY {
-            at = (at + 1) & mask;
+    /// Places the slots that are to be kept anew.
+    fn refill(&mut self, size: usize, keep: impl Fn(&Slot) -> bool) {
+        let mut slots = vec![FREE; size];
+        for slot in self.slots.iter().filter(|slot| slot.id != EMPTY) {
+            if keep(slot) {
+                place(&mut slots, *slot);
+            }
         }
-        self.slots[at] = slot;
+        self.slots = slots.into();
     }
+}
+
+fn place(slots: &mut [Slot], slot: Slot) {
+    let mask = slots.len() - 1;
+    let mut at = slot.tag as usize & mask;
+    while slots[at].id != EMPTY {
+        at = (at + 1) & mask;
+    }
+    slots[at] = slot;
 }
 
 /// A list of numbers that mostly has one.
@@ -182,6 +184,7 @@ pub(super) enum Posting {
 }
 
 impl Posting {
+    #[inline(always)]
     pub fn as_slice(&self) -> &[u32] {
         match self {
             Posting::None => &[],

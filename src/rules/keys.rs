@@ -10,10 +10,11 @@ use super::ip::Ip;
 use super::wildcard::Wildcard;
 
 /// A space of keys; the path is part of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(super) enum Space {
     /// The whole string.
+    #[default]
     Exact,
     /// The first bytes.
     Prefix,
@@ -101,7 +102,7 @@ fn affix(space: Space, text: Option<&[u8]>) -> Access {
 }
 
 fn wildcard_access(wildcard: &Wildcard) -> Access {
-    match wildcard.pieces() {
+    match wildcard.pieces()[..] {
         [whole] => Access::Key(Space::Exact, whole.to_vec()),
         [first, last] if first.is_empty() && last.is_empty() => Access::Broad,
         [first, last] if last.is_empty() => Access::Key(Space::Prefix, first.to_vec()),
@@ -137,12 +138,12 @@ const MAX_GRAMS: usize = 32;
 pub(super) fn wildcard_keys(wildcard: &Wildcard) -> Vec<(Space, &[u8])> {
     let pieces = wildcard.pieces();
     let mut keys = Vec::new();
-    if let [first, .., last] = pieces {
+    if let [first, .., last] = pieces[..] {
         if !first.is_empty() {
-            keys.push((Space::WildcardPrefix, &first[..]));
+            keys.push((Space::WildcardPrefix, first));
         }
         if !last.is_empty() {
-            keys.push((Space::WildcardSuffix, &last[..]));
+            keys.push((Space::WildcardSuffix, last));
         }
     }
     for piece in pieces.iter().filter(|piece| !piece.is_empty()) {

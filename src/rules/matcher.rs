@@ -13,7 +13,9 @@ use super::eval;
 use super::keys::{self, Access, Space};
 use super::parse::Pattern;
 use super::paths::PathId;
+use super::small::{Clauses, Ids};
 use super::snapshot::{BranchSlot, Entry, FieldSlot, Snapshot, key_hash};
+use super::text::Text;
 use super::wildcard::Wildcard;
 
 /// The rules of a bus, compiled into one structure.
@@ -129,11 +131,11 @@ impl RuleSet {
     }
 
     fn add_branch(&mut self, rule: RuleId, fields: &[Field]) -> u32 {
-        let fields: Arc<[u32]> = fields.iter().map(|field| self.intern(field)).collect();
+        let fields: Vec<u32> = fields.iter().map(|field| self.intern(field)).collect();
         let access = self.most_selective(&fields);
         let slot = BranchSlot {
             rule,
-            fields,
+            fields: Ids::from(&fields[..]),
             access,
         };
         let branch = match self.free_branches.pop() {
@@ -166,27 +168,27 @@ impl RuleSet {
             }
             None => remove_from(&mut self.state.residue, branch),
         }
-        for field in fields.iter() {
+        for field in fields.as_slice() {
             self.release(*field);
         }
-        self.state.branches.get_mut(branch).fields = Arc::default();
+        self.state.branches.get_mut(branch).fields = Ids::default();
         self.free_branches.push(branch);
     }
 
     /// The number of a field; equal fields share one.
     fn intern(&mut self, field: &Field) -> u32 {
-        let hash = self.known.hasher().hash_one((&field.path, &field.clauses));
+        let hash = self.known.hasher().hash_one((&field.path, &field.clauses[..]));
         let path = self
             .state
             .trie
             .add(field.path.as_bytes(), &mut self.free_paths);
         while self.state.indexes.len() <= path as usize {
-            self.state.indexes.push(Arc::default());
+            self.state.indexes.push(None);
         }
         let known = self.known.entry(hash).or_default();
         for id in known.as_slice() {
             let slot = &self.state.fields[*id];
-            if slot.path == path && slot.clauses == field.clauses {
+            if slot.path == path && slot.clauses[..] == field.clauses[..] {
                 let id = *id;
                 self.state.fields.get_mut(id).refs += 1;
                 return id;
@@ -195,7 +197,7 @@ impl RuleSet {
         let slot = FieldSlot {
             path,
             name: field.path.clone(),
-            clauses: field.clauses.clone(),
+            clauses: Clauses::from(&field.clauses),
             refs: 1,
             branches: Posting::None,
         };
@@ -221,8 +223,8 @@ impl RuleSet {
         if !unused {
             return;
         }
-        self.state.fields.get_mut(id).clauses = Arc::default();
-        let hash = self.known.hasher().hash_one((&name, &clauses));
+        self.state.fields.get_mut(id).clauses = Clauses::default();
+        let hash = self.known.hasher().hash_one((&name, &clauses[..]));
         if let Some(known) = self.known.get_mut(&hash) {
             known.remove(id);
             if known.as_slice().is_empty() {
@@ -306,7 +308,7 @@ impl RuleSet {
     }
 
     fn path_index(&mut self, path: PathId) -> &mut super::index::PathIndex {
-        Arc::make_mut(self.state.indexes.get_mut(path))
+        Arc::make_mut(self.state.indexes.get_mut(path).get_or_insert_default())
     }
 
     /// The fields under a key.
@@ -340,7 +342,7 @@ impl RuleSet {
         let entry = Entry {
             space,
             path,
-            key: key.into(),
+            key: Text::from_bytes(key),
             fields: Posting::One(field),
         };
         let id = match self.free_entries.pop() {
@@ -361,7 +363,7 @@ impl RuleSet {
         let entry = self.state.entries.get_mut(id);
         entry.fields.remove(field);
         if entry.fields.as_slice().is_empty() {
-            entry.key = Arc::default();
+            entry.key = Text::default();
             self.state.table.remove(key_hash(space, path, key), id);
             self.path_index(path).remove(space, key);
             self.free_entries.push(id);

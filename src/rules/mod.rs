@@ -26,6 +26,7 @@ mod paths;
 mod ranges;
 mod reader;
 mod scan;
+mod small;
 mod snapshot;
 mod text;
 mod validate;
@@ -47,7 +48,7 @@ pub use wildcard::Wildcard;
 pub const MAX_STEPS: u64 = 10_000_000;
 
 /// The caller's number for a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleId(pub u32);
 
 /// Whether one pattern matches one event. For many events, or many patterns,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::RuleId;
-use super::ast::Clause;
 use super::cow::{CowVec, Posting, Table, hash};
 use super::error::EventError;
 use super::eval::{self, Value};
@@ -14,37 +13,38 @@ use super::keys::{self, Access, Space};
 use super::number::Number;
 use super::paths::{PathId, Trie};
 use super::scan::{self, Fault, Kind, Leaf, Leaves, NO_ELEMENT};
+use super::small::{Clauses, Ids};
 use super::text::Text;
 use super::validate;
 
 /// A field of some rules: a path and the clauses of which one must match.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct FieldSlot {
     pub path: PathId,
-    pub name: Text,
-    pub clauses: Arc<[Clause]>,
     /// How many branches have this field.
     pub refs: u32,
     /// The branches that are found by this field.
     pub branches: Posting,
+    pub clauses: Clauses,
+    pub name: Text,
 }
 
 /// One branch of a rule.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct BranchSlot {
     pub rule: RuleId,
     /// The fields, in the order of their paths.
-    pub fields: Arc<[u32]>,
+    pub fields: Ids,
     /// The field that the branch is found by; `None` if it is in the residue.
     pub access: Option<u32>,
 }
 
 /// A key and the fields that are registered under it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Entry {
     pub space: Space,
     pub path: PathId,
-    pub key: Arc<[u8]>,
+    pub key: Text,
     pub fields: Posting,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     pub(super) trie: Trie,
-    pub(super) indexes: CowVec<Arc<PathIndex>>,
+    pub(super) indexes: CowVec<Option<Arc<PathIndex>>>,
     pub(super) fields: CowVec<FieldSlot>,
     pub(super) branches: CowVec<BranchSlot>,
     pub(super) entries: CowVec<Entry>,
@@ -194,7 +194,7 @@ impl Snapshot {
     pub(super) fn entry(&self, space: Space, path: PathId, key: &[u8]) -> Option<u32> {
         self.table.find(key_hash(space, path, key), |id| {
             let entry = &self.entries[id];
-            *entry.key == *key && entry.path == path && entry.space == space
+            entry.key.as_bytes() == key && entry.path == path && entry.space == space
         })
     }
 }
@@ -233,8 +233,10 @@ impl Run<'_> {
     /// Finds the fields that a value may lead to.
     fn look_up(&mut self, leaf: &Leaf) -> Result<(), Fault> {
         let rules = self.rules;
+        let Some(index) = rules.indexes[leaf.path].as_deref() else {
+            return Ok(());
+        };
         self.serial += 1;
-        let index = &*rules.indexes[leaf.path];
         let value = self.seen.value(leaf);
         let bytes = value.bytes;
         match leaf.kind {
@@ -448,9 +450,9 @@ impl Run<'_> {
     fn check(&mut self, branch: u32) -> Result<(), Fault> {
         let rules = self.rules;
         let branch = &rules.branches[branch];
-        let matches = match judge::decide(branch.fields.iter().map(|field| self.state(*field))) {
+        let matches = match judge::decide(branch.fields.as_slice().iter().map(|field| self.state(*field))) {
             Some(decided) => decided,
-            None => self.seen.is_consistent(branch.fields.iter().map(|field| {
+            None => self.seen.is_consistent(branch.fields.as_slice().iter().map(|field| {
                 let field = &rules.fields[*field];
                 (field.path, &field.clauses[..])
             }))?,

@@ -6,49 +6,104 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// An immutable string in WTF-8; cloning is cheap.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Text(Arc<[u8]>);
+#[derive(Clone)]
+pub struct Text(Repr);
+
+/// Most strings of patterns are short and lie where they are used.
+#[derive(Clone)]
+enum Repr {
+    Here { len: u8, bytes: [u8; HERE] },
+    There(Arc<[u8]>),
+}
+
+/// As much as leaves a [`Text`] at three words.
+const HERE: usize = 22;
 
 impl Text {
     /// The bytes, in WTF-8.
+    #[inline(always)]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Repr::Here { len, bytes } => &bytes[..usize::from(*len)],
+            Repr::There(bytes) => bytes,
+        }
     }
 
     /// True for `""`.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.as_bytes().is_empty()
     }
 
     /// The string, with lone surrogates shown as U+FFFD.
     pub fn to_lossy(&self) -> String {
-        String::from_utf8_lossy(&self.0).into_owned()
+        String::from_utf8_lossy(self.as_bytes()).into_owned()
     }
 
     /// Takes bytes that are already in WTF-8.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
-        Text(Arc::from(bytes))
+    pub(crate) fn from_bytes(text: &[u8]) -> Self {
+        let mut bytes = [0; HERE];
+        Text(match bytes.get_mut(..text.len()) {
+            Some(here) => {
+                here.copy_from_slice(text);
+                let len = text.len() as u8;
+                Repr::Here { len, bytes }
+            }
+            None => Repr::There(Arc::from(text)),
+        })
+    }
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Text::from_bytes(b"")
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Text {}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
     }
 }
 
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
-        Text(Arc::from(text.as_bytes()))
+        Text::from_bytes(text.as_bytes())
     }
 }
 
 impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.0))
+        f.write_str(&String::from_utf8_lossy(self.as_bytes()))
     }
 }
 
 impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&String::from_utf8_lossy(&self.0), f)
+        fmt::Debug::fmt(&String::from_utf8_lossy(self.as_bytes()), f)
     }
 }
 
@@ -156,6 +211,16 @@ mod tests {
     fn plain(raw: &str) -> Result<Vec<u8>, usize> {
         let mut out = Vec::new();
         unescape(raw.as_bytes(), &mut out).map(|()| out)
+    }
+
+    #[test]
+    fn short_and_long_strings_are_alike() {
+        for len in [0, 1, 21, 22, 23, 100] {
+            let text = "x".repeat(len);
+            assert_eq!(Text::from(text.as_str()).as_bytes(), text.as_bytes());
+            assert!(Text::from(text.as_str()) < Text::from("y"));
+        }
+        assert_eq!(size_of::<Text>(), 24);
     }
 
     #[test]

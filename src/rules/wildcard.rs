@@ -1,15 +1,18 @@
 //! `wildcard` patterns: `*` stands for any run of characters, `\*` and `\\`
 //! for the characters themselves.
 
+use super::small::Ids;
 use super::text::Text;
 
 /// A parsed wildcard pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Wildcard {
     text: Text,
-    /// The literals between the stars; one more than there are stars. Only the
-    /// first and the last may be empty.
-    pieces: Box<[Box<[u8]>]>,
+    /// The literals between the stars, one behind the other, escapes resolved.
+    literals: Text,
+    /// Where the literals end, but for the last; one for every star. Only the
+    /// first and the last literal may be empty.
+    ends: Ids,
 }
 
 impl Wildcard {
@@ -17,28 +20,27 @@ impl Wildcard {
     /// bytes and the opening quote.
     pub(crate) fn parse(text: Text) -> Result<Self, String> {
         let bytes = text.as_bytes();
-        let mut pieces = Vec::new();
-        let mut piece = Vec::new();
+        let (mut literals, mut ends) = (Vec::new(), Vec::new());
         let mut at = 0;
         while at < bytes.len() {
             match (bytes[at], bytes.get(at + 1)) {
                 (b'*', Some(b'*')) => {
                     return Err(format!("Consecutive wildcard characters at pos {}", at + 1));
                 }
-                (b'*', _) => pieces.push(std::mem::take(&mut piece).into_boxed_slice()),
+                (b'*', _) => ends.push(literals.len() as u32),
                 (b'\\', Some(escaped @ (b'*' | b'\\'))) => {
-                    piece.push(*escaped);
+                    literals.push(*escaped);
                     at += 1;
                 }
                 (b'\\', _) => return Err(format!("Invalid escape character at pos {}", at + 1)),
-                (byte, _) => piece.push(byte),
+                (byte, _) => literals.push(byte),
             }
             at += 1;
         }
-        pieces.push(piece.into_boxed_slice());
         Ok(Wildcard {
             text,
-            pieces: pieces.into_boxed_slice(),
+            literals: Text::from_bytes(&literals),
+            ends: Ids::from(&ends[..]),
         })
     }
 
@@ -49,24 +51,33 @@ impl Wildcard {
 
     /// The literals between the stars, escapes resolved; a pattern without a
     /// star has one.
-    pub(crate) fn pieces(&self) -> &[Box<[u8]>] {
-        &self.pieces
+    pub(crate) fn pieces(&self) -> Vec<&[u8]> {
+        let literals = self.literals.as_bytes();
+        let ends = self.ends.as_slice().iter().map(|end| *end as usize);
+        let starts = [0].into_iter().chain(ends.clone());
+        let pieces = starts.zip(ends.chain([literals.len()]));
+        pieces.map(|(start, end)| &literals[start..end]).collect()
     }
 
     /// Whether the pattern matches the whole of `value`: the ends are fixed,
     /// and every piece between is taken at its first occurrence, which is
     /// always safe. Linear in the length of the value.
     pub(crate) fn matches(&self, value: &[u8]) -> bool {
-        let [first, middle @ .., last] = &self.pieces[..] else {
-            return value == &self.pieces[0][..];
+        let literals = self.literals.as_bytes();
+        let [first, others @ ..] = self.ends.as_slice() else {
+            return value == literals;
         };
-        let Some(rest) = value.strip_prefix(&first[..]) else {
+        let last = others.last().unwrap_or(first);
+        let Some(rest) = value.strip_prefix(&literals[..*first as usize]) else {
             return false;
         };
-        let Some(mut rest) = rest.strip_suffix(&last[..]) else {
+        let Some(mut rest) = rest.strip_suffix(&literals[*last as usize..]) else {
             return false;
         };
-        for piece in middle {
+        let mut start = *first as usize;
+        for end in others {
+            let piece = &literals[start..*end as usize];
+            start = *end as usize;
             match find(rest, piece) {
                 Some(at) => rest = &rest[at + piece.len()..],
                 None => return false,

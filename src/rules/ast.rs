@@ -167,7 +167,7 @@ impl fmt::Display for Clause {
             Clause::SuffixIgnoreCase(folded) => {
                 write!(f, "{{\"suffix\":{}}}", Clause::IgnoreCase(folded.clone()))
             }
-            Clause::Wildcard(wildcard) => operator(f, "wildcard", &Quoted(wildcard.text())),
+            Clause::Wildcard(wildcard) => operator(f, "wildcard", &Quoted(&wildcard.text())),
             Clause::Range(range) => write!(f, "{{\"numeric\":{range}}}"),
             Clause::Cidr(cidr) => write!(f, "{{\"cidr\":\"{cidr}\"}}"),
             Clause::Exists(wanted) => write!(f, "{{\"exists\":{wanted}}}"),
@@ -209,11 +209,10 @@ impl fmt::Display for AnythingBut {
                 "equals-ignore-case",
                 folded.iter().map(|one| Quoted(one.text())),
             ),
-            AnythingBut::Wildcard(wildcards) => nested(
-                f,
-                "wildcard",
-                wildcards.iter().map(|one| Quoted(one.text())),
-            ),
+            AnythingBut::Wildcard(wildcards) => {
+                let texts: Vec<Text> = wildcards.iter().map(Wildcard::text).collect();
+                nested(f, "wildcard", texts.iter().map(Quoted))
+            }
         }
     }
 }

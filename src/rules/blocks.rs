@@ -162,19 +162,24 @@ const CONTROL: u8 = 0x1F;
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use std::arch::x86_64::{_mm_clmulepi64_si128, _mm_cvtsi128_si64, _mm_set1_epi8 as all_ones};
     use std::arch::x86_64::{
         _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x,
         _mm_set1_epi8, _mm256_cmpeq_epi8, _mm256_min_epu8, _mm256_movemask_epi8, _mm256_or_si256,
-        _mm256_set_epi64x, _mm256_set1_epi8, _mm512_cmpeq_epi8_mask, _mm512_cmple_epu8_mask,
-        _mm512_castsi256_si512, _mm512_inserti64x4, _mm512_or_si512, _mm512_set1_epi8,
+        _mm256_set_epi64x, _mm256_set1_epi8, _mm512_castsi256_si512, _mm512_cmpeq_epi8_mask,
+        _mm512_cmple_epu8_mask, _mm512_inserti64x4, _mm512_or_si512, _mm512_set1_epi8,
     };
-    use std::arch::x86_64::{_mm_clmulepi64_si128, _mm_cvtsi128_si64, _mm_set1_epi8 as all_ones};
 
     use super::{CASE, CONTROL, Found, Map, index_with, prefix_xor};
 
     #[target_feature(enable = "avx512bw,pclmulqdq,popcnt")]
     pub(super) fn index_avx512(text: &[u8], map: &mut Map) {
-        index_with(text, map, |bytes| find_avx512(bytes), |bits| prefix_clmul(bits));
+        index_with(
+            text,
+            map,
+            |bytes| find_avx512(bytes),
+            |bits| prefix_clmul(bits),
+        );
     }
 
     /// [`prefix_xor`] as one multiplication without carries.

@@ -19,22 +19,34 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
+use super::alone;
 use super::ast::{AnythingBut, Branch, Clause, Field, Literal, Range};
 use super::text::Text;
 use super::wildcard::Wildcard;
 
 /// Scores are cut off here.
-const CEILING: u32 = 100;
+pub(super) const CEILING: u32 = 100;
 /// How many states of the rule graph are built before the rest is ignored, and
 /// how many sets of prefixes of one field are visited.
 const MAX_STATES: usize = 10_000;
-const MAX_SETS: usize = 50_000;
+pub(super) const MAX_SETS: usize = 50_000;
 
 /// The score of a whole pattern; 0 if it has no wildcard, at most [`CEILING`].
 pub(super) fn score(branches: &[Branch]) -> u32 {
     let fields = || branches.iter().flat_map(|branch| &branch.fields);
     if !fields().any(|field| field.clauses.iter().any(has_wildcard)) {
         return 0;
+    }
+    if let [branch] = branches {
+        // The common case: a chain of fields that share nothing.
+        let values = |field: &&Field| {
+            field
+                .clauses
+                .iter()
+                .any(|one| *one != Clause::Exists(false))
+        };
+        let reached = branch.fields.iter().take_while(values);
+        return reached.map(field_score).max().unwrap_or(0);
     }
     let mut graph = Graph {
         states: vec![State::default()],
@@ -43,6 +55,23 @@ pub(super) fn score(branches: &[Branch]) -> u32 {
         graph.add(0, &branch.fields);
     }
     graph.score()
+}
+
+/// The score of a field that shares nothing with others.
+fn field_score(field: &Field) -> u32 {
+    let mut all = field.clauses.iter().flat_map(wildcards);
+    let alone = match (all.next(), all.next()) {
+        (None, _) => Some(0),
+        (Some(only), None) => alone::score(&steps(only)),
+        _ => None,
+    };
+    alone.unwrap_or_else(|| {
+        let mut machine = Machine::default();
+        for clause in field.clauses.iter().filter(|clause| has_wildcard(clause)) {
+            machine.add(clause, 0);
+        }
+        machine.score()
+    })
 }
 
 fn has_wildcard(clause: &Clause) -> bool {
@@ -218,8 +247,9 @@ struct Match {
     next: usize,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Step {
+/// One character of a wildcard, or a star.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Step {
     Star,
     Byte(u8),
 }
@@ -512,4 +542,31 @@ fn in_order(wildcards: &[Wildcard]) -> Vec<&Wildcard> {
         (hash ^ (hash >> 16)) as usize % buckets
     });
     distinct
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_alone_is_scored_like_any_other() {
+        let mut seed = 1_u64;
+        let mut next = move || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) as usize
+        };
+        for _ in 0..5_000 {
+            let len = next() % 14;
+            let text: String = (0..len)
+                .map(|_| ["*", "a", "1", "\"", "é"][next() % 5])
+                .collect();
+            let Ok(wildcard) = Wildcard::parse(Text::from(text.as_str())) else {
+                continue;
+            };
+            let mut machine = Machine::default();
+            machine.add(&Clause::Wildcard(wildcard.clone()), 0);
+            let quick = alone::score(&steps(&wildcard));
+            assert_eq!(quick, Some(machine.score()), "{text}");
+        }
+    }
 }

@@ -57,17 +57,19 @@ pub(super) enum Access {
 
 impl Access {
     pub fn of(clause: &Clause) -> Access {
+        if let Some(value) = point(clause) {
+            return Access::Key(Space::Number, number_key(value).to_vec());
+        }
+        if let Some(word) = word(clause) {
+            return Access::Key(Space::Word, word.to_vec());
+        }
         match clause {
-            Clause::Null => Access::Key(Space::Word, b"n".to_vec()),
-            Clause::Bool(true) => Access::Key(Space::Word, b"t".to_vec()),
-            Clause::Bool(false) => Access::Key(Space::Word, b"f".to_vec()),
-            Clause::Number(literal) => match literal.value {
-                Some(value) => number_key(value),
-                None => Access::Key(Space::NumberText, literal.text.as_bytes().to_vec()),
-            },
+            Clause::Number(literal) => {
+                Access::Key(Space::NumberText, literal.text.as_bytes().to_vec())
+            }
             Clause::Text(text) => Access::Key(Space::Exact, text.as_bytes().to_vec()),
-            Clause::Ip(ip, _) => ip_key(*ip, None),
-            Clause::Cidr(cidr) => ip_key(cidr.base, Some(cidr.mask)),
+            Clause::Ip(ip, _) => IpKey::new(*ip, None).into_access(),
+            Clause::Cidr(cidr) => IpKey::new(cidr.base, Some(cidr.mask)).into_access(),
             Clause::Prefix(text) => affix(Space::Prefix, Some(text.as_bytes())),
             Clause::Suffix(text) => affix(Space::Suffix, Some(text.as_bytes())),
             Clause::IgnoreCase(folded) => match folded.ascii() {
@@ -76,20 +78,18 @@ impl Access {
             },
             Clause::PrefixIgnoreCase(folded) => affix(Space::PrefixFolded, folded.ascii()),
             Clause::SuffixIgnoreCase(folded) => affix(Space::SuffixFolded, folded.ascii()),
-            Clause::Wildcard(wildcard) => wildcard_access(wildcard),
-            Clause::Range(Range {
-                lower: Some((low, true)),
-                upper: Some((high, true)),
-            }) if low == high => number_key(*low),
+            Clause::Wildcard(wildcard) => match wildcard.as_key() {
+                Some((Space::Prefix, [])) => Access::Broad,
+                Some((space, key)) => Access::Key(space, key.to_vec()),
+                None => Access::Wildcard,
+            },
             Clause::Range(range) => Access::Range(*range),
-            Clause::Exists(true) | Clause::AnythingBut(_) => Access::Broad,
             Clause::Exists(false) => Access::Absence,
+            Clause::Exists(true) | Clause::AnythingBut(_) | Clause::Null | Clause::Bool(_) => {
+                Access::Broad
+            }
         }
     }
-}
-
-fn number_key(value: f64) -> Access {
-    Access::Key(Space::Number, value.to_bits().to_le_bytes().to_vec())
 }
 
 fn affix(space: Space, text: Option<&[u8]>) -> Access {
@@ -101,29 +101,111 @@ fn affix(space: Space, text: Option<&[u8]>) -> Access {
     }
 }
 
-fn wildcard_access(wildcard: &Wildcard) -> Access {
-    match wildcard.pieces()[..] {
-        [whole] => Access::Key(Space::Exact, whole.to_vec()),
-        [first, last] if first.is_empty() && last.is_empty() => Access::Broad,
-        [first, last] if last.is_empty() => Access::Key(Space::Prefix, first.to_vec()),
-        [first, last] if first.is_empty() => Access::Key(Space::Suffix, last.to_vec()),
-        _ => Access::Wildcard,
+/// The key of an address under a mask (its own, if none is given): the bytes
+/// of the address, then the number of bits of the mask.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IpKey {
+    pub space: Space,
+    bytes: [u8; 17],
+    len: usize,
+}
+
+impl IpKey {
+    pub fn new(ip: Ip, mask: Option<u8>) -> Self {
+        let mut bytes = [0; 17];
+        let (space, len, mask) = match ip {
+            Ip::V4(bits) => {
+                bytes[..4].copy_from_slice(&bits.to_be_bytes());
+                (Space::Ip4, 4, mask.unwrap_or(32))
+            }
+            Ip::V6(bits) => {
+                bytes[..16].copy_from_slice(&bits.to_be_bytes());
+                (Space::Ip6, 16, mask.unwrap_or(128))
+            }
+        };
+        bytes[len] = mask;
+        IpKey {
+            space,
+            bytes,
+            len: len + 1,
+        }
+    }
+
+    pub fn key(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn is(&self, space: Space, key: &[u8]) -> bool {
+        self.space == space && self.key() == key
+    }
+
+    fn into_access(self) -> Access {
+        Access::Key(self.space, self.key().to_vec())
     }
 }
 
-/// The key of an address under a mask (its own, if none is given).
-pub(super) fn ip_key(ip: Ip, mask: Option<u8>) -> Access {
-    match ip {
-        Ip::V4(bits) => {
-            let mut key = bits.to_be_bytes().to_vec();
-            key.push(mask.unwrap_or(32));
-            Access::Key(Space::Ip4, key)
+/// Whether the keys of a space can be read off their clauses, so that they
+/// need not be kept beside them. A wildcard has a choice of keys.
+pub(super) fn is_in_clause(space: Space) -> bool {
+    !matches!(
+        space,
+        Space::WildcardPrefix | Space::WildcardSuffix | Space::Gram
+    )
+}
+
+/// Whether a clause is found by this key; for spaces of which
+/// [`is_in_clause`] is true.
+#[inline]
+pub(super) fn is_found_by(clause: &Clause, space: Space, key: &[u8]) -> bool {
+    match (space, clause) {
+        (Space::Exact, Clause::Text(text))
+        | (Space::Prefix, Clause::Prefix(text))
+        | (Space::Suffix, Clause::Suffix(text)) => text.as_bytes() == key,
+        (Space::Exact | Space::Prefix | Space::Suffix, Clause::Wildcard(wildcard)) => {
+            wildcard.as_key() == Some((space, key))
         }
-        Ip::V6(bits) => {
-            let mut key = bits.to_be_bytes().to_vec();
-            key.push(mask.unwrap_or(128));
-            Access::Key(Space::Ip6, key)
+        (Space::ExactFolded, Clause::IgnoreCase(folded))
+        | (Space::PrefixFolded, Clause::PrefixIgnoreCase(folded))
+        | (Space::SuffixFolded, Clause::SuffixIgnoreCase(folded)) => {
+            // The key is in lower case.
+            let text = folded.ascii();
+            text.is_some_and(|text| text.eq_ignore_ascii_case(key))
         }
+        (Space::Number, clause) => point(clause).is_some_and(|value| key == number_key(value)),
+        (Space::NumberText, Clause::Number(literal)) => {
+            literal.value.is_none() && literal.text.as_bytes() == key
+        }
+        (Space::Word, clause) => word(clause).is_some_and(|word| key == word),
+        (Space::Ip4 | Space::Ip6, Clause::Ip(ip, _)) => IpKey::new(*ip, None).is(space, key),
+        (Space::Ip4 | Space::Ip6, Clause::Cidr(cidr)) => {
+            IpKey::new(cidr.base, Some(cidr.mask)).is(space, key)
+        }
+        _ => false,
+    }
+}
+
+/// The number that a clause asks for.
+fn point(clause: &Clause) -> Option<f64> {
+    match clause {
+        Clause::Number(literal) => literal.value,
+        Clause::Range(Range {
+            lower: Some((low, true)),
+            upper: Some((high, true)),
+        }) if low == high => Some(*low),
+        _ => None,
+    }
+}
+
+pub(super) fn number_key(value: f64) -> [u8; 8] {
+    value.to_bits().to_le_bytes()
+}
+
+fn word(clause: &Clause) -> Option<&'static [u8]> {
+    match clause {
+        Clause::Null => Some(b"n"),
+        Clause::Bool(true) => Some(b"t"),
+        Clause::Bool(false) => Some(b"f"),
+        _ => None,
     }
 }
 

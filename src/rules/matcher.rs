@@ -14,7 +14,7 @@ use super::keys::{self, Access, Space};
 use super::parse::Pattern;
 use super::paths::PathId;
 use super::small::{Clauses, Ids};
-use super::snapshot::{BranchSlot, Entry, FieldSlot, Snapshot, key_hash};
+use super::snapshot::{BranchSlot, Entry, FieldSlot, Snapshot, Target, key_hash};
 use super::text::Text;
 use super::wildcard::Wildcard;
 
@@ -177,7 +177,10 @@ impl RuleSet {
 
     /// The number of a field; equal fields share one.
     fn intern(&mut self, field: &Field) -> u32 {
-        let hash = self.known.hasher().hash_one((&field.path, &field.clauses[..]));
+        let hash = self
+            .known
+            .hasher()
+            .hash_one((&field.path, &field.clauses[..]));
         let path = self
             .state
             .trie
@@ -196,7 +199,6 @@ impl RuleSet {
         }
         let slot = FieldSlot {
             path,
-            name: field.path.clone(),
             clauses: Clauses::from(&field.clauses),
             refs: 1,
             branches: Posting::None,
@@ -204,9 +206,13 @@ impl RuleSet {
         let id = match self.free_fields.pop() {
             Some(id) => {
                 *self.state.fields.get_mut(id) = slot;
+                *self.state.names.get_mut(id) = field.path.clone();
                 id
             }
-            None => self.state.fields.push(slot),
+            None => {
+                self.state.names.push(field.path.clone());
+                self.state.fields.push(slot)
+            }
         };
         known.push(id);
         id
@@ -216,7 +222,8 @@ impl RuleSet {
     fn release(&mut self, id: u32) {
         let slot = self.state.fields.get_mut(id);
         slot.refs -= 1;
-        let (name, clauses, unused) = (slot.name.clone(), slot.clauses.clone(), slot.refs == 0);
+        let (clauses, unused) = (slot.clauses.clone(), slot.refs == 0);
+        let name = self.state.names[id].clone();
         self.state
             .trie
             .remove(name.as_bytes(), &mut self.free_paths);
@@ -313,9 +320,10 @@ impl RuleSet {
 
     /// The fields under a key.
     fn registered(&self, space: Space, path: PathId, key: &[u8]) -> &[u32] {
-        match self.state.entry(space, path, key) {
-            Some(entry) => self.state.entries[entry].fields.as_slice(),
-            None => &[],
+        match self.state.find(space, path, key) {
+            Some(Target::Entry(entry)) => self.state.entries[entry].fields.as_slice(),
+            // Keys of wildcards, which this is asked for, always have an entry.
+            Some(Target::Field(_)) | None => &[],
         }
     }
 
@@ -335,39 +343,61 @@ impl RuleSet {
     }
 
     fn add_key(&mut self, space: Space, path: PathId, key: &[u8], field: u32) {
-        if let Some(entry) = self.state.entry(space, path, key) {
-            self.state.entries.get_mut(entry).fields.push(field);
-            return;
+        let hash = key_hash(space, path, key);
+        match self.state.find(space, path, key) {
+            Some(Target::Entry(entry)) => self.state.entries.get_mut(entry).fields.push(field),
+            Some(known @ Target::Field(first)) => {
+                let mut fields = Posting::One(first);
+                fields.push(field);
+                let entry = self.entry(space, path, key, fields);
+                self.state.table.remove(hash, known.id());
+                self.state.table.insert(hash, entry.id());
+            }
+            None => {
+                let target = if keys::is_in_clause(space) {
+                    Target::Field(field)
+                } else {
+                    self.entry(space, path, key, Posting::One(field))
+                };
+                self.state.table.insert(hash, target.id());
+                self.path_index(path).add(space, key);
+            }
         }
+    }
+
+    fn entry(&mut self, space: Space, path: PathId, key: &[u8], fields: Posting) -> Target {
         let entry = Entry {
             space,
             path,
             key: Text::from_bytes(key),
-            fields: Posting::One(field),
+            fields,
         };
-        let id = match self.free_entries.pop() {
+        Target::Entry(match self.free_entries.pop() {
             Some(id) => {
                 *self.state.entries.get_mut(id) = entry;
                 id
             }
             None => self.state.entries.push(entry),
-        };
-        self.state.table.insert(key_hash(space, path, key), id);
-        self.path_index(path).add(space, key);
+        })
     }
 
     fn remove_key(&mut self, space: Space, path: PathId, key: &[u8], field: u32) {
-        let Some(id) = self.state.entry(space, path, key) else {
+        let Some(target) = self.state.find(space, path, key) else {
             return;
         };
-        let entry = self.state.entries.get_mut(id);
-        entry.fields.remove(field);
-        if entry.fields.as_slice().is_empty() {
+        if let Target::Entry(id) = target {
+            let entry = self.state.entries.get_mut(id);
+            entry.fields.remove(field);
+            if !entry.fields.as_slice().is_empty() {
+                return;
+            }
             entry.key = Text::default();
-            self.state.table.remove(key_hash(space, path, key), id);
-            self.path_index(path).remove(space, key);
             self.free_entries.push(id);
         }
+        self.state
+            .table
+            .remove(key_hash(space, path, key), target.id());
+        self.path_index(path).remove(space, key);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Event patterns: EventBridge's language, whole and exact.
 
+mod alone;
 mod arrays;
 mod ast;
 mod blocks;

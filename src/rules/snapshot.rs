@@ -9,7 +9,7 @@ use super::eval::{self, Value};
 use super::index::PathIndex;
 use super::ip::Ip;
 use super::judge::{self, Event, State};
-use super::keys::{self, Access, Space};
+use super::keys::{self, IpKey, Space};
 use super::number::Number;
 use super::paths::{PathId, Trie};
 use super::scan::{self, Fault, Kind, Leaf, Leaves, NO_ELEMENT};
@@ -26,7 +26,6 @@ pub(super) struct FieldSlot {
     /// The branches that are found by this field.
     pub branches: Posting,
     pub clauses: Clauses,
-    pub name: Text,
 }
 
 /// One branch of a rule.
@@ -54,6 +53,8 @@ pub struct Snapshot {
     pub(super) trie: Trie,
     pub(super) indexes: CowVec<Option<Arc<PathIndex>>>,
     pub(super) fields: CowVec<FieldSlot>,
+    /// The paths of the fields: asked for when one is removed.
+    pub(super) names: CowVec<Text>,
     pub(super) branches: CowVec<BranchSlot>,
     pub(super) entries: CowVec<Entry>,
     pub(super) table: Table,
@@ -189,13 +190,51 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The entry of a key.
+    /// Where a key leads to.
     #[inline]
-    pub(super) fn entry(&self, space: Space, path: PathId, key: &[u8]) -> Option<u32> {
-        self.table.find(key_hash(space, path, key), |id| {
-            let entry = &self.entries[id];
-            entry.key.as_bytes() == key && entry.path == path && entry.space == space
-        })
+    pub(super) fn find(&self, space: Space, path: PathId, key: &[u8]) -> Option<Target> {
+        let found = self
+            .table
+            .find(key_hash(space, path, key), |id| match Target::from_id(id) {
+                Target::Field(field) => {
+                    let field = &self.fields[field];
+                    let is = |clause| keys::is_found_by(clause, space, key);
+                    field.path == path && field.clauses.iter().any(is)
+                }
+                Target::Entry(entry) => {
+                    let entry = &self.entries[entry];
+                    entry.key.as_bytes() == key && entry.path == path && entry.space == space
+                }
+            });
+        found.map(Target::from_id)
+    }
+}
+
+/// Where a key leads to: most keys belong to one field, and that is in the
+/// table itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Target {
+    Field(u32),
+    Entry(u32),
+}
+
+impl Target {
+    const ENTRY: u32 = 1 << 31;
+
+    #[inline(always)]
+    fn from_id(id: u32) -> Target {
+        if id & Self::ENTRY == 0 {
+            Target::Field(id)
+        } else {
+            Target::Entry(id & !Self::ENTRY)
+        }
+    }
+
+    pub fn id(self) -> u32 {
+        match self {
+            Target::Field(field) => field,
+            Target::Entry(entry) => entry | Self::ENTRY,
+        }
     }
 }
 
@@ -289,9 +328,8 @@ impl Run<'_> {
             };
             for mask in index.lengths(space) {
                 let mask = mask as u8;
-                if let Access::Key(space, key) = keys::ip_key(ip.masked(mask), Some(mask)) {
-                    self.proven(space, leaf, &key)?;
-                }
+                let key = IpKey::new(ip.masked(mask), Some(mask));
+                self.proven(key.space, leaf, key.key())?;
             }
         }
         self.look_up_wildcards(index, leaf, text)
@@ -356,11 +394,11 @@ impl Run<'_> {
         // Whether the number can be compared at all is asked only if it would
         // make a difference.
         if index.has_point(number.bounds()) {
-            let key = number.value().to_bits().to_le_bytes();
-            if let Some(entry) = self.rules.entry(Space::Number, leaf.path, &key)
+            let key = keys::number_key(number.value());
+            if let Some(target) = self.rules.find(Space::Number, leaf.path, &key)
                 && number.is_comparable()
             {
-                self.found(entry, leaf)?;
+                self.found(target, leaf)?;
             }
         }
         let mut result = Ok(());
@@ -375,15 +413,20 @@ impl Run<'_> {
     /// A key that proves the clauses registered under it.
     #[inline]
     fn proven(&mut self, space: Space, leaf: &Leaf, key: &[u8]) -> Result<(), Fault> {
-        match self.rules.entry(space, leaf.path, key) {
-            Some(entry) => self.found(entry, leaf),
+        match self.rules.find(space, leaf.path, key) {
+            Some(target) => self.found(target, leaf),
             None => Ok(()),
         }
     }
 
-    fn found(&mut self, entry: u32, leaf: &Leaf) -> Result<(), Fault> {
+    #[inline]
+    fn found(&mut self, target: Target, leaf: &Leaf) -> Result<(), Fault> {
         let rules = self.rules;
-        for field in rules.entries[entry].fields.as_slice() {
+        let fields = match &target {
+            Target::Field(field) => std::slice::from_ref(field),
+            Target::Entry(entry) => rules.entries[*entry].fields.as_slice(),
+        };
+        for field in fields {
             if !self.is_followed(*field) {
                 self.satisfied(*field, leaf)?;
             }
@@ -400,7 +443,8 @@ impl Run<'_> {
         text: &[u8],
     ) -> Result<(), Fault> {
         let rules = self.rules;
-        let Some(entry) = rules.entry(space, leaf.path, key) else {
+        // Such keys always have an entry.
+        let Some(Target::Entry(entry)) = rules.find(space, leaf.path, key) else {
             return Ok(());
         };
         let value = Value {
@@ -450,12 +494,20 @@ impl Run<'_> {
     fn check(&mut self, branch: u32) -> Result<(), Fault> {
         let rules = self.rules;
         let branch = &rules.branches[branch];
-        let matches = match judge::decide(branch.fields.as_slice().iter().map(|field| self.state(*field))) {
+        let matches = match judge::decide(
+            branch
+                .fields
+                .as_slice()
+                .iter()
+                .map(|field| self.state(*field)),
+        ) {
             Some(decided) => decided,
-            None => self.seen.is_consistent(branch.fields.as_slice().iter().map(|field| {
-                let field = &rules.fields[*field];
-                (field.path, &field.clauses[..])
-            }))?,
+            None => self
+                .seen
+                .is_consistent(branch.fields.as_slice().iter().map(|field| {
+                    let field = &rules.fields[*field];
+                    (field.path, &field.clauses[..])
+                }))?,
         };
         if matches {
             self.matched.push(branch.rule);

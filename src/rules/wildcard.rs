@@ -1,13 +1,13 @@
 //! `wildcard` patterns: `*` stands for any run of characters, `\*` and `\\`
 //! for the characters themselves.
 
+use super::keys::Space;
 use super::small::Ids;
 use super::text::Text;
 
 /// A parsed wildcard pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Wildcard {
-    text: Text,
     /// The literals between the stars, one behind the other, escapes resolved.
     literals: Text,
     /// Where the literals end, but for the last; one for every star. Only the
@@ -38,15 +38,26 @@ impl Wildcard {
             at += 1;
         }
         Ok(Wildcard {
-            text,
             literals: Text::from_bytes(&literals),
             ends: Ids::from(&ends[..]),
         })
     }
 
-    /// The pattern as it was written.
-    pub fn text(&self) -> &Text {
-        &self.text
+    /// The pattern as it was written: there is one way to write it.
+    pub fn text(&self) -> Text {
+        let mut text = Vec::new();
+        for (i, piece) in self.pieces().into_iter().enumerate() {
+            if i > 0 {
+                text.push(b'*');
+            }
+            for byte in piece {
+                if matches!(byte, b'*' | b'\\') {
+                    text.push(b'\\');
+                }
+                text.push(*byte);
+            }
+        }
+        Text::from_bytes(&text)
     }
 
     /// The literals between the stars, escapes resolved; a pattern without a
@@ -57,6 +68,19 @@ impl Wildcard {
         let starts = [0].into_iter().chain(ends.clone());
         let pieces = starts.zip(ends.chain([literals.len()]));
         pieces.map(|(start, end)| &literals[start..end]).collect()
+    }
+
+    /// The key that finds the pattern, if it is no more than a string, or one
+    /// with a star at an end.
+    pub(super) fn as_key(&self) -> Option<(Space, &[u8])> {
+        let literals = self.literals.as_bytes();
+        let space = match self.ends.as_slice() {
+            [] => Space::Exact,
+            [end] if *end as usize == literals.len() => Space::Prefix,
+            [0] => Space::Suffix,
+            _ => return None,
+        };
+        Some((space, literals))
     }
 
     /// Whether the pattern matches the whole of `value`: the ends are fixed,
@@ -126,6 +150,10 @@ mod tests {
         assert!(!matches("ab*ba", "aba") && matches("ab*ba", "abba"));
         assert!(matches("*a*a*", "xaxax") && !matches("*a*a*", "xax"));
         assert!(matches(r"\*\\*", r"*\x") && !matches(r"\*", "x"));
+        for pattern in ["", "*", r"a*\*\\*b", "*é*"] {
+            let wildcard = Wildcard::parse(Text::from(pattern)).unwrap();
+            assert_eq!(wildcard.text(), Text::from(pattern));
+        }
         assert!(
             matches("raw/*/7/*.csv", "raw/a/7/b.csv") && !matches("raw/*/7/*.csv", "raw/a/7.csv")
         );

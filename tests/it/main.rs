@@ -16,3 +16,4 @@ mod inputs;
 mod rules;
 mod sources;
 mod tidy;
+mod year;

@@ -58,6 +58,7 @@ impl From<ReloadError> for ApiError {
             ReloadError::Handler(_) => refused("BadHandler"),
             ReloadError::Offline => Self::new(StatusCode::CONFLICT, "NotRunning", said),
             ReloadError::Bus(error) => error.into(),
+            ReloadError::State(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "State", said),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Opening a node: ground first, then right to left, sources last.
 
+use super::brokers::{self, Brokers};
 use super::reload::folders;
 use super::sources::bringers;
 use super::wiring::{self, Routes};
@@ -87,6 +88,7 @@ impl Node {
         })?;
         let bus = open_bus(&config, &clock)?;
         let state = State::open(&data.join("state.sqlite"))?;
+        let node_name = brokers::node_name(&state).await?;
         let routes = wiring::routes(&bus, &config).await?;
         let router = Router::new(bus.clone(), wiring::table(&config, &routes, &clock)?);
         let metrics = Arc::new(Metrics::new());
@@ -134,6 +136,7 @@ impl Node {
             running: Mutex::default(),
             stop_sources,
             tasks,
+            brokers: ArcSwap::from_pointee(Brokers::new(node_name)),
         };
         if mode == Mode::Run {
             node.begin(&config, &routes).await?;
@@ -141,9 +144,22 @@ impl Node {
         Ok(node)
     }
 
+    /// Removes bodies whose messages are long gone.
+    fn sweep_claims(&self, config: &Config) {
+        let claims = brokers::claims(&config.node.data);
+        let age = config.node.dead_letter_retention.max(config.node.retention);
+        self.tasks.spawn(async move {
+            if let Err(error) = claims.sweep(age).await {
+                tracing::warn!(%error, "old bodies stay in `data/claims`");
+            }
+        });
+    }
+
     /// Starts everything that works.
     async fn begin(&self, config: &Arc<Config>, routes: &Routes) -> Result<(), StartError> {
         let mut running = self.running.lock().await;
+        self.note_moves(config).await?;
+        self.sweep_claims(config);
         let consumers = self.consumers(config, routes)?;
         self.replace_consumers(&mut running, config, consumers, false);
         self.replays.resume().await?;

@@ -2,6 +2,7 @@
 //! to right. The edges (API, command line) hold a [`Node`] and nothing else.
 
 mod after;
+mod brokers;
 mod build;
 mod load;
 mod marks;
@@ -61,6 +62,7 @@ pub struct Node {
     delivery: Delivery,
     stop_sources: CancellationToken,
     tasks: Tasks,
+    brokers: ArcSwap<brokers::Brokers>,
 }
 
 /// The configuration in force, and what is asked about it all the time.
@@ -117,11 +119,19 @@ impl Node {
     /// When the log cannot be closed in good order.
     pub async fn shutdown(&self) -> Result<(), crate::bus::BusError> {
         self.stop_sources.cancel();
+        let brokers = self.brokers.load();
+        brokers.stopping.cancel();
         let late = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
         if late.is_err() {
             tracing::warn!("sources did not stop in time");
         }
         self.delivery.drain(self.config().node.shutdown).await;
+        if tokio::time::timeout(Duration::from_secs(3), brokers.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::debug!("connections to brokers were left open");
+        }
         self.bus.close().await
     }
 }

@@ -5,6 +5,7 @@
 //! consumer whose declaration is the same goes on undisturbed; one that changed
 //! finishes what it has before its successor begins.
 
+use super::brokers::{self, Brokers};
 use super::build::places;
 use super::sources::bringers;
 use super::wiring::{self, Routes, Wiring};
@@ -15,6 +16,7 @@ use crate::delivery::{Consumer, RunningConsumer};
 use crate::error::{Diagnostic, Sources};
 use crate::handlers::Failure;
 use crate::router::TableError;
+use crate::state::StateError;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -82,6 +84,9 @@ pub enum ReloadError {
     /// The log does not answer.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// The side state does not answer.
+    #[error(transparent)]
+    State(#[from] StateError),
 }
 
 fn told(routes: &[RouteInfo]) -> String {
@@ -120,6 +125,7 @@ impl Node {
         let config = Arc::new(config);
         let gone = self.leaving(&old, &config, told)?;
         let routes = wiring::routes(&self.bus, &config).await?;
+        self.note_moves(&config).await?;
         let built = self.build(&config, &routes);
         let (table, consumers) = match built {
             Ok(built) => built,
@@ -173,7 +179,12 @@ impl Node {
             let names = wiring::route_names(config).into_iter();
             names.map(|(name, _)| name).collect()
         };
-        let (was, is) = (names(old), names(new));
+        let (was, mut is) = (names(old), names(new));
+        is.extend(
+            brokers::kept_homes(&self.bus, new)
+                .into_iter()
+                .map(|(name, _)| name),
+        );
         let gone = wiring::gone(&self.bus, &is);
         for (route, to) in &told.backlog {
             if !gone.iter().any(|gone| gone.name == *route) {
@@ -210,6 +221,16 @@ impl Node {
         Ok((table, self.consumers(config, routes)?))
     }
 
+    /// Notes which queues have moved to a broker or back.
+    pub(super) async fn note_moves(&self, config: &Config) -> Result<(), StateError> {
+        let moved = brokers::note_moves(&self.state, &self.bus, config).await?;
+        self.brokers.rcu(|brokers| Brokers {
+            moved: moved.clone(),
+            ..Brokers::clone(brokers)
+        });
+        Ok(())
+    }
+
     /// Every consumer of a configuration, not yet started.
     pub(super) fn consumers(
         &self,
@@ -225,6 +246,7 @@ impl Node {
             clock: &self.clock,
             places: &places,
             rules_version: &self.rules_version,
+            brokers: &self.brokers.load(),
         };
         wiring.consumers()
     }

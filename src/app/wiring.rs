@@ -1,5 +1,6 @@
 //! From the configuration to routes, rules and consumers.
 
+use super::brokers::{self, Brokers};
 use super::warehouse;
 use crate::bus::{Bus, BusError, RouteId, RouteInfo, RouteOptions};
 use crate::clock::SharedClock;
@@ -17,7 +18,7 @@ use crate::handlers::objects::Places;
 use crate::handlers::refuse::RefuseHandler;
 use crate::handlers::transform::{TransformEnv, TransformHandler};
 use crate::handlers::{Failure, Handler as Work};
-use crate::queues::{Feed, LogQueue, Outgoing};
+use crate::queues::{Feed, Gate, LogQueue, Outgoing};
 use crate::replay::LateRule;
 use crate::router::{Entry, Policy, Router, Table, TableError, TypeSchema};
 use crate::rules::Pattern;
@@ -55,6 +56,7 @@ pub(super) fn route_names(config: &Config) -> Vec<(String, RouteOptions)> {
             names.push((name, RouteOptions::default()));
         }
     }
+    names.extend(brokers::homes(config));
     for schema in &config.event_schemas {
         names.push((schema_route(schema), RouteOptions::default()));
     }
@@ -73,8 +75,17 @@ pub(super) fn worked(config: &Config) -> BTreeSet<String> {
         }
     }
     for route in config.routes() {
-        if matches!(route.target.to, To::Queue(_)) && route.handlers.is_empty() {
-            unread.insert(route.target.route.clone());
+        let To::Queue(name) = &route.target.to else {
+            continue;
+        };
+        if route.handlers.is_empty() {
+            let on_broker = config.queues.get(name).is_some_and(|q| q.on.is_broker());
+            let unread_route = match on_broker {
+                // Its messages are published all the same.
+                true => brokers::home(name),
+                false => route.target.route.clone(),
+            };
+            unread.insert(unread_route);
         }
     }
     route_names(config)
@@ -106,6 +117,10 @@ pub(super) fn late_rules(config: &Config) -> Vec<LateRule> {
 pub(super) async fn routes(bus: &Bus, config: &Config) -> Result<Routes, BusError> {
     let mut routes = Routes::new();
     for (name, options) in route_names(config) {
+        let id = bus.route(&name, options).await?;
+        routes.insert(name, id);
+    }
+    for (name, options) in brokers::kept_homes(bus, config) {
         let id = bus.route(&name, options).await?;
         routes.insert(name, id);
     }
@@ -213,6 +228,7 @@ pub(super) struct Wiring<'a> {
     pub clock: &'a SharedClock,
     pub places: &'a Places,
     pub rules_version: &'a Arc<AtomicU32>,
+    pub brokers: &'a Brokers,
 }
 
 impl Wiring<'_> {
@@ -222,6 +238,7 @@ impl Wiring<'_> {
         for (name, handler) in &self.config.handlers {
             consumers.push(self.handler(name, handler)?);
         }
+        consumers.extend(self.outboxes());
         for route in self.config.routes() {
             let work: Arc<dyn Work> = match &route.target.to {
                 To::Queue(_) | To::Handler(_) => continue,
@@ -304,12 +321,13 @@ impl Wiring<'_> {
         Ok(Consumer {
             name: name.to_owned(),
             handler: work,
-            queue: Arc::new(self.queue(&queue, name, feeds)),
+            queue: self.holds(&queue, name, &handler.from, feeds),
             options: handler.delivery.clone(),
             visibility,
             retries: mine
                 .iter()
                 .map(|r| (r.target.route.clone(), r.target.retry.clone()))
+                .chain(self.home_retries(&handler.from))
                 .collect(),
             notify: Notify {
                 success: handler.notify.success.clone(),
@@ -349,16 +367,18 @@ impl Wiring<'_> {
     }
 
     /// A route whose target gets the event as it came.
-    fn plain(&self, route: &str) -> Option<Feed> {
+    pub(super) fn plain(&self, route: &str) -> Option<Feed> {
         Some(Feed {
             id: *self.routes.get(route)?,
             name: route.to_owned(),
             input: None,
+            home: None,
+            gate: Gate::None,
         })
     }
 
     /// A rule's route, with what its target gets.
-    fn feed(&self, route: &Route<'_>) -> Result<Option<Feed>, Failure> {
+    pub(super) fn feed(&self, route: &Route<'_>) -> Result<Option<Feed>, Failure> {
         let input = Input::compile(&route.target.input.spec()).map_err(|e| {
             Failure::permanent(
                 "BadInput",
@@ -386,7 +406,7 @@ impl Wiring<'_> {
         Ok(feed)
     }
 
-    fn queue(&self, name: &str, handler: &str, feeds: Vec<Feed>) -> LogQueue {
+    pub(super) fn queue(&self, name: &str, handler: &str, feeds: Vec<Feed>) -> LogQueue {
         let router = self.router.clone();
         LogQueue::new(
             name.to_owned(),

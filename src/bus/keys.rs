@@ -123,6 +123,11 @@ impl Keys {
         });
     }
 
+    /// Whether a line of this key is there.
+    pub(crate) fn holds(&self, key: u64) -> bool {
+        self.lines.contains_key(&key)
+    }
+
     /// Whether `seq` is the one in flight.
     pub(crate) fn is_busy(&self, key: u64, seq: u64) -> bool {
         match self.lines.get(&key) {

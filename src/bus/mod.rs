@@ -181,6 +181,30 @@ impl Bus {
         self.handle.core().receive(routes, receive)
     }
 
+    /// Leases one delivery by its sequence number, also one that still waits for its
+    /// time; the receipt, or `None` when somebody has it, when others of its key come
+    /// first, or when it is not pending. Counts as an attempt, as [`Bus::receive`] does.
+    pub fn lease(
+        &self,
+        route: RouteId,
+        seq: u64,
+        visibility: Duration,
+    ) -> Result<Option<u64>, BusError> {
+        self.handle.core().lease_one(route, seq, visibility)
+    }
+
+    /// Whether something with this ordering key is pending on an ordered route.
+    #[must_use]
+    pub fn holds(&self, route: RouteId, key: &str) -> bool {
+        self.handle.core().holds(route, key)
+    }
+
+    /// The newest replay that gave this delivery, if one did.
+    #[must_use]
+    pub fn replay_of(&self, route: RouteId, seq: u64) -> Option<Arc<str>> {
+        self.handle.core().replay_of(route, seq)
+    }
+
     /// Resolves when something can be received from `routes`, including delayed
     /// deliveries falling due and leases running out, and when the bus is closed.
     /// Safe to drop at any time. Needs a Tokio runtime with time.

@@ -88,6 +88,52 @@ impl Core {
         picked
     }
 
+    pub(crate) fn lease_one(
+        &self,
+        route: RouteId,
+        seq: u64,
+        visibility: Duration,
+    ) -> Result<Option<u64>, BusError> {
+        self.check_open()?;
+        let until = self.now().mono + millis(visibility);
+        let receipt = {
+            let mut state = lock(&self.state);
+            let receipt = state.next_receipt;
+            let Some(route) = state.route_mut(route) else {
+                return Ok(None);
+            };
+            if !route.take(seq, receipt, until) {
+                return Ok(None);
+            }
+            state.next_receipt += 1;
+            receipt
+        };
+        let picked = Picked {
+            route,
+            seq,
+            receipt,
+            attempts: 0,
+            replay: None,
+        };
+        if let Err(e) = self.write_leases(std::iter::once(&picked)) {
+            self.give_back(&[picked]);
+            return Err(e);
+        }
+        Ok(Some(receipt))
+    }
+
+    pub(crate) fn holds(&self, route: RouteId, key: &str) -> bool {
+        let state = lock(&self.state);
+        let key = state.key_hash(Some(key));
+        state
+            .route(route)
+            .is_some_and(|route| route.keys.holds(key))
+    }
+
+    pub(crate) fn replay_of(&self, route: RouteId, seq: u64) -> Option<Arc<str>> {
+        lock(&self.state).route(route)?.replay_of(seq).cloned()
+    }
+
     /// Reads the events, writes the leases down, gives back what is over the limit.
     fn hand_out(&self, picked: Vec<Picked>, max_bytes: usize) -> Result<Vec<Leased>, BusError> {
         let seqs: Vec<u64> = picked.iter().map(|p| p.seq).collect();

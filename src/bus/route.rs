@@ -337,6 +337,37 @@ impl Route {
         self.lease_hint = self.lease_hint.min(until);
     }
 
+    /// Leases one delivery, wherever it waits, unless somebody has it or others of
+    /// its key come first.
+    pub(crate) fn take(&mut self, seq: u64, receipt: u64, until: u64) -> bool {
+        let (at, key) = self
+            .entries
+            .get(&seq)
+            .map_or((At::Ready, 0), |e| (e.at, e.key));
+        let delayed = match at {
+            At::Leased { .. } | At::Settling => return false,
+            At::Delayed { .. } => true,
+            At::Ready => false,
+        };
+        let head = self.heads.iter().any(|heads| heads.contains_key(&seq));
+        let first = head || (delayed && self.keys.is_busy(key, seq));
+        if self.keyed.contains(seq) && !first {
+            return false;
+        }
+        let Some(mut entry) = self.detach(seq) else {
+            return false;
+        };
+        entry.at = At::Leased { until };
+        entry.receipt = receipt;
+        if entry.key != 0 && !self.keys.is_busy(entry.key, seq) {
+            self.keys.start(entry.key, seq);
+        }
+        self.entries.insert(seq, entry);
+        self.leased += 1;
+        self.lease_hint = self.lease_hint.min(until);
+        true
+    }
+
     /// A written lease counts as an attempt.
     pub(crate) fn count_attempt(&mut self, seq: u64) {
         if !self.entries.contains_key(&seq) && self.is_pending(seq) {

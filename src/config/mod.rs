@@ -37,9 +37,9 @@ pub use connection::{
 };
 pub use diff::{Change, Diff, diff, same_secrets};
 pub use model::{
-    Config, DEFAULT_BUS, DiskQuota, EventSchema, Exec, Handler, HandlerKind, Load, Node, Queue,
-    Route, Rule, RuleStart, Schedule, SchemaPolicy, Source, Subscription, SubscriptionProtocol,
-    Target, TargetInput, To, Topic, Webhook, When,
+    Backing, Backlog, Config, DEFAULT_BUS, DiskQuota, EventSchema, Exec, Handler, HandlerKind,
+    Load, Node, Queue, Route, Rule, RuleStart, Schedule, SchemaPolicy, Source, Subscription,
+    SubscriptionProtocol, Target, TargetInput, To, Topic, Webhook, When,
 };
 pub use rule_tests::{RuleTest, run_tests};
 pub use schema::{json_schema, reference};

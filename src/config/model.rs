@@ -5,6 +5,7 @@
 use super::connection::Connection;
 use super::text::Text;
 use crate::delivery::{DeliveryOptions, RetryPolicy};
+use crate::drivers::amqp::QueueOptions as AmqpQueueOptions;
 use crate::emit::Notify;
 use crate::error::{Place, Sources};
 use crate::handlers::exec::ExecOptions;
@@ -135,6 +136,72 @@ pub struct Queue {
     /// Dotted path into the event; messages with equal values there are handled
     /// one after the other (default: no order).
     pub order_by: Option<String>,
+    /// What happens after a failure of a message whose route says nothing else.
+    pub retry: RetryPolicy,
+    /// Where its messages wait (default: in the log).
+    pub on: Backing,
+    /// What becomes of the backlog in the log when the queue goes to a broker.
+    pub backlog: Backlog,
+    /// The broker's queue that it was before.
+    pub drain_from: Option<Backing>,
+}
+
+/// Where the messages of a queue wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// In the node's own log.
+    Log,
+    /// On an AMQP broker.
+    Amqp {
+        /// Name of the connection.
+        connection: String,
+        /// The queue there.
+        options: AmqpQueueOptions,
+    },
+}
+
+impl Backing {
+    /// Whether it is somewhere else than in the log.
+    #[must_use]
+    pub fn is_broker(&self) -> bool {
+        *self != Self::Log
+    }
+
+    /// For people, and to tell whether a queue has moved.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self {
+            Self::Log => "embedded".to_owned(),
+            Self::Amqp {
+                connection,
+                options,
+            } => format!("amqp {connection}/{}", options.queue),
+        }
+    }
+}
+
+/// What becomes of a backlog in the log when its queue goes to a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backlog {
+    /// It is published to the broker.
+    Move,
+    /// The handlers of this node handle it.
+    Drain,
+}
+
+impl Backlog {
+    /// The words of `backlog`.
+    pub(super) const WORDS: [(&'static str, Self); 2] =
+        [("move", Self::Move), ("drain", Self::Drain)];
+
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Move => "move",
+            Self::Drain => "drain",
+        }
+    }
 }
 
 /// A pattern, and where matching events go.

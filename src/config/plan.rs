@@ -3,11 +3,13 @@
 
 use super::connection::Connection;
 use super::model::{
-    Config, Exec, Handler, HandlerKind, Load, Node, Queue, Rule, RuleStart, Schedule, SchemaPolicy,
-    Source, Subscription, SubscriptionProtocol, Target, TargetInput, To, Webhook, When,
+    Backing, Config, Exec, Handler, HandlerKind, Load, Node, Queue, Rule, RuleStart, Schedule,
+    SchemaPolicy, Source, Subscription, SubscriptionProtocol, Target, TargetInput, To, Webhook,
+    When,
 };
 use super::units::{format_duration, format_size};
 use crate::delivery::RetryPolicy;
+use crate::drivers::amqp::{Declare, Kind as QueueKind};
 use crate::handlers::load::Mode;
 use crate::handlers::transform::{Format, Input, RejectLimit, TransformOptions};
 use crate::sources::folder::{After, FolderOptions, Start};
@@ -225,11 +227,49 @@ fn folder_source(folder: &FolderOptions, paths: &Paths<'_>) -> Value {
 }
 
 fn queue(queue: &Queue) -> Value {
-    json!({
+    let mut value = json!({
         "visibility": format_duration(queue.visibility),
         "delay": format_duration(queue.delay),
         "order_by": queue.order_by,
-    })
+        "retry": retry(&queue.retry),
+        "drain_from": queue.drain_from.as_ref().map(|from| {
+            let mut value = json!({});
+            backing(from, &mut value);
+            value
+        }),
+    });
+    if queue.on.is_broker() {
+        value["backlog"] = json!(queue.backlog.name());
+    }
+    backing(&queue.on, &mut value);
+    value
+}
+
+fn backing(backing: &Backing, value: &mut Value) {
+    let Backing::Amqp {
+        connection,
+        options,
+    } = backing
+    else {
+        return;
+    };
+    value["amqp"] = json!({
+        "connection": connection,
+        "queue": options.queue,
+        "declare": match options.declare {
+            Declare::Active => json!(true),
+            Declare::Passive => json!("passive"),
+        },
+        "kind": match options.kind {
+            QueueKind::Quorum => "quorum",
+            QueueKind::Classic => "classic",
+        },
+        "prefetch": options.prefetch,
+        "delivery_limit": options.delivery_limit,
+        "dead_letter_exchange": options.dead_letter_exchange,
+        "dead_letter_routing_key": options.dead_letter_routing_key,
+        "max_message_size": format_size(options.max_message_bytes as u64),
+    });
 }
 
 fn retry(retry: &RetryPolicy) -> Value {

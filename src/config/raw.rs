@@ -2,9 +2,10 @@
 //! name has been looked up yet. What refers to nothing is in its final form.
 
 use super::connection::Connection;
-use super::model::{Exec, Node, RuleStart, Schedule, Source, TargetInput, Topic, Webhook};
+use super::model::{Backlog, Exec, Node, RuleStart, Schedule, Source, TargetInput, Topic, Webhook};
 use super::read::At;
 use crate::delivery::{BatchOptions, RetryPolicy};
+use crate::drivers::amqp::{Declare, Kind};
 use crate::error::Place;
 use crate::handlers::load::LoadOptions;
 use crate::handlers::transform::{RejectLimit, TransformOptions};
@@ -37,6 +38,29 @@ pub(super) struct RawQueue {
     pub delay: Duration,
     pub order_by: Option<String>,
     pub retry: RawRetry,
+    pub on: RawBacking,
+    pub backlog: Backlog,
+    pub drain_from: Option<RawBacking>,
+}
+
+/// Where a queue's messages wait.
+#[derive(Clone)]
+pub(super) enum RawBacking {
+    Log,
+    Amqp(RawAmqpQueue),
+}
+
+#[derive(Clone)]
+pub(super) struct RawAmqpQueue {
+    pub connection: At<String>,
+    pub queue: Option<String>,
+    pub declare: Declare,
+    pub kind: Kind,
+    pub prefetch: Option<u16>,
+    pub delivery_limit: Option<u32>,
+    pub dead_letter_exchange: Option<String>,
+    pub dead_letter_routing_key: Option<String>,
+    pub max_message_bytes: usize,
 }
 
 /// A retry policy of which parts may be left to someone else.

@@ -2,12 +2,16 @@
 //! on several declarations is computed.
 
 use super::connection::Connection;
-use super::model::{Handler, HandlerKind, Load, Queue, Rule, Schedule, Source, Target, To, Topic};
+use super::model::{
+    Backing, Handler, HandlerKind, Load, Queue, Rule, Schedule, Source, Target, To, Topic,
+};
 use super::raw::{
-    Named, Raw, RawHandler, RawKind, RawLoad, RawQueue, RawRetry, RawRule, RawTarget, RawTo,
+    Named, Raw, RawBacking, RawHandler, RawKind, RawLoad, RawQueue, RawRetry, RawRule, RawTarget,
+    RawTo,
 };
 use super::read::{At, Cx};
 use crate::delivery::DeliveryOptions;
+use crate::drivers::amqp::QueueOptions;
 use crate::emit::Notify;
 use crate::error::{Diagnostic, Place, codes};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,7 +50,7 @@ pub(super) fn resolve(raw: Raw, cx: &Cx<'_>, whole: bool) -> Sections {
     let retries = Retries::of(&raw);
     let mut routes = BTreeMap::new();
     let mut sections = Sections {
-        queues: queues(&raw, cx),
+        queues: queues(&raw, &names, &retries),
         connections: values(raw.connections),
         sources: values(raw.sources),
         topics: values(raw.topics),
@@ -176,37 +180,41 @@ impl Retries {
         }
     }
 
+    /// The queue's own words, completed from those of the first handler that reads it.
+    fn of_queue(&self, name: &str) -> RawRetry {
+        let queue = self.queues.get(name).cloned().unwrap_or_default();
+        let reader = self.readers.get(name);
+        let reader = reader.and_then(|reader| self.handlers.get(reader));
+        queue.or(&reader.cloned().unwrap_or_default())
+    }
+
     /// The target's own words, completed from the queue's and the handler's.
     fn complete(&self, own: &RawRetry, to: &RawTo) -> RawRetry {
         let handler = |name: &String| self.handlers.get(name).cloned().unwrap_or_default();
         match to {
             RawTo::Handler(name) => own.or(&handler(&name.value)),
-            RawTo::Queue(name) => {
-                let queue = self.queues.get(&name.value).cloned().unwrap_or_default();
-                let reader = self
-                    .readers
-                    .get(&name.value)
-                    .map(handler)
-                    .unwrap_or_default();
-                own.or(&queue).or(&reader)
-            }
+            RawTo::Queue(name) => own.or(&self.of_queue(&name.value)),
             RawTo::Topic(_) | RawTo::Bus(_) | RawTo::Webhook(_) => own.clone(),
         }
     }
 }
 
-fn queues(raw: &Raw, cx: &Cx<'_>) -> BTreeMap<String, Queue> {
+fn queues(raw: &Raw, names: &Names<'_>, retries: &Retries) -> BTreeMap<String, Queue> {
     let mut queues = BTreeMap::new();
     let mut timeouts: BTreeMap<&str, Duration> = BTreeMap::new();
+    // Messages that a queue's handlers work on at a time.
+    let mut at_work: BTreeMap<&str, usize> = BTreeMap::new();
     for handler in raw.handlers.iter().filter_map(|h| h.value.as_ref()) {
         for queue in &handler.from {
             let longest = timeouts.entry(&queue.value).or_default();
             *longest = handler.timeout.max(*longest);
+            *at_work.entry(&queue.value).or_default() += handler.batch.size * handler.concurrency;
         }
     }
     for named in &raw.queues {
         let Some(queue) = &named.value else { continue };
-        let longest = timeouts.get(named.name.as_str()).copied();
+        let name = named.name.as_str();
+        let longest = timeouts.get(name).copied();
         let default = longest.unwrap_or(DeliveryOptions::default().timeout) + VISIBILITY_MARGIN;
         if let (Some(visibility), Some(longest)) = (&queue.visibility, longest)
             && visibility.value < longest
@@ -216,7 +224,7 @@ fn queues(raw: &Raw, cx: &Cx<'_>) -> BTreeMap<String, Queue> {
                 format!("`visibility` is shorter than the handler's timeout of `{timeout}`");
             let diagnostic =
                 Diagnostic::warning(&codes::SHORT_VISIBILITY, message).at(visibility.place.clone());
-            cx.report(
+            names.cx.report(
                 diagnostic
                     .hint("a message that is still being handled would be handled a second time"),
             );
@@ -225,10 +233,49 @@ fn queues(raw: &Raw, cx: &Cx<'_>) -> BTreeMap<String, Queue> {
             visibility: queue.visibility.as_ref().map_or(default, |v| v.value),
             delay: queue.delay,
             order_by: queue.order_by.clone(),
+            retry: retries.of_queue(&named.name).policy(),
+            on: backing(&queue.on, named, at_work.get(name).copied(), names),
+            backlog: queue.backlog,
+            drain_from: queue
+                .drain_from
+                .as_ref()
+                .map(|from| backing(from, named, at_work.get(name).copied(), names)),
         };
         queues.insert(named.name.clone(), resolved);
     }
     queues
+}
+
+/// Where a queue's messages wait. `at_work`: how many messages its handlers work
+/// on at a time.
+fn backing(
+    raw: &RawBacking,
+    queue: &Named<RawQueue>,
+    at_work: Option<usize>,
+    names: &Names<'_>,
+) -> Backing {
+    let RawBacking::Amqp(amqp) = raw else {
+        return Backing::Log;
+    };
+    names.connection("amqp", &amqp.connection);
+    // So many that the next batch is there when one is done.
+    let prefetch = at_work.unwrap_or(0).saturating_mul(2).max(20);
+    let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX);
+    let ordered = queue.value.as_ref().is_some_and(|q| q.order_by.is_some());
+    Backing::Amqp {
+        connection: amqp.connection.value.clone(),
+        options: QueueOptions {
+            queue: amqp.queue.clone().unwrap_or_else(|| queue.name.clone()),
+            declare: amqp.declare,
+            kind: amqp.kind,
+            single_active: ordered,
+            prefetch: amqp.prefetch.unwrap_or(prefetch),
+            delivery_limit: amqp.delivery_limit,
+            dead_letter_exchange: amqp.dead_letter_exchange.clone(),
+            dead_letter_routing_key: amqp.dead_letter_routing_key.clone(),
+            max_message_bytes: amqp.max_message_bytes,
+        },
+    }
 }
 
 fn resolve_rule(

@@ -182,7 +182,8 @@ impl Worker {
     }
 
     fn failed(&self, message: &Received, failure: Failure) -> (Fate, Vec<Outgoing>) {
-        if self.abort.is_cancelled() && failure.class != Class::Permanent {
+        let given_up = self.abort.is_cancelled() || failure.code == "Cancelled";
+        if given_up && failure.class != Class::Permanent {
             return (Fate::Release, Vec::new());
         }
         let now_ms = self.clock.now_ms();

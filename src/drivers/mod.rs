@@ -5,6 +5,7 @@
 //! [`DRIVERS`]. The parts know traits (`queues::Broker`, `handlers::Handler`,
 //! `sources::Intake`), never a driver; `app` puts the two together.
 
+pub mod amqp;
 pub mod postgres;
 
 /// What a driver can be in a flow.
@@ -61,4 +62,5 @@ pub const DRIVERS: &[Driver] = &[
         roles: &[Role::Source],
     },
     postgres::DRIVER,
+    amqp::DRIVER,
 ];

@@ -211,6 +211,19 @@ impl Event {
         serde_json::from_str(self.detail_text()).unwrap_or(serde_json::Value::Null)
     }
 
+    /// The value at a dotted path, as text; `None` where there is none.
+    #[must_use]
+    pub fn text_at(&self, path: &str) -> Option<String> {
+        let value = self.value();
+        let found = path
+            .split('.')
+            .try_fold(&value, |value, name| value.get(name))?;
+        Some(match found.as_str() {
+            Some(text) => text.to_owned(),
+            None => found.to_string(),
+        })
+    }
+
     /// The whole envelope as a tree.
     #[must_use]
     pub fn value(&self) -> serde_json::Value {

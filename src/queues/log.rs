@@ -2,7 +2,7 @@
 
 use super::{Fate, Outgoing, Queue, QueueError, Receipt, Received, Want};
 use crate::bus::{
-    AttemptError, Bus, BusError, Durability, Leased, NewEvent, Outcome, Receive, RouteId,
+    AttemptError, Bus, BusError, Durability, Leased, NewEvent, Outcome, Receive, RouteId, Settled,
     Settlement,
 };
 use crate::clock::SharedClock;
@@ -22,6 +22,9 @@ pub type Plan = Arc<dyn Fn(Outgoing) -> NewEvent + Send + Sync>;
 /// was accepted (Unix milliseconds).
 pub type MakeInput = Arc<dyn Fn(&Event, i64) -> Result<Bytes, Failure> + Send + Sync>;
 
+/// How long a closed gate is left unlooked at.
+const GATE_NAP: Duration = Duration::from_millis(200);
+
 /// A route that feeds a queue.
 #[derive(Clone)]
 pub struct Feed {
@@ -31,6 +34,25 @@ pub struct Feed {
     pub name: String,
     /// What the target gets; `None`: the event as it came.
     pub input: Option<MakeInput>,
+    /// For the route that messages of a broker come home to: what targets get, by
+    /// the name of the route that a message came by first. The event's cursor names
+    /// that route and its bus.
+    pub home: Option<Arc<HashMap<String, MakeInput>>>,
+    /// Whether it is closed for a time.
+    pub gate: Gate,
+}
+
+/// A route whose backlog has another reader than what comes later: its queue has
+/// moved to a broker, and the backlog is handled where it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gate {
+    /// Open.
+    #[default]
+    None,
+    /// Open while something from before this sequence number is pending.
+    Until(u64),
+    /// Open when nothing from before this sequence number is pending.
+    From(u64),
 }
 
 /// Deliveries whose replay id begins with this are a new rule's share of the past,
@@ -70,6 +92,24 @@ impl LogQueue {
         }
     }
 
+    /// The routes that may be read now.
+    fn open_routes(&self) -> Vec<RouteId> {
+        let open = |id: &RouteId| {
+            let gate = self.feeds.get(id).map_or(Gate::None, |feed| feed.gate);
+            let old = |mark| {
+                self.bus
+                    .oldest_pending(*id)
+                    .is_some_and(|(seq, _)| seq < mark)
+            };
+            match gate {
+                Gate::None => true,
+                Gate::Until(mark) => old(mark),
+                Gate::From(mark) => !old(mark),
+            }
+        };
+        self.routes.iter().copied().filter(open).collect()
+    }
+
     fn lend(&self, leased: Leased) -> Result<Received, Box<(Receipt, Failure)>> {
         let receipt = Receipt {
             route: leased.route.0,
@@ -88,8 +128,17 @@ impl LogQueue {
             Box::new((receipt, failure.caused_by(&e)))
         })?;
         let feed = self.feeds.get(&leased.route);
-        let input = feed
-            .and_then(|feed| feed.input.as_ref())
+        let came_by = feed.map_or("", |feed| feed.name.as_str());
+        let first = leased.event.cursor.as_deref().unwrap_or_default();
+        let home = feed.and_then(|feed| feed.home.as_ref());
+        let (bus, route, make) = match (home, first.split_once(' ')) {
+            (Some(inputs), Some((bus, route))) => (bus, route, inputs.get(route)),
+            _ => {
+                let make = feed.and_then(|feed| feed.input.as_ref());
+                (&*leased.event.bus, came_by, make)
+            }
+        };
+        let input = make
             .map(|make| make(&event, leased.event.accepted_ms))
             .transpose()
             .map_err(|failure| Box::new((receipt, failure)))?;
@@ -97,8 +146,8 @@ impl LogQueue {
             event: Arc::new(event),
             input,
             receipt,
-            route: feed.map_or_else(String::new, |feed| feed.name.clone()),
-            bus: leased.event.bus.to_string(),
+            route: route.to_owned(),
+            bus: bus.to_owned(),
             attempt: leased.attempts,
             accepted_ms: leased.event.accepted_ms,
             root: leased.event.root().to_owned(),
@@ -136,6 +185,21 @@ impl LogQueue {
         fates: Vec<(Receipt, Fate)>,
         events: Vec<Outgoing>,
     ) -> Result<(), QueueError> {
+        let events = events.into_iter().map(|event| self.plan(event)).collect();
+        self.commit(fates, events).await.map(|_| ())
+    }
+
+    /// An event with the deliveries that its rules decide on.
+    pub(super) fn plan(&self, event: Outgoing) -> NewEvent {
+        (self.plan)(event)
+    }
+
+    /// Settles messages of the log and stores events, all or nothing.
+    pub(super) async fn commit(
+        &self,
+        fates: Vec<(Receipt, Fate)>,
+        events: Vec<NewEvent>,
+    ) -> Result<Settled, QueueError> {
         // An outcome that brings nothing new may ride with the next commit: if it
         // is lost in a crash, the message comes once more and changes nothing.
         let durability = if events.is_empty() {
@@ -152,15 +216,13 @@ impl LogQueue {
                 outcome: self.outcome(fate),
             })
             .collect();
-        let events = events.into_iter().map(|event| (self.plan)(event)).collect();
         self.bus
             .settle(settlements, events, durability)
             .await
-            .map(|_| ())
             .map_err(|e| self.stopped(&e))
     }
 
-    fn stopped(&self, error: &BusError) -> QueueError {
+    pub(super) fn stopped(&self, error: &BusError) -> QueueError {
         match error {
             BusError::Refused {
                 reason,
@@ -196,7 +258,16 @@ impl Queue for LogQueue {
     }
 
     fn ready(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.bus.ready(&self.routes))
+        if self.feeds.values().all(|feed| feed.gate == Gate::None) {
+            return Box::pin(self.bus.ready(&self.routes));
+        }
+        Box::pin(async move {
+            // Nobody tells when a gate opens.
+            let ready = self.bus.ready(&self.open_routes());
+            if tokio::time::timeout(GATE_NAP, ready).await.is_err() {
+                tracing::trace!(queue = self.name, "looks at its gates again");
+            }
+        })
     }
 
     fn receive(&self, want: Want) -> BoxFuture<'_, Result<Vec<Received>, QueueError>> {
@@ -204,7 +275,7 @@ impl Queue for LogQueue {
             let leased = self
                 .bus
                 .receive(
-                    &self.routes,
+                    &self.open_routes(),
                     Receive {
                         max: want.messages,
                         max_bytes: want.bytes,

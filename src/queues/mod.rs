@@ -4,10 +4,25 @@
 //! their outcome back. The built-in one is the log's own ([`LogQueue`]): a
 //! queue is the set of routes that lead to it, and settling a message, the
 //! events that its handler emitted and its notices are one commit.
+//!
+//! A queue on a broker ([`Broker`]) is fed from the log by an [`Outbox`] and read
+//! through a [`MixedQueue`], which has the same promises.
 
+mod broker;
+mod claims;
+mod inbox;
 mod log;
+mod mixed;
+mod outbox;
+mod wire;
 
-pub use log::{Feed, LATE_RULE, LogQueue, MakeInput};
+pub use broker::{Broker, BrokerError, Depth, Handle, Inbound, Limits, Outbound, Pull};
+pub use claims::Claims;
+pub use inbox::{Inbox, InboxOptions};
+pub use log::{Feed, Gate, LATE_RULE, LogQueue, MakeInput};
+pub use mixed::MixedQueue;
+pub use outbox::Outbox;
+pub use wire::event_of;
 
 use crate::event::Event;
 use crate::handlers::Failure;

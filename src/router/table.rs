@@ -206,7 +206,8 @@ impl Table {
             key: entry
                 .order_by
                 .as_ref()
-                .and_then(|path| ordering_key(event, path)),
+                // A missing value keeps no order.
+                .and_then(|path| event.text_at(path)),
             not_before_ms: (delay > 0).then(|| self.clock.now_ms().saturating_add(delay)),
         }
     }
@@ -228,7 +229,7 @@ impl RouteRule<'_> {
     #[must_use]
     pub fn key(&self, event: &Event) -> Option<String> {
         let path = self.entry.order_by.as_ref()?;
-        ordering_key(event, path)
+        event.text_at(path)
     }
 }
 
@@ -251,16 +252,4 @@ impl BusRules {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         spare.push(scratch);
     }
-}
-
-/// The value at a dotted path, as text; a missing value keeps no order.
-fn ordering_key(event: &Event, path: &str) -> Option<String> {
-    let value = event.value();
-    let found = path
-        .split('.')
-        .try_fold(&value, |value, name| value.get(name))?;
-    Some(match found.as_str() {
-        Some(text) => text.to_owned(),
-        None => found.to_string(),
-    })
 }

@@ -6,6 +6,7 @@ mod support;
 mod broken;
 mod bus;
 mod cli;
+mod conformance;
 mod contracts;
 mod core;
 mod crash;

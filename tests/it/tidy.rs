@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "router",
         &["bus", "clock", "event", "queues", "rules", "sources"],
     ),
-    ("queues", &["bus", "clock", "event", "handlers"]),
+    ("queues", &["bus", "clock", "event", "handlers", "tasks"]),
     (
         "delivery",
         &["clock", "emit", "handlers", "queues", "tasks"],

@@ -1,4 +1,4 @@
-//! From trees to what was written: sections, names, the node, queues. The
+//! From trees to what was written: sections, names, the node. The
 //! other sections have files of their own.
 
 mod connections;
@@ -7,6 +7,7 @@ mod folder;
 mod handlers;
 mod load;
 mod outputs;
+mod queues;
 mod rules;
 mod transform;
 
@@ -14,7 +15,7 @@ pub(super) use transform::paths_hint;
 
 use super::fields;
 use super::model::DiskQuota;
-use super::raw::{Named, Raw, RawQueue, RawRetry};
+use super::raw::{Named, Raw, RawRetry};
 use super::read::{At, Field, Table, check_name};
 use crate::error::{Diagnostic, Place, codes};
 use std::collections::BTreeMap;
@@ -46,7 +47,7 @@ pub(super) fn file(top: &Field<'_>, raw: &mut Raw) {
         &mut raw.sources,
         folder::source,
     );
-    section(&table, "queues", "queue", &mut raw.queues, queue);
+    section(&table, "queues", "queue", &mut raw.queues, queues::queue);
     section(&table, "rules", "rule", &mut raw.rules, rules::rule);
     section(
         &table,
@@ -205,31 +206,6 @@ fn listen(field: &Field<'_>) -> Option<SocketAddr> {
         field.report(warning.hint("use `127.0.0.1`, and a proxy that asks for a password"));
     }
     Some(address)
-}
-
-fn queue(field: &Field<'_>) -> Option<RawQueue> {
-    let table = field.table(&fields::QUEUE)?;
-    let visibility = table
-        .get("visibility")
-        .and_then(|f| f.duration().map(|d| f.at(d)));
-    let order_by = table.get("order_by").and_then(|f| {
-        let path = f.string()?;
-        if path.split('.').any(str::is_empty) {
-            let diagnostic = f.error(
-                &codes::BAD_VALUE,
-                format!("`{path}` is not a path into the event"),
-            );
-            f.report(diagnostic.hint("write the names with dots between, like `detail.customer`"));
-            return None;
-        }
-        Some(path)
-    });
-    Some(RawQueue {
-        visibility,
-        delay: table.duration_or("delay", Duration::ZERO),
-        order_by,
-        retry: retry(table.get("retry")),
-    })
 }
 
 /// A retry policy as far as it is written.

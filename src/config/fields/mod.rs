@@ -5,6 +5,7 @@
 mod connections;
 mod handlers;
 mod outputs;
+mod queues;
 mod rules;
 
 pub(super) use connections::{AMQP, AWS, CONNECTION, CONNECTION_KINDS, POSTGRES, TLS};
@@ -12,6 +13,7 @@ pub(super) use handlers::{
     BATCH, EXEC, HANDLER, HANDLER_KINDS, LOAD, NOTIFY, READ, TRANSFORM, WRITE,
 };
 pub(super) use outputs::{EMIT, PROTOCOLS, PULL, SCHEDULE, SUBSCRIPTION, TOPIC};
+pub(super) use queues::{AMQP_QUEUE, BACKINGS, DRAIN_FROM, QUEUE};
 pub(super) use rules::{INPUT_KINDS, RULE, TARGET, TARGET_KINDS, TRANSFORMER, WEBHOOK};
 
 use Kind::{Bool, Choice, Duration, Integer, List, Names, OneOf, Size, Table, Text};
@@ -325,36 +327,6 @@ pub(super) static FINISHED: Shape = Shape {
 pub(super) static AFTER: Shape = Shape {
     title: "`after`",
     fields: &[field("move", Text, "", "folder that the file is moved to")],
-};
-
-pub(super) static QUEUE: Shape = Shape {
-    title: "a queue",
-    fields: &[
-        field(
-            "visibility",
-            Duration,
-            "",
-            "how long a message that was received stays invisible (default: the longest timeout of its handlers, and 30s)",
-        ),
-        field(
-            "delay",
-            Duration,
-            "0",
-            "how long a new message waits before it can be received",
-        ),
-        field(
-            "order_by",
-            Text,
-            "",
-            "dotted path into the event, like `detail.customer`; equal values are handled one after the other",
-        ),
-        field(
-            "retry",
-            Table(&RETRY),
-            "",
-            "what happens after a failure (default: the handler's)",
-        ),
-    ],
 };
 
 pub(super) static RETRY: Shape = Shape {

@@ -2,6 +2,7 @@
 //! and patience with a limit.
 
 pub mod postgres;
+pub mod rabbitmq;
 
 use serde_json::Value;
 use std::fs;

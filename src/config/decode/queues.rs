@@ -1,0 +1,98 @@
+//! Queues, in the log and on brokers.
+
+use super::retry;
+use crate::config::fields::{self, BACKINGS};
+use crate::config::model::Backlog;
+use crate::config::raw::{RawAmqpQueue, RawBacking, RawQueue};
+use crate::config::read::{Field, Table};
+use crate::drivers::amqp::{Declare, Kind};
+use crate::error::{Diagnostic, codes};
+use std::time::Duration;
+
+/// Longest name that AMQP takes, in bytes.
+const MAX_NAME: usize = 255;
+
+pub(in crate::config) fn queue(field: &Field<'_>) -> Option<RawQueue> {
+    let table = field.table(&fields::QUEUE)?;
+    let visibility = table
+        .get("visibility")
+        .and_then(|f| f.duration().map(|d| f.at(d)));
+    let order_by = table.get("order_by").and_then(|f| {
+        let path = f.string()?;
+        if path.split('.').any(str::is_empty) {
+            let diagnostic = f.error(
+                &codes::BAD_VALUE,
+                format!("`{path}` is not a path into the event"),
+            );
+            f.report(diagnostic.hint("write the names with dots between, like `detail.customer`"));
+            return None;
+        }
+        Some(path)
+    });
+    let given = BACKINGS.iter().any(|kind| table.written(kind).is_some());
+    let on = match given {
+        false => RawBacking::Log,
+        true => backing(&table)?,
+    };
+    let drain_from = table
+        .get("drain_from")
+        .and_then(|f| backing(&f.table(&fields::DRAIN_FROM)?));
+    let backlog = table.get("backlog").map(|f| {
+        if matches!(on, RawBacking::Log) {
+            let message = "`backlog` says what happens when a queue goes to a broker";
+            f.report(Diagnostic::warning(&codes::NO_EFFECT, message).at(f.key_place()));
+        }
+        f.choice(&Backlog::WORDS).unwrap_or(Backlog::Move)
+    });
+    Some(RawQueue {
+        visibility,
+        delay: table.duration_or("delay", Duration::ZERO),
+        order_by,
+        retry: retry(table.get("retry")),
+        on,
+        backlog: backlog.unwrap_or(Backlog::Move),
+        drain_from,
+    })
+}
+
+/// The broker that a queue is on.
+fn backing(table: &Table<'_>) -> Option<RawBacking> {
+    let kind = table.one_of(&BACKINGS)?;
+    amqp(&kind).map(RawBacking::Amqp)
+}
+
+fn amqp(field: &Field<'_>) -> Option<RawAmqpQueue> {
+    let table = field.table(&fields::AMQP_QUEUE)?;
+    let name = |name: &str| {
+        let field = table.get(name)?;
+        let text = field.string()?;
+        if text.len() > MAX_NAME {
+            let message = format!("AMQP allows {MAX_NAME} bytes for `{name}`");
+            field.report(field.error(&codes::BAD_VALUE, message));
+            return None;
+        }
+        Some(text)
+    };
+    let integer = |name: &str, max: u64| table.get(name).and_then(|f| f.integer(1..=max));
+    let size = table.get("max_message_size").and_then(|f| f.size());
+    let connection = table.need("connection");
+    Some(RawAmqpQueue {
+        queue: name("queue"),
+        declare: table
+            .get("declare")
+            .and_then(|f| f.choice(&[("true", Declare::Active), ("passive", Declare::Passive)]))
+            .unwrap_or(Declare::Active),
+        kind: table
+            .get("kind")
+            .and_then(|f| f.choice(&[("quorum", Kind::Quorum), ("classic", Kind::Classic)]))
+            .unwrap_or(Kind::Quorum),
+        prefetch: integer("prefetch", 65_535).and_then(|n| u16::try_from(n).ok()),
+        delivery_limit: integer("delivery_limit", 1_000_000).and_then(|n| u32::try_from(n).ok()),
+        dead_letter_exchange: name("dead_letter_exchange"),
+        dead_letter_routing_key: name("dead_letter_routing_key"),
+        max_message_bytes: size
+            .and_then(|n| usize::try_from(n).ok())
+            .unwrap_or(16 << 20),
+        connection: connection.and_then(|f| f.string().map(|name| f.at(name)))?,
+    })
+}

@@ -1,0 +1,120 @@
+//! Queues, in the log and on brokers.
+
+use super::Kind::{Bool, Choice, Duration, Integer, OneOf, Size, Table, Text};
+use super::{RETRY, Shape, field};
+
+/// Fields that say which broker a queue is on.
+pub(in crate::config) const BACKINGS: [&str; 1] = ["amqp"];
+
+pub(in crate::config) static QUEUE: Shape = Shape {
+    title: "a queue",
+    fields: &[
+        field(
+            "visibility",
+            Duration,
+            "",
+            "how long a message that was received stays invisible (default: the longest timeout of its handlers, and 30s)",
+        ),
+        field(
+            "delay",
+            Duration,
+            "0",
+            "how long a new message waits before it can be received",
+        ),
+        field(
+            "order_by",
+            Text,
+            "",
+            "dotted path into the event, like `detail.customer`; equal values are handled one after the other",
+        ),
+        field(
+            "retry",
+            Table(&RETRY),
+            "",
+            "what happens after a failure (default: the handler's)",
+        ),
+        field(
+            "amqp",
+            Table(&AMQP_QUEUE),
+            "",
+            "the queue is on an AMQP broker (default: in the node's own log)",
+        ),
+        field(
+            "backlog",
+            Choice(&["move", "drain"]),
+            "move",
+            "what waits in the log when the queue goes to a broker: `move` publishes it there, `drain` has it handled here",
+        ),
+        field(
+            "drain_from",
+            Table(&DRAIN_FROM),
+            "",
+            "the broker's queue that this one was before: what is left there is handled, too",
+        ),
+    ],
+};
+
+pub(in crate::config) static DRAIN_FROM: Shape = Shape {
+    title: "`drain_from`",
+    fields: &[field(
+        "amqp",
+        Table(&AMQP_QUEUE),
+        "",
+        "a queue on an AMQP broker",
+    )],
+};
+
+pub(in crate::config) static AMQP_QUEUE: Shape = Shape {
+    title: "an AMQP queue",
+    fields: &[
+        field("connection", Text, "", "name of an `amqp` connection"),
+        field(
+            "queue",
+            Text,
+            "",
+            "its name at the broker (default: the queue's own name)",
+        ),
+        field(
+            "declare",
+            OneOf(&[Bool, Choice(&["passive"])]),
+            "true",
+            "`true`: it is made when it is missing, and must be as it would be made; `passive`: it must be there",
+        ),
+        field(
+            "kind",
+            Choice(&["quorum", "classic"]),
+            "quorum",
+            "kind of queue that is made",
+        ),
+        field(
+            "prefetch",
+            Integer(1, 65_535),
+            "",
+            "messages that are on their way to handlers at most (default: twice what its handlers work on at a time, at least 20)",
+        ),
+        field(
+            "delivery_limit",
+            Integer(1, 1_000_000),
+            "",
+            "how often the broker hands a message out before it takes it away (default: as the broker has it)",
+        ),
+        field(
+            "dead_letter_exchange",
+            Text,
+            "",
+            "exchange at the broker that gets what it takes away",
+        ),
+        field(
+            "dead_letter_routing_key",
+            Text,
+            "",
+            "routing key that it gets there (default: the one that it had)",
+        ),
+        field(
+            "max_message_size",
+            Size,
+            "16MiB",
+            "largest body; a larger one is kept in `data/claims` and referred to",
+        ),
+    ],
+};

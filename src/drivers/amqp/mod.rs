@@ -1,0 +1,17 @@
+//! AMQP 0-9-1, with RabbitMQ in mind: queues, sources and topic exchanges.
+
+mod link;
+mod queue;
+
+pub use link::{Link, LinkOptions, TlsFiles};
+pub use queue::{AmqpQueue, Declare, Kind, QueueOptions};
+
+use super::{Driver, Role};
+
+/// The driver.
+pub const DRIVER: Driver = Driver {
+    name: "amqp",
+    summary: "brokers that speak AMQP 0-9-1, such as RabbitMQ",
+    connection: Some("amqp"),
+    roles: &[Role::Queue],
+};

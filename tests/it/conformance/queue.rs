@@ -1,0 +1,194 @@
+//! What every queue does, wherever its messages wait.
+
+use super::backing::{Backing, unique};
+use crate::support::{Project, text};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+
+/// Notes each message that it is given, and does as the message's `detail.do` says.
+const HANDLER: &str = r#"
+import fcntl, json, os, signal, sys, time
+failures = []
+for line in sys.stdin:
+    event = json.loads(line)
+    detail = event["detail"]
+    note = {"id": event["id"], "n": detail.get("n"), "key": detail.get("key"),
+            "at": time.time(), "pid": os.getpid(), "event": event}
+    what = detail.get("do", "")
+    def told(name):
+        with open(name, "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(json.dumps(note) + "\n")
+    told("tried.ndjson")
+    once = os.path.join("once", event["id"].replace("/", "_"))
+    if what == "fail once" and not os.path.exists(once):
+        os.makedirs("once", exist_ok=True)
+        open(once, "w").close()
+        failures.append(event["id"])
+        continue
+    if what == "fail" and not os.path.exists("mended"):
+        failures.append(event["id"])
+        continue
+    if what == "kill":
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+    if what.startswith("sleep "):
+        time.sleep(float(what[6:]))
+    told("done.ndjson")
+print(json.dumps({"batchItemFailures": [{"itemIdentifier": id} for id in failures]}))
+"#;
+
+/// A rule that sends everything to one queue, and the handler that reads it.
+/// `queue`: fields of the queue, each ending with a comma; `handler`: fields of the
+/// handler, in lines.
+fn project(backing: Backing, queue: &str, handler: &str) -> Project {
+    let name = unique("suite");
+    let queue = backing.queue(&name, queue);
+    let project = backing.project(&format!(
+        r#"
+queues:
+  work: {queue}
+rules:
+  all:
+    pattern: {{ source: [suite] }}
+    targets: [{{ queue: work }}]
+handlers:
+  worker:
+    from: work
+    timeout: 30s
+    exec: {{ command: [python3, handler.py] }}
+{handler}
+"#
+    ));
+    project.write("handler.py", HANDLER);
+    project
+}
+
+fn event(id: &str, detail: &Value) -> String {
+    json!({ "id": id, "source": "suite", "detail-type": "T", "detail": detail }).to_string()
+}
+
+fn send(project: &Project, events: &[String]) {
+    let output = project.run_with(&["send", "-"], events.join("\n").as_bytes());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+fn notes(project: &Project, file: &str) -> Vec<Value> {
+    let text = fs::read_to_string(project.path(file)).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let parsed = whole.lines().map(serde_json::from_str);
+    parsed.collect::<Result<_, _>>().expect("notes")
+}
+
+fn ids(notes: &[Value]) -> BTreeSet<String> {
+    let id = |note: &Value| note["id"].as_str().expect("an id").to_owned();
+    notes.iter().map(id).collect()
+}
+
+fn wait_done(project: &Project, wanted: &BTreeSet<String>) {
+    project.wait("every message", || {
+        ids(&notes(project, "done.ndjson")).is_superset(wanted)
+    });
+}
+
+fn balanced(project: &Project) {
+    project.ok(&["audit"]);
+}
+
+fn every_message_arrives(backing: Backing) {
+    let project = project(backing, "", "    batch: { size: 50, window: 100ms }");
+    let node = project.start();
+    let events: Vec<String> = (0..300)
+        .map(|n| {
+            event(
+                &format!("e-{n}"),
+                &json!({ "n": n, "text": "Zürich 🚆 \u{1} \"quoted\"" }),
+            )
+        })
+        .collect();
+    send(&project, &events);
+    wait_done(&project, &(0..300).map(|n| format!("e-{n}")).collect());
+    project.wait_idle();
+    let done = notes(&project, "done.ndjson");
+    assert_eq!(done.len(), 300, "some were handled twice");
+    for note in &done {
+        assert_eq!(
+            note["event"]["detail"]["text"],
+            "Zürich 🚆 \u{1} \"quoted\""
+        );
+    }
+    balanced(&project);
+    assert_eq!(node.stop(), 0);
+}
+
+fn failures_are_retried_and_then_dead_lettered(backing: Backing) {
+    let retry =
+        "    retry: { attempts: 3, base: 10ms, cap: 20ms }\n    batch: { size: 5, window: 50ms }";
+    let project = project(backing, "", retry);
+    let node = project.start();
+    let events: Vec<String> = (0..20)
+        .map(|n| {
+            let what = match n {
+                7 => "fail",
+                8 => "fail once",
+                _ => "",
+            };
+            event(&format!("e-{n}"), &json!({ "n": n, "do": what }))
+        })
+        .collect();
+    send(&project, &events);
+    let fine: BTreeSet<String> = (0..20)
+        .filter(|n| *n != 7)
+        .map(|n| format!("e-{n}"))
+        .collect();
+    wait_done(&project, &fine);
+    project.wait("a dead letter", || {
+        project.json_lines(&["dlq", "list", "--json"]).len() == 1
+    });
+    let tried = notes(&project, "tried.ndjson");
+    let tries = |id: &str| tried.iter().filter(|note| note["id"] == id).count();
+    assert_eq!((tries("e-7"), tries("e-8"), tries("e-9")), (3, 2, 1));
+    let letter = &project.json_lines(&["dlq", "list", "--json"])[0];
+    assert_eq!(
+        letter["errors"].as_array().map(Vec::len),
+        Some(3),
+        "{letter}"
+    );
+    balanced(&project);
+
+    project.write("mended", "");
+    project.ok(&["dlq", "redrive", "--all"]);
+    wait_done(&project, &(0..20).map(|n| format!("e-{n}")).collect());
+    project.wait_idle();
+    assert_eq!(notes(&project, "done.ndjson").len(), 20);
+    balanced(&project);
+    assert_eq!(node.stop(), 0);
+}
+
+/// The suite, against one system.
+macro_rules! suite {
+    ($system:ident, $backing:expr, $($test:ident)*) => {
+        mod $system {
+            use super::Backing;
+            $(
+                #[test]
+                fn $test() {
+                    super::$test($backing);
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! suites {
+    ($($test:ident)*) => {
+        suite!(embedded, Backing::Embedded, $($test)*);
+        suite!(rabbitmq, Backing::RabbitMq, $($test)*);
+    };
+}
+
+suites! {
+    every_message_arrives
+    failures_are_retried_and_then_dead_lettered
+}

@@ -241,7 +241,7 @@ pub(super) struct MatchArgs {
     /// List the rules that come closest, this many.
     #[arg(long, value_name = "N")]
     pub near: Option<usize>,
-    /// Read NDJSON `{"id", "pattern", "event"}` and write `{"id", "match"}` or `{"id", "invalid"}`.
+    /// Read NDJSON `{"id", "pattern", "event"}` and write `{"id", "match"}` or `{"id", "invalid"}`; both where a pattern is only too complex.
     #[arg(long, conflicts_with_all = ["pattern", "event", "rules", "explain", "near"])]
     pub batch: bool,
     /// Print JSON.

@@ -4,7 +4,8 @@
 
 use std::collections::HashSet;
 
-use super::complexity::{CEILING, MAX_SETS, Step};
+use super::complexity::{CEILING, MAX_SETS};
+use super::machine::Step;
 
 /// The score; `None` if the wildcard is too long for it.
 ///

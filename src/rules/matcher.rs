@@ -13,8 +13,9 @@ use super::eval;
 use super::keys::{self, Access, Space};
 use super::parse::Pattern;
 use super::paths::PathId;
+use super::slots::{BranchSlot, Entry, FieldSlot, Target, key_hash};
 use super::small::{Clauses, Ids};
-use super::snapshot::{BranchSlot, Entry, FieldSlot, Snapshot, Target, key_hash};
+use super::snapshot::Snapshot;
 use super::text::Text;
 use super::wildcard::Wildcard;
 

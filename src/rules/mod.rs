@@ -1,4 +1,44 @@
 //! Event patterns: EventBridge's language, whole and exact.
+//!
+//! The module stands alone: no clock, no files, nothing of the rest of the
+//! program. A [`Pattern`] is read from its JSON text and refused with AWS's
+//! reason if it is not valid; a [`Matcher`] holds the patterns of many rules in
+//! one structure and finds those that an event matches in one pass over its
+//! bytes; [`explain`] says why one pattern matches or does not.
+//!
+//! ```
+//! use pointsman::rules::{Matcher, Mode, Pattern, RuleId, Scratch, explain};
+//!
+//! let large = Pattern::parse(
+//!     r#"{"source": ["shop"], "detail": {"total": [{"numeric": [">", 100]}]}}"#,
+//! )?;
+//! let any = Pattern::parse(r#"{"detail-type": [{"prefix": "Order "}]}"#)?;
+//!
+//! let matcher = Matcher::new();
+//! matcher.add(RuleId(1), &large);
+//! matcher.add(RuleId(2), &any);
+//!
+//! // A snapshot never changes; working memory is kept from event to event.
+//! let (rules, mut scratch) = (matcher.snapshot(), Scratch::new());
+//! let event = br#"{"source": "shop", "detail-type": "Order Placed", "detail": {"total": 42}}"#;
+//! assert_eq!(rules.matches(event, &mut scratch)?, [RuleId(2)]);
+//!
+//! // As at an intake: malformed JSON anywhere in the event is an error.
+//! assert!(rules.matches_in(Mode::Validating, b"{\"a\": 01}", &mut scratch).is_err());
+//!
+//! let why = explain(&large, event)?;
+//! let failed = why.first_failed().map(|field| field.path.as_str());
+//! assert_eq!(failed, Some("detail.total"));
+//!
+//! matcher.remove(RuleId(2));
+//! assert!(matcher.snapshot().matches(event, &mut scratch)?.is_empty());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Rules are added and removed at any time: a change is an atomic swap of the
+//! snapshot that readers take, and [`Matcher::update`] makes many at once.
+//! [`lint`] names patterns that are valid but hardly meant, and [`input`] has
+//! EventBridge's input transformers.
 
 mod alone;
 mod arrays;
@@ -16,6 +56,7 @@ mod ip;
 mod judge;
 mod keys;
 mod lint;
+mod machine;
 mod matcher;
 mod number;
 // Errors are rare, and plain data for whoever shows them.
@@ -27,6 +68,7 @@ mod paths;
 mod ranges;
 mod reader;
 mod scan;
+mod slots;
 mod small;
 mod snapshot;
 mod text;

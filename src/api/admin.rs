@@ -4,6 +4,7 @@ use super::ApiError;
 use crate::app::Node;
 use crate::bus::Pressure;
 use crate::handlers::query::{Output, QueryError, Style};
+use crate::observe::Outside;
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -34,10 +35,24 @@ pub(super) async fn metrics(
 ) -> Result<([(HeaderName, &'static str); 1], String), ApiError> {
     let text = node
         .metrics
-        .render(&node.bus.audit(), node.bus.disk_bytes())
+        .render(&node.bus.audit(), node.bus.disk_bytes(), &outside(&node))
         .map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Metrics", e.to_string()))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(CONTENT_TYPE, kind)], text))
+}
+
+fn outside(node: &Node) -> Outside {
+    let circuits = node.circuits().into_iter();
+    Outside {
+        circuits: circuits
+            .map(|(name, circuit)| (name, circuit.status().state))
+            .collect(),
+        subscriptions: node
+            .subscriptions()
+            .iter()
+            .map(|(route, one)| (route.to_owned(), one.standing().state))
+            .collect(),
+    }
 }
 
 /// `GET /audit`: the ledger, and whether it adds up.
@@ -45,20 +60,6 @@ pub(super) async fn audit(State(node): State<Arc<Node>>) -> Json<Value> {
     let ledger = node.bus.audit();
     let balanced = ledger.balanced();
     Json(json!({ "balanced": balanced, "ledger": ledger }))
-}
-
-/// `GET /topics`: topics and their subscriptions.
-pub(super) async fn topics(State(node): State<Arc<Node>>) -> Json<Value> {
-    let config = node.config();
-    let topics: serde_json::Map<String, Value> = config
-        .topics
-        .iter()
-        .map(|(name, topic)| {
-            let subscriptions: Vec<&String> = topic.subscriptions.keys().collect();
-            (name.clone(), json!({ "subscriptions": subscriptions }))
-        })
-        .collect();
-    Json(Value::Object(topics))
 }
 
 /// `GET /sources`: how each source stands.

@@ -11,7 +11,9 @@ mod replays;
 mod rules;
 mod serve;
 mod stream;
+mod subscriptions;
 mod trace;
+mod websocket;
 
 pub use dlq::Which;
 pub use error::ApiError;
@@ -39,8 +41,26 @@ pub fn routes(node: Arc<Node>) -> Router {
         .route("/events/tail", get(stream::tail))
         .route("/events/{id}", get(events::show))
         .route("/trace/{id}", get(trace::trace))
-        .route("/topics", get(admin::topics))
+        .route("/topics", get(subscriptions::topics))
         .route("/topics/{topic}/messages", get(stream::subscribe))
+        .route("/topics/{topic}/websocket", get(websocket::subscribe))
+        .route(
+            "/topics/{topic}/subscriptions/{name}/confirm",
+            get(subscriptions::confirm),
+        )
+        .route(
+            "/topics/{topic}/subscriptions/{name}/unsubscribe",
+            get(subscriptions::unsubscribe).post(subscriptions::unsubscribe),
+        )
+        .route(
+            "/topics/{topic}/subscriptions/{name}/enable",
+            post(subscriptions::enable),
+        )
+        .route(
+            "/topics/{topic}/subscriptions/{name}/disable",
+            post(subscriptions::disable),
+        )
+        .route("/sns/{file}", get(subscriptions::certificate))
         .route("/dlq", get(dlq::list))
         .route("/dlq/groups", get(dlq::groups))
         .route("/dlq/redrive", post(dlq::redrive))

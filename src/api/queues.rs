@@ -20,6 +20,7 @@ pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Json<Value>, A
 
 fn routes(node: &Node) -> Value {
     let now = node.clock.now_ms();
+    let circuits = node.circuits();
     let ordered: BTreeMap<RouteId, bool> = node
         .bus
         .routes()
@@ -44,6 +45,7 @@ fn routes(node: &Node) -> Value {
                 "retired": route.retired,
                 "ordered": ordered.get(&route.id),
                 "worked": node.works_on(&route.name),
+                "circuit": circuits.get(&route.name).map(|circuit| circuit.status().state),
                 "oldest_seconds": oldest.map(|(_, at)| now.saturating_sub(at).max(0) / 1000),
             })
         })

@@ -56,6 +56,7 @@ impl From<ReloadError> for ApiError {
             ReloadError::BadBacklog(_) => refused("BadBacklog"),
             ReloadError::Rules(_) => refused("BadRules"),
             ReloadError::Handler(_) => refused("BadHandler"),
+            ReloadError::Endpoints(_) => refused("BadEndpoint"),
             ReloadError::Offline => Self::new(StatusCode::CONFLICT, "NotRunning", said),
             ReloadError::Bus(error) => error.into(),
             ReloadError::State(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "State", said),

@@ -1,6 +1,7 @@
 //! Opening a node: ground first, then right to left, sources last.
 
 use super::brokers::{self, Brokers};
+use super::endpoints::{Endpoints, EndpointsError};
 use super::reload::folders;
 use super::sources::bringers;
 use super::wiring::{self, Routes};
@@ -55,6 +56,9 @@ pub enum StartError {
     /// The rules do not compile.
     #[error("the rules do not compile: {0}")]
     Rules(#[from] TableError),
+    /// Endpoints cannot be set up.
+    #[error("webhooks cannot be set up: {0}")]
+    Endpoints(#[from] EndpointsError),
     /// A handler cannot be built.
     #[error("a handler cannot be built: {0}")]
     Handler(#[from] Failure),
@@ -89,6 +93,7 @@ impl Node {
         let bus = open_bus(&config, &clock)?;
         let state = State::open(&data.join("state.sqlite"))?;
         let node_name = brokers::node_name(&state).await?;
+        let endpoints = Endpoints::new(&config, &state, &clock)?;
         let routes = wiring::routes(&bus, &config).await?;
         let router = Router::new(bus.clone(), wiring::table(&config, &routes, &clock)?);
         let metrics = Arc::new(Metrics::new());
@@ -126,6 +131,7 @@ impl Node {
             state,
             progress,
             delivery,
+            endpoints,
             mode,
             rules_version: Arc::new(AtomicU32::new(config.rules_version)),
             live: ArcSwap::from_pointee(Live {
@@ -138,7 +144,10 @@ impl Node {
             tasks,
             brokers: ArcSwap::from_pointee(Brokers::new(node_name)),
         };
-        if mode == Mode::Run {
+        if mode == Mode::Offline {
+            let subscriptions = node.endpoints.prepare(&config).await?;
+            node.endpoints.publish(subscriptions, &config).await?;
+        } else {
             node.begin(&config, &routes).await?;
         }
         Ok(node)
@@ -160,7 +169,9 @@ impl Node {
         let mut running = self.running.lock().await;
         self.note_moves(config).await?;
         self.sweep_claims(config);
-        let consumers = self.consumers(config, routes)?;
+        let subscriptions = self.endpoints.prepare(config).await?;
+        let consumers = self.consumers(config, routes, &subscriptions)?;
+        self.endpoints.publish(subscriptions, config).await?;
         self.replace_consumers(&mut running, config, consumers, false);
         self.replays.resume().await?;
         let (late, names) = (wiring::late_rules(config), routes.keys().cloned().collect());

@@ -3,7 +3,6 @@
 
 use super::sources::Bringer;
 use crate::config::{Config, HandlerKind, Route, To};
-use crate::topics;
 
 /// The mark of the consumer `name`: a handler, or the route of a target or
 /// subscription that needs no handler. Values behind references are not in it.
@@ -24,13 +23,6 @@ pub(super) fn consumer(config: &Config, name: &str) -> String {
         mark.push_str(&format!("{}{}{:?}", route.rule, route.bus, route.target));
         if let To::Queue(queue) = &route.target.to {
             mark.push_str(&format!("{:?}", config.queues.get(queue)));
-        }
-    }
-    for (topic, options) in &config.topics {
-        for (subscription, options) in &options.subscriptions {
-            if topics::route_of(topic, subscription) == name {
-                mark.push_str(&format!("{options:?}"));
-            }
         }
     }
     mark

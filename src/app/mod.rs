@@ -4,6 +4,7 @@
 mod after;
 mod brokers;
 mod build;
+mod endpoints;
 mod load;
 mod marks;
 mod reload;
@@ -13,6 +14,7 @@ mod warehouse;
 mod wiring;
 
 pub use build::{Mode, StartError};
+pub use endpoints::EndpointsError;
 pub use load::{load, run_rule_tests, table_of};
 pub use reload::{BacklogTo, Reload, ReloadError, Reloaded};
 
@@ -21,6 +23,7 @@ use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::delivery::{Delivery, RunningConsumer};
 use crate::handlers::Progress;
+use crate::handlers::circuit::Circuit;
 use crate::handlers::query::Query;
 use crate::observe::Metrics;
 use crate::replay::Replays;
@@ -28,6 +31,7 @@ use crate::router::Router;
 use crate::sources::folder::FolderHandle;
 use crate::state::State;
 use crate::tasks::Tasks;
+use crate::topics::{Links, Signer, Subscriptions};
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -60,6 +64,7 @@ pub struct Node {
     running: Mutex<Running>,
     rules_version: Arc<AtomicU32>,
     delivery: Delivery,
+    endpoints: endpoints::Endpoints,
     stop_sources: CancellationToken,
     tasks: Tasks,
     brokers: ArcSwap<brokers::Brokers>,
@@ -97,13 +102,43 @@ impl Node {
     }
 
     /// Whether messages wait on a route that somebody here works on; those of a
-    /// `pull` subscription wait for somebody to come.
+    /// `pull` subscription wait for somebody to come, and those of one that is
+    /// disabled or not confirmed for a word from outside.
     #[must_use]
     pub fn has_work(&self) -> bool {
         self.bus
             .routes()
             .iter()
-            .any(|route| route.pending > 0 && !route.paused && self.works_on(&route.name))
+            .any(|route| route.pending > 0 && !route.paused && self.may_work_on(&route.name))
+    }
+
+    fn may_work_on(&self, route: &str) -> bool {
+        self.works_on(route) && !self.subscriptions().held(route)
+    }
+
+    /// How subscriptions with an endpoint stand.
+    #[must_use]
+    pub fn subscriptions(&self) -> Arc<Subscriptions> {
+        self.endpoints.subscriptions()
+    }
+
+    /// Where the node can be reached, for links.
+    #[must_use]
+    pub fn links(&self) -> &Links {
+        self.endpoints.links()
+    }
+
+    /// Signs what is sent in SNS's shape, where something is.
+    #[must_use]
+    pub fn signer(&self) -> Option<&Arc<Signer>> {
+        self.endpoints.signer()
+    }
+
+    /// Circuit breakers of endpoints by the name of their route or handler; empty
+    /// while offline.
+    #[must_use]
+    pub fn circuits(&self) -> BTreeMap<String, Arc<Circuit>> {
+        self.endpoints.circuits()
     }
 
     /// Whether a consumer here works on this route.

@@ -7,6 +7,7 @@
 
 use super::brokers::{self, Brokers};
 use super::build::places;
+use super::endpoints::EndpointsError;
 use super::sources::bringers;
 use super::wiring::{self, Routes, Wiring};
 use super::{Folders, Live, Node, Running, marks};
@@ -17,6 +18,7 @@ use crate::error::{Diagnostic, Sources};
 use crate::handlers::Failure;
 use crate::router::TableError;
 use crate::state::StateError;
+use crate::topics::Subscriptions;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -81,6 +83,9 @@ pub enum ReloadError {
     /// A handler cannot be built.
     #[error("a handler cannot be built: {0}; the old rules stay in force")]
     Handler(#[from] Failure),
+    /// Webhooks cannot be set up.
+    #[error("webhooks cannot be set up: {0}; the old rules stay in force")]
+    Endpoints(#[from] EndpointsError),
     /// The log does not answer.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -124,9 +129,10 @@ impl Node {
         config.node = old.node.clone();
         let config = Arc::new(config);
         let gone = self.leaving(&old, &config, told)?;
+        let subscriptions = self.endpoints.prepare(&config).await?;
         let routes = wiring::routes(&self.bus, &config).await?;
         self.note_moves(&config).await?;
-        let built = self.build(&config, &routes);
+        let built = self.build(&config, &routes, &subscriptions);
         let (table, consumers) = match built {
             Ok(built) => built,
             Err(error) => {
@@ -153,6 +159,10 @@ impl Node {
             done.failed.push(format!("the rules' past: {error}"));
         }
         let fresh = !same_secrets(&old, &config);
+        if let Err(error) = self.endpoints.publish(subscriptions, &config).await {
+            done.failed
+                .push(format!("how subscriptions stand is not kept: {error}"));
+        }
         let stopped = self.replace_consumers(&mut running, &config, consumers, fresh);
         self.replace_sources(&mut running, &config, fresh, &mut done)
             .await;
@@ -216,9 +226,10 @@ impl Node {
         &self,
         config: &Config,
         routes: &Routes,
+        subscriptions: &Subscriptions,
     ) -> Result<(crate::router::Table, Vec<Consumer>), ReloadError> {
         let table = wiring::table(config, routes, &self.clock)?;
-        Ok((table, self.consumers(config, routes)?))
+        Ok((table, self.consumers(config, routes, subscriptions)?))
     }
 
     /// Notes which queues have moved to a broker or back.
@@ -236,6 +247,7 @@ impl Node {
         &self,
         config: &Config,
         routes: &Routes,
+        subscriptions: &Subscriptions,
     ) -> Result<Vec<Consumer>, Failure> {
         let places = places(config);
         let wiring = Wiring {
@@ -247,6 +259,8 @@ impl Node {
             places: &places,
             rules_version: &self.rules_version,
             brokers: &self.brokers.load(),
+            endpoints: &self.endpoints,
+            subscriptions,
         };
         wiring.consumers()
     }

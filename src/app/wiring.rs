@@ -1,19 +1,18 @@
 //! From the configuration to routes, rules and consumers.
 
 use super::brokers::{self, Brokers};
+use super::endpoints::Endpoints;
 use super::warehouse;
 use crate::bus::{Bus, BusError, RouteId, RouteInfo, RouteOptions};
 use crate::clock::SharedClock;
 use crate::config::{
-    Config, EventSchema, Handler, HandlerKind, Route, RuleStart, SchemaPolicy,
-    SubscriptionProtocol, To, Webhook,
+    Config, EventSchema, Handler, HandlerKind, Route, RuleStart, SchemaPolicy, Target, To,
 };
 use crate::delivery::{Consumer, DeliveryOptions, RetryPolicy};
 use crate::emit::Notify;
 use crate::event::{Event, rfc3339};
 use crate::handlers::exec::ExecHandler;
 use crate::handlers::forward::ForwardHandler;
-use crate::handlers::http::WebhookHandler;
 use crate::handlers::objects::Places;
 use crate::handlers::refuse::RefuseHandler;
 use crate::handlers::transform::{TransformEnv, TransformHandler};
@@ -23,7 +22,7 @@ use crate::replay::LateRule;
 use crate::router::{Entry, Policy, Router, Table, TableError, TypeSchema};
 use crate::rules::Pattern;
 use crate::rules::input::{Input, InputContext, rule_arn};
-use crate::topics;
+use crate::topics::{self, Subscriptions};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -50,12 +49,6 @@ pub(super) fn route_names(config: &Config) -> Vec<(String, RouteOptions)> {
         };
         names.push((route.target.route.clone(), RouteOptions { ordered }));
     }
-    for (topic, options) in &config.topics {
-        for subscription in options.subscriptions.keys() {
-            let name = topics::route_of(topic, subscription);
-            names.push((name, RouteOptions::default()));
-        }
-    }
     names.extend(brokers::homes(config));
     for schema in &config.event_schemas {
         names.push((schema_route(schema), RouteOptions::default()));
@@ -67,25 +60,22 @@ pub(super) fn route_names(config: &Config) -> Vec<(String, RouteOptions)> {
 /// queues that no handler reads.
 pub(super) fn worked(config: &Config) -> BTreeSet<String> {
     let mut unread = BTreeSet::new();
-    for (topic, options) in &config.topics {
-        for (name, subscription) in &options.subscriptions {
-            if matches!(subscription.protocol, SubscriptionProtocol::Pull) {
-                unread.insert(topics::route_of(topic, name));
-            }
-        }
-    }
     for route in config.routes() {
-        let To::Queue(name) = &route.target.to else {
-            continue;
+        let alone = match &route.target.to {
+            To::Pull => true,
+            To::Queue(_) => route.handlers.is_empty(),
+            _ => false,
         };
-        if route.handlers.is_empty() {
-            let on_broker = config.queues.get(name).is_some_and(|q| q.on.is_broker());
-            let unread_route = match on_broker {
-                // Its messages are published all the same.
-                true => brokers::home(name),
-                false => route.target.route.clone(),
+        if alone {
+            let on_broker = match &route.target.to {
+                To::Queue(name) => config.queues.get(name).filter(|q| q.on.is_broker()),
+                _ => None,
             };
-            unread.insert(unread_route);
+            unread.insert(match (&route.target.to, on_broker) {
+                // Its messages are published all the same.
+                (To::Queue(name), Some(_)) => brokers::home(name),
+                _ => route.target.route.clone(),
+            });
         }
     }
     route_names(config)
@@ -159,22 +149,8 @@ pub(super) fn table(
 ) -> Result<Table, TableError> {
     let mut table = Table::new(config.rules_version, clock.clone());
     for (name, rule) in config.rules.iter().filter(|(_, rule)| rule.enabled) {
-        let entries = rule
-            .targets
-            .iter()
-            .filter_map(|target| {
-                let queue = match &target.to {
-                    To::Queue(queue) => config.queues.get(queue),
-                    _ => None,
-                };
-                Some(Entry {
-                    route: *routes.get(&target.route)?,
-                    name: target.route.clone(),
-                    order_by: queue.and_then(|queue| queue.order_by.clone()),
-                    delay: queue.map_or(Duration::ZERO, |queue| queue.delay),
-                })
-            })
-            .collect();
+        let entries = rule.targets.iter();
+        let entries = entries.filter_map(|t| entry(config, routes, t)).collect();
         table.add(&rule.bus, name, Arc::clone(&rule.pattern), entries)?;
     }
     for schema in &config.event_schemas {
@@ -190,28 +166,35 @@ pub(super) fn table(
             route: routes.get(&schema_route(schema)).copied(),
         });
     }
-    for (topic, options) in &config.topics {
-        for (name, subscription) in &options.subscriptions {
-            let route = topics::route_of(topic, name);
-            let text = topics::pattern_of(subscription.filter_text.as_deref());
+    for topic in config.topics.values() {
+        for subscription in topic.subscriptions.values() {
+            let filter = subscription.filter_text.as_deref();
+            let text = topics::pattern_of(filter, subscription.filter_on);
+            let route = &subscription.target.route;
             let pattern = Pattern::parse(&text).map_err(|e| TableError {
                 rule: route.clone(),
                 reason: e.to_string(),
             })?;
-            let Some(id) = routes.get(&route) else {
-                continue;
-            };
-            let entry = Entry {
-                route: *id,
-                name: route.clone(),
-                order_by: None,
-                delay: Duration::ZERO,
-            };
-            let bus = topics::bus_of(topic);
-            table.add(&bus, &route, Arc::new(pattern), vec![entry])?;
+            if let Some(entry) = entry(config, routes, &subscription.target) {
+                table.add(&topic.bus, route, Arc::new(pattern), vec![entry])?;
+            }
         }
     }
     Ok(table)
+}
+
+/// A rule's end that leads to `target`.
+fn entry(config: &Config, routes: &Routes, target: &Target) -> Option<Entry> {
+    let queue = match &target.to {
+        To::Queue(queue) => config.queues.get(queue),
+        _ => None,
+    };
+    Some(Entry {
+        route: *routes.get(&target.route)?,
+        name: target.route.clone(),
+        order_by: queue.and_then(|queue| queue.order_by.clone()),
+        delay: queue.map_or(Duration::ZERO, |queue| queue.delay),
+    })
 }
 
 /// The route that takes events of a type to the dead-letter queue.
@@ -229,6 +212,8 @@ pub(super) struct Wiring<'a> {
     pub places: &'a Places,
     pub rules_version: &'a Arc<AtomicU32>,
     pub brokers: &'a Brokers,
+    pub endpoints: &'a Endpoints,
+    pub subscriptions: &'a Subscriptions,
 }
 
 impl Wiring<'_> {
@@ -240,27 +225,23 @@ impl Wiring<'_> {
         }
         consumers.extend(self.outboxes());
         for route in self.config.routes() {
+            let mut options = single_options(&route.target.retry);
             let work: Arc<dyn Work> = match &route.target.to {
-                To::Queue(_) | To::Handler(_) => continue,
+                To::Queue(_) | To::Handler(_) | To::Pull => continue,
                 To::Topic(topic) => Arc::new(ForwardHandler::new(topics::bus_of(topic))),
                 To::Bus(bus) => Arc::new(ForwardHandler::new(bus.clone())),
-                To::Webhook(webhook) => self.webhook(webhook)?,
+                To::Exec(exec) => Arc::new(ExecHandler::new(exec.options())),
+                To::Webhook(webhook) => {
+                    // One message at a time, so that none waits for a slower one.
+                    options.batch.size = 1;
+                    options.concurrency = webhook.concurrency;
+                    options.timeout = webhook.timeout + SLACK;
+                    self.endpoints
+                        .webhook(&route, webhook, self.subscriptions)?
+                }
             };
             let feed = self.feed(&route)?;
-            let name = &route.target.route;
-            consumers.push(self.single(name, feed, work, &route.target.retry));
-        }
-        for (topic, options) in &self.config.topics {
-            for (name, subscription) in &options.subscriptions {
-                let work: Arc<dyn Work> = match &subscription.protocol {
-                    SubscriptionProtocol::Webhook(webhook) => self.webhook(webhook)?,
-                    SubscriptionProtocol::Exec(exec) => Arc::new(ExecHandler::new(exec.options())),
-                    SubscriptionProtocol::Pull => continue,
-                };
-                let route = topics::route_of(topic, name);
-                let feed = self.plain(&route);
-                consumers.push(self.single(&route, feed, work, &subscription.retry));
-            }
+            consumers.push(self.single(&route.target.route, feed, work, options));
         }
         for schema in &self.config.event_schemas {
             let router = self.router.clone();
@@ -271,14 +252,10 @@ impl Wiring<'_> {
             let work = Arc::new(RefuseHandler::new(Arc::new(reason)));
             let name = schema_route(schema);
             let feed = self.plain(&name);
-            consumers.push(self.single(&name, feed, work, &RetryPolicy::default()));
+            let options = single_options(&RetryPolicy::default());
+            consumers.push(self.single(&name, feed, work, options));
         }
         Ok(consumers)
-    }
-
-    fn webhook(&self, webhook: &Webhook) -> Result<Arc<dyn Work>, Failure> {
-        let handler = WebhookHandler::new(webhook.options(), self.clock.clone())?;
-        Ok(Arc::new(handler))
     }
 
     fn handler(&self, name: &str, handler: &Handler) -> Result<Consumer, Failure> {
@@ -291,7 +268,7 @@ impl Wiring<'_> {
             )?),
             HandlerKind::Load(load) => Arc::new(warehouse::handler(self.config, load)?),
             HandlerKind::Exec(exec) => Arc::new(ExecHandler::new(exec.options())),
-            HandlerKind::Http(webhook) => self.webhook(webhook)?,
+            HandlerKind::Http(webhook) => self.endpoints.plain(name, webhook)?,
         };
         let mine: Vec<_> = self
             .config
@@ -343,17 +320,8 @@ impl Wiring<'_> {
         route: &str,
         feed: Option<Feed>,
         work: Arc<dyn Work>,
-        retry: &RetryPolicy,
+        options: DeliveryOptions,
     ) -> Consumer {
-        let options = DeliveryOptions {
-            batch: crate::delivery::BatchOptions {
-                size: 10,
-                ..Default::default()
-            },
-            retry: retry.clone(),
-            timeout: Duration::from_secs(60),
-            ..DeliveryOptions::default()
-        };
         Consumer {
             name: route.to_owned(),
             handler: work,
@@ -416,6 +384,19 @@ impl Wiring<'_> {
             Arc::new(move |out: Outgoing| router.plan(out)),
             self.clock.clone(),
         )
+    }
+}
+
+/// How a consumer of one route is fed.
+fn single_options(retry: &RetryPolicy) -> DeliveryOptions {
+    DeliveryOptions {
+        batch: crate::delivery::BatchOptions {
+            size: 10,
+            ..Default::default()
+        },
+        retry: retry.clone(),
+        timeout: Duration::from_secs(60),
+        ..DeliveryOptions::default()
     }
 }
 

@@ -48,8 +48,8 @@ pub(super) enum Command {
     /// List routes and what waits on them; pause and resume them.
     #[command(visible_alias = "routes")]
     Queues(QueuesArgs),
-    /// List topics and their subscriptions.
-    Topics(JsonArgs),
+    /// List topics and their subscriptions, and how these stand; disable and enable them.
+    Topics(TopicsArgs),
     /// Show how the sources stand.
     Sources(JsonArgs),
     /// Print the messages of a topic as they come.
@@ -80,6 +80,34 @@ pub(super) struct JsonArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct TopicsArgs {
+    #[command(flatten)]
+    pub list: JsonArgs,
+    #[command(subcommand)]
+    pub command: Option<TopicsCommand>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum TopicsCommand {
+    /// Let the messages of a webhook's subscription flow again.
+    Enable {
+        /// The subscription.
+        #[arg(value_name = "TOPIC/NAME")]
+        subscription: String,
+    },
+    /// Hold the messages of a webhook's subscription.
+    Disable {
+        /// The subscription.
+        #[arg(value_name = "TOPIC/NAME")]
+        subscription: String,
+        /// Why; `topics` shows it.
+        #[arg(long)]
+        why: String,
+    },
 }
 
 #[derive(Args)]

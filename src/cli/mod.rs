@@ -19,6 +19,7 @@ mod send;
 mod signals;
 mod stream;
 mod table;
+mod topics;
 mod trace;
 
 use args::{Cli, Command};
@@ -132,7 +133,7 @@ async fn dispatch(cli: Cli) -> Result<Answer, CliError> {
         Command::Events(args) => events::run(at, args).await,
         Command::Trace(args) => trace::trace(at, &args).await,
         Command::Queues(args) => queues::run(at, args).await,
-        Command::Topics(args) => plan::topics(at, &args).await,
+        Command::Topics(args) => topics::run(at, &args).await,
         Command::Sources(args) => plan::sources(at, &args).await,
         Command::Subscribe(args) => stream::subscribe(at, &args).await,
         Command::Dlq(args) => dlq::run(at, args).await,

@@ -1,7 +1,7 @@
-//! What is configured and how it stands: `plan`, `topics`, `sources`.
+//! What is configured and how it stands: `plan`, `sources`.
 
 use super::args::{At, JsonArgs, PlanArgs};
-use super::client::{connect, connect_running, load};
+use super::client::{connect_running, load};
 use super::{Answer, CliError, say};
 use serde_json::{Value, json};
 
@@ -53,31 +53,6 @@ fn outline(value: &Value, depth: usize, lines: &mut Vec<String>) {
         Value::Array(items) => items.iter().for_each(|item| member("-", item)),
         other => lines.push(format!("{pad}{other}")),
     }
-}
-
-pub(super) async fn topics(at: &At, args: &JsonArgs) -> Result<Answer, CliError> {
-    let client = connect(at).await?;
-    let found = client.get_json::<Value>("/topics", &[]).await;
-    client.close().await;
-    let topics = found?;
-    if args.json {
-        return say(&topics.to_string()).map(|()| Answer::Yes);
-    }
-    for (name, topic) in topics.as_object().into_iter().flatten() {
-        let subscriptions: Vec<&str> = topic["subscriptions"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        let said = if subscriptions.is_empty() {
-            "no durable subscriptions".to_owned()
-        } else {
-            subscriptions.join(", ")
-        };
-        say(&format!("{name}: {said}"))?;
-    }
-    Ok(Answer::Yes)
 }
 
 pub(super) async fn sources(at: &At, args: &JsonArgs) -> Result<Answer, CliError> {

@@ -32,6 +32,7 @@ pub(super) async fn run(args: RunArgs) -> Result<Answer, CliError> {
         config.node.listen = listen;
     }
     let config = Arc::new(config);
+    raise_file_limit();
     let node = Node::open(Arc::clone(&config), Mode::Run, crate::clock::system())
         .await
         .map_err(|e| CliError::new(e.to_string()))?;
@@ -67,6 +68,17 @@ pub(super) async fn run(args: RunArgs) -> Result<Answer, CliError> {
     failed.map_or(Ok(Answer::Yes), Err)
 }
 
+/// Endpoints and subscribers are connections, so as many are allowed as the system
+/// lets a process have; the usual soft limit is for programs that still use `select`.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
 async fn serve(
     node: &Arc<Node>,
     config: &Config,
@@ -79,6 +91,7 @@ async fn serve(
                 .hint("choose another address with `node: { listen: ... }` or --listen (port 0 takes a free one)")
         })?;
     let address = server.address()?;
+    node.links().listening(&format!("http://{address}"));
     tracing::info!(
         http = %format!("http://{address}"), data = %config.node.data.display(),
         sources = config.sources.len(), rules = config.rules.len(), handlers = config.handlers.len(),

@@ -43,7 +43,7 @@ fn unused_inputs(config: &Config) -> Vec<Diagnostic> {
                 route.target.route
             );
             let mut diagnostic = Diagnostic::warning(&codes::BAD_INPUT, message);
-            diagnostic.place = config.place(&format!("rules.{}.targets", route.rule));
+            diagnostic.place = config.place(&route.declared);
             found.push(
                 diagnostic.hint("leave the input out: transforms and loads need the whole event"),
             );
@@ -137,7 +137,7 @@ fn twins(config: &Config) -> Vec<Diagnostic> {
                 To::Handler(to) => format!("the handler `{to}`"),
                 To::Topic(to) => format!("the topic `{to}`"),
                 To::Bus(to) => format!("the bus `{to}`"),
-                To::Webhook(_) => continue,
+                To::Webhook(_) | To::Exec(_) | To::Pull => continue,
             };
             let message = |first: &str| {
                 format!("the rules `{first}` and `{name}` both send the same events to {to}")
@@ -254,10 +254,7 @@ fn taken_inside(folder: &FolderOptions, root: &Path, to: &Path) -> Option<PathBu
 }
 
 fn targets(config: &Config) -> impl Iterator<Item = &To> {
-    config
-        .rules
-        .values()
-        .flat_map(|rule| rule.targets.iter().map(|target| &target.to))
+    config.targets().map(|target| &target.to)
 }
 
 fn queues(config: &Config) -> Vec<Diagnostic> {
@@ -348,6 +345,13 @@ fn buses(config: &Config) -> Vec<Diagnostic> {
         for (index, target) in rule.targets.iter().enumerate() {
             if let To::Bus(bus) = &target.to {
                 senders.push((format!("rules.{name}.targets.{index}.bus"), bus));
+            }
+        }
+    }
+    for (topic, options) in &config.topics {
+        for (name, subscription) in &options.subscriptions {
+            if let To::Bus(bus) = &subscription.target.to {
+                senders.push((format!("topics.{topic}.subscriptions.{name}.bus"), bus));
             }
         }
     }

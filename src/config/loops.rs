@@ -100,20 +100,40 @@ fn edges<'a>(
             });
         }
     }
-    if let To::Bus(bus) = &route.target.to {
-        for (other, target) in enabled(config).filter(|(_, other)| other.bus == *bus) {
+    for (bus, through, filtered) in forwards(config, &route.target.to) {
+        for (other, target) in enabled(config).filter(|(_, other)| other.bus == bus) {
             if !pattern::disjoint(&rule.pattern, &target.pattern) {
-                let through = format!("the event goes to bus `{bus}`");
-                let always = rule.pattern_text == target.pattern_text;
                 edges.push(Edge {
                     to: other,
-                    through,
-                    always,
+                    through: through.clone(),
+                    always: !filtered && rule.pattern_text == target.pattern_text,
                 });
             }
         }
     }
     edges
+}
+
+/// Buses that an event sent to `to` comes to: their names, the way, and whether a
+/// filter stands in it.
+fn forwards<'a>(config: &'a Config, to: &'a To) -> Vec<(&'a str, String, bool)> {
+    match to {
+        To::Bus(bus) => vec![(bus, format!("the event goes to bus `{bus}`"), false)],
+        To::Topic(topic) => {
+            let subscriptions = config.topics.get(topic).into_iter();
+            subscriptions
+                .flat_map(|t| t.subscriptions.values())
+                .filter_map(|subscription| {
+                    let To::Bus(bus) = &subscription.target.to else {
+                        return None;
+                    };
+                    let through = format!("topic `{topic}` sends the event to bus `{bus}`");
+                    Some((bus.as_str(), through, subscription.filter.is_some()))
+                })
+                .collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// The shortest way from `start` back to it.

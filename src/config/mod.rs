@@ -39,7 +39,7 @@ pub use diff::{Change, Diff, diff, same_secrets};
 pub use model::{
     Backing, Backlog, Config, DEFAULT_BUS, DiskQuota, EventSchema, Exec, Handler, HandlerKind,
     Load, Node, Queue, Route, Rule, RuleStart, Schedule, SchemaPolicy, Source, Subscription,
-    SubscriptionProtocol, Target, TargetInput, To, Topic, Webhook, When,
+    Target, TargetInput, To, Topic, Webhook, WebhookFormat, When,
 };
 pub use rule_tests::{RuleTest, run_tests};
 pub use schema::{json_schema, reference};
@@ -302,5 +302,6 @@ fn default_node(root: &Path) -> Node {
         query_memory_bytes: 256 << 20,
         account: event.account,
         region: event.region,
+        public_url: None,
     }
 }

@@ -8,6 +8,7 @@ use crate::delivery::{DeliveryOptions, RetryPolicy};
 use crate::drivers::amqp::QueueOptions as AmqpQueueOptions;
 use crate::emit::Notify;
 use crate::error::{Place, Sources};
+use crate::handlers::circuit::CircuitOptions;
 use crate::handlers::exec::ExecOptions;
 use crate::handlers::http::WebhookOptions;
 use crate::handlers::load::LoadOptions;
@@ -15,6 +16,7 @@ use crate::handlers::transform::TransformOptions;
 use crate::rules::Pattern;
 use crate::rules::input::TargetInputSpec;
 use crate::sources::folder::FolderOptions;
+use crate::topics::FilterOn;
 use chrono_tz::Tz;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -85,6 +87,9 @@ pub struct Node {
     pub account: String,
     /// `region` of events that bring none (default `local`).
     pub region: String,
+    /// Where others reach the HTTP interface, for links in what is sent (default:
+    /// the address that it listens on).
+    pub public_url: Option<String>,
 }
 
 impl Node {
@@ -237,8 +242,10 @@ pub enum RuleStart {
 /// One route with all that is known about it.
 #[derive(Clone, Debug)]
 pub struct Route<'a> {
-    /// Name of the rule.
+    /// Name of the rule; for a subscription, of the route.
     pub rule: &'a str,
+    /// Where it was declared: `rules.NAME.targets`, `topics.NAME.subscriptions.NAME`.
+    pub declared: String,
     /// The bus that the rule listens on.
     pub bus: &'a str,
     /// The target.
@@ -252,7 +259,7 @@ pub struct Route<'a> {
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Name of the route, unique: `RULE/ID`, where the id defaults to the name of
-    /// the queue, handler, topic or bus.
+    /// the queue, handler, topic or bus; `topic/TOPIC/NAME` for a subscription.
     pub route: String,
     /// Where it goes.
     pub to: To,
@@ -276,6 +283,10 @@ pub enum To {
     Bus(String),
     /// An HTTP endpoint.
     Webhook(Webhook),
+    /// A program (subscriptions only).
+    Exec(Exec),
+    /// The messages wait for a subscriber that comes by this name (subscriptions only).
+    Pull,
 }
 
 /// What a target gets instead of the event as it came.
@@ -364,6 +375,8 @@ pub struct Load {
 /// A named output.
 #[derive(Clone, Debug, Default)]
 pub struct Topic {
+    /// The bus that holds its messages.
+    pub bus: String,
     /// Durable subscriptions by name.
     pub subscriptions: BTreeMap<String, Subscription>,
 }
@@ -371,25 +384,37 @@ pub struct Topic {
 /// A durable subscription.
 #[derive(Clone, Debug)]
 pub struct Subscription {
-    /// Only messages whose `detail` matches are delivered.
+    /// Only messages that match are delivered.
     pub filter: Option<Pattern>,
     /// The filter as JSON text.
     pub filter_text: Option<String>,
+    /// What the filter looks at (default `body`).
+    pub filter_on: FilterOn,
     /// How messages are delivered.
-    pub protocol: SubscriptionProtocol,
-    /// What happens after a failed delivery.
-    pub retry: RetryPolicy,
+    pub target: Target,
 }
 
-/// How messages reach a subscriber.
-#[derive(Clone, Debug)]
-pub enum SubscriptionProtocol {
-    /// An HTTP POST.
-    Webhook(Webhook),
-    /// A program.
-    Exec(Exec),
-    /// The messages wait for a subscriber that comes by this name.
-    Pull,
+/// What a webhook gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookFormat {
+    /// The message as JSON, with the headers of Standard Webhooks.
+    Standard,
+    /// The message as it is, with SNS's headers.
+    Raw,
+    /// The message inside SNS's document.
+    Sns,
+}
+
+impl WebhookFormat {
+    /// The name, as in the YAML.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Raw => "raw",
+            Self::Sns => "sns",
+        }
+    }
 }
 
 /// An HTTP endpoint. Its texts are shown as references wherever they are printed.
@@ -405,6 +430,14 @@ pub struct Webhook {
     pub timeout: Duration,
     /// Allow addresses of private networks and of this machine (default false).
     pub allow_private: bool,
+    /// Requests at the same time (default 10).
+    pub concurrency: usize,
+    /// When nothing is sent for a while.
+    pub circuit: CircuitOptions,
+    /// What it gets (default `standard`; subscriptions alone have others).
+    pub format: WebhookFormat,
+    /// Whether it has to confirm before messages flow (default: with `format: sns`).
+    pub confirm: bool,
 }
 
 impl Webhook {
@@ -417,6 +450,7 @@ impl Webhook {
             headers: revealed(&self.headers),
             timeout: self.timeout,
             allow_private: self.allow_private,
+            concurrency: self.concurrency,
         }
     }
 }

@@ -4,8 +4,7 @@
 use super::connection::Connection;
 use super::model::{
     Backing, Config, Exec, Handler, HandlerKind, Load, Node, Queue, Rule, RuleStart, Schedule,
-    SchemaPolicy, Source, Subscription, SubscriptionProtocol, Target, TargetInput, To, Webhook,
-    When,
+    SchemaPolicy, Source, Subscription, Target, TargetInput, To, Webhook, When,
 };
 use super::units::{format_duration, format_size};
 use crate::delivery::RetryPolicy;
@@ -13,6 +12,7 @@ use crate::drivers::amqp::{Declare, Kind as QueueKind};
 use crate::handlers::load::Mode;
 use crate::handlers::transform::{Format, Input, RejectLimit, TransformOptions};
 use crate::sources::folder::{After, FolderOptions, Start};
+use crate::topics::FilterOn;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -50,7 +50,7 @@ pub(super) fn plan(config: &Config) -> Value {
         "connections": each(&config.connections, |c| connection(c, &paths)),
         "sources": each(&config.sources, |s| source(s, &paths)),
         "queues": each(&config.queues, queue),
-        "rules": each(&config.rules, rule),
+        "rules": each(&config.rules, |r| rule(r, &paths)),
         "handlers": each(&config.handlers, |h| handler(h, &paths)),
         "topics": each(&config.topics, |t| json!({
             "subscriptions": each(&t.subscriptions, |s| subscription(s, &paths)),
@@ -142,6 +142,7 @@ fn node(node: &Node, paths: &Paths<'_>) -> Value {
         "query_memory": format_size(node.query_memory_bytes as u64),
         "account": node.account,
         "region": node.region,
+        "public_url": node.public_url,
     })
 }
 
@@ -287,7 +288,7 @@ fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }
 
-fn rule(rule: &Rule) -> Value {
+fn rule(rule: &Rule, paths: &Paths<'_>) -> Value {
     json!({
         "description": rule.description,
         "bus": rule.bus,
@@ -299,19 +300,22 @@ fn rule(rule: &Rule) -> Value {
         },
         "pattern": parsed(&rule.pattern_text),
         "wildcard_complexity": rule.pattern.complexity(),
-        "targets": rule.targets.iter().map(target).collect::<Vec<_>>(),
+        "targets": rule.targets.iter().map(|t| target(t, paths)).collect::<Vec<_>>(),
     })
 }
 
-fn target(target: &Target) -> Value {
+fn target(target: &Target, paths: &Paths<'_>) -> Value {
     let mut value = json!({ "route": target.route, "retry": retry(&target.retry) });
-    match &target.to {
-        To::Queue(name) => value["queue"] = json!(name),
-        To::Handler(name) => value["handler"] = json!(name),
-        To::Topic(name) => value["topic"] = json!(name),
-        To::Bus(name) => value["bus"] = json!(name),
-        To::Webhook(hook) => value["webhook"] = webhook(hook),
-    }
+    let (kind, to) = match &target.to {
+        To::Queue(name) => ("queue", json!(name)),
+        To::Handler(name) => ("handler", json!(name)),
+        To::Topic(name) => ("topic", json!(name)),
+        To::Bus(name) => ("bus", json!(name)),
+        To::Webhook(hook) => ("webhook", webhook(hook)),
+        To::Exec(program) => ("exec", exec(program, paths)),
+        To::Pull => ("pull", json!({})),
+    };
+    value[kind] = to;
     match &target.input {
         TargetInput::Event => {}
         TargetInput::Constant(text) => value["input"] = parsed(text),
@@ -334,6 +338,12 @@ fn webhook(hook: &Webhook) -> Value {
         "headers": hook.headers,
         "timeout": format_duration(hook.timeout),
         "allow_private": hook.allow_private,
+        "concurrency": hook.concurrency,
+        "circuit": {
+            "failures": hook.circuit.failures,
+            "pause": format_duration(hook.circuit.pause),
+            "max_pause": format_duration(hook.circuit.max_pause),
+        },
     })
 }
 
@@ -346,14 +356,15 @@ fn exec(exec: &Exec, paths: &Paths<'_>) -> Value {
 }
 
 fn subscription(subscription: &Subscription, paths: &Paths<'_>) -> Value {
-    let mut value = json!({
-        "filter": subscription.filter_text.as_deref().map(parsed),
-        "retry": retry(&subscription.retry),
+    let mut value = target(&subscription.target, paths);
+    value["filter"] = json!(subscription.filter_text.as_deref().map(parsed));
+    value["filter_on"] = json!(match subscription.filter_on {
+        FilterOn::Body => "body",
+        FilterOn::Attributes => "attributes",
     });
-    match &subscription.protocol {
-        SubscriptionProtocol::Webhook(hook) => value["webhook"] = webhook(hook),
-        SubscriptionProtocol::Exec(program) => value["exec"] = exec(program, paths),
-        SubscriptionProtocol::Pull => value["pull"] = json!({}),
+    if let To::Webhook(hook) = &subscription.target.to {
+        value["webhook"]["format"] = json!(hook.format.name());
+        value["webhook"]["confirm"] = json!(hook.confirm);
     }
     value
 }

@@ -2,7 +2,7 @@
 //! name has been looked up yet. What refers to nothing is in its final form.
 
 use super::connection::Connection;
-use super::model::{Backlog, Exec, Node, RuleStart, Schedule, Source, TargetInput, Topic, Webhook};
+use super::model::{Backlog, Exec, Node, RuleStart, Schedule, Source, TargetInput, Webhook};
 use super::read::At;
 use crate::delivery::{BatchOptions, RetryPolicy};
 use crate::drivers::amqp::{Declare, Kind};
@@ -10,6 +10,7 @@ use crate::error::Place;
 use crate::handlers::load::LoadOptions;
 use crate::handlers::transform::{RejectLimit, TransformOptions};
 use crate::rules::Pattern;
+use crate::topics::FilterOn;
 use std::time::Duration;
 
 /// All files together.
@@ -21,7 +22,7 @@ pub(super) struct Raw {
     pub queues: Vec<Named<RawQueue>>,
     pub rules: Vec<Named<RawRule>>,
     pub handlers: Vec<Named<RawHandler>>,
-    pub topics: Vec<Named<Topic>>,
+    pub topics: Vec<Named<Vec<Named<RawSubscription>>>>,
     pub schedules: Vec<Named<Schedule>>,
 }
 
@@ -123,6 +124,14 @@ pub(super) enum RawTo {
     Topic(At<String>),
     Bus(String),
     Webhook(Webhook),
+    Exec(Exec),
+    Pull,
+}
+
+pub(super) struct RawSubscription {
+    pub filter: Option<(Pattern, String)>,
+    pub filter_on: FilterOn,
+    pub target: RawTarget,
 }
 
 pub(super) struct RawHandler {

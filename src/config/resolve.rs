@@ -3,17 +3,19 @@
 
 use super::connection::Connection;
 use super::model::{
-    Backing, Handler, HandlerKind, Load, Queue, Rule, Schedule, Source, Target, To, Topic,
+    Backing, Handler, HandlerKind, Load, Queue, Rule, Schedule, Source, Subscription, Target, To,
+    Topic,
 };
 use super::raw::{
-    Named, Raw, RawBacking, RawHandler, RawKind, RawLoad, RawQueue, RawRetry, RawRule, RawTarget,
-    RawTo,
+    Named, Raw, RawBacking, RawHandler, RawKind, RawLoad, RawQueue, RawRetry, RawRule,
+    RawSubscription, RawTarget, RawTo,
 };
 use super::read::{At, Cx};
 use crate::delivery::DeliveryOptions;
 use crate::drivers::amqp::QueueOptions;
 use crate::emit::Notify;
 use crate::error::{Diagnostic, Place, codes};
+use crate::topics;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +55,6 @@ pub(super) fn resolve(raw: Raw, cx: &Cx<'_>, whole: bool) -> Sections {
         queues: queues(&raw, &names, &retries),
         connections: values(raw.connections),
         sources: values(raw.sources),
-        topics: values(raw.topics),
         schedules: values(raw.schedules),
         ..Sections::default()
     };
@@ -62,6 +63,19 @@ pub(super) fn resolve(raw: Raw, cx: &Cx<'_>, whole: bool) -> Sections {
         if let Some(resolved) = resolve_rule(&rule.name, value, &names, &retries, &mut routes) {
             sections.rules.insert(rule.name, resolved);
         }
+    }
+    for topic in raw.topics {
+        let subscriptions = topic.value.into_iter().flatten();
+        let subscriptions = subscriptions.filter_map(|s| {
+            let route = topics::route_of(&topic.name, &s.name);
+            let resolved = resolve_subscription(route, s.value?, &names, &retries);
+            Some((s.name, resolved))
+        });
+        let resolved = Topic {
+            bus: topics::bus_of(&topic.name),
+            subscriptions: subscriptions.collect(),
+        };
+        sections.topics.insert(topic.name, resolved);
     }
     for handler in raw.handlers {
         if let Some(resolved) = handler
@@ -194,7 +208,9 @@ impl Retries {
         match to {
             RawTo::Handler(name) => own.or(&handler(&name.value)),
             RawTo::Queue(name) => own.or(&self.of_queue(&name.value)),
-            RawTo::Topic(_) | RawTo::Bus(_) | RawTo::Webhook(_) => own.clone(),
+            RawTo::Topic(_) | RawTo::Bus(_) | RawTo::Webhook(_) | RawTo::Exec(_) | RawTo::Pull => {
+                own.clone()
+            }
         }
     }
 }
@@ -310,23 +326,14 @@ fn resolve_target(
     routes: &mut BTreeMap<String, Place>,
 ) -> Target {
     let retry = retries.complete(&target.retry, &target.to).policy();
-    let (default_id, to) = match target.to {
-        RawTo::Queue(name) => {
-            names.check("queue", &names.queues, &name);
-            (name.value.clone(), To::Queue(name.value))
-        }
-        RawTo::Handler(name) => {
-            names.check("handler", &names.handlers, &name);
-            (name.value.clone(), To::Handler(name.value))
-        }
-        RawTo::Topic(name) => {
-            names.check("topic", &names.topics, &name);
-            (name.value.clone(), To::Topic(name.value))
-        }
-        RawTo::Bus(name) => (name.clone(), To::Bus(name)),
-        RawTo::Webhook(webhook) => ("webhook".to_owned(), To::Webhook(webhook)),
+    let to = resolve_to(target.to, names);
+    let default_id = || match &to {
+        To::Queue(name) | To::Handler(name) | To::Topic(name) | To::Bus(name) => name.clone(),
+        To::Webhook(_) => "webhook".to_owned(),
+        To::Exec(_) => "exec".to_owned(),
+        To::Pull => "pull".to_owned(),
     };
-    let route = format!("{rule}/{}", target.id.unwrap_or(default_id));
+    let route = format!("{rule}/{}", target.id.unwrap_or_else(default_id));
     if let Some(first) = routes.get(&route) {
         let message = format!("two targets have the route name `{route}`");
         let diagnostic =
@@ -354,6 +361,48 @@ fn resolve_load(load: RawLoad, names: &Names<'_>) -> Load {
         options: load.options,
         to: load.to.map(|to| to.value),
         statement_timeout: load.statement_timeout,
+    }
+}
+
+fn resolve_to(to: RawTo, names: &Names<'_>) -> To {
+    match to {
+        RawTo::Queue(name) => {
+            names.check("queue", &names.queues, &name);
+            To::Queue(name.value)
+        }
+        RawTo::Handler(name) => {
+            names.check("handler", &names.handlers, &name);
+            To::Handler(name.value)
+        }
+        RawTo::Topic(name) => {
+            names.check("topic", &names.topics, &name);
+            To::Topic(name.value)
+        }
+        RawTo::Bus(name) => To::Bus(name),
+        RawTo::Webhook(webhook) => To::Webhook(webhook),
+        RawTo::Exec(exec) => To::Exec(exec),
+        RawTo::Pull => To::Pull,
+    }
+}
+
+fn resolve_subscription(
+    route: String,
+    subscription: RawSubscription,
+    names: &Names<'_>,
+    retries: &Retries,
+) -> Subscription {
+    let (filter, filter_text) = subscription.filter.unzip();
+    let target = subscription.target;
+    Subscription {
+        filter,
+        filter_text,
+        filter_on: subscription.filter_on,
+        target: Target {
+            route,
+            retry: retries.complete(&target.retry, &target.to).policy(),
+            to: resolve_to(target.to, names),
+            input: target.input,
+        },
     }
 }
 

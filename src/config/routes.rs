@@ -1,25 +1,51 @@
 //! Questions about a whole configuration.
 
-use super::model::{Config, DEFAULT_BUS, Route, Source, To};
+use super::model::{Config, DEFAULT_BUS, Route, Source, Target, To};
 use super::yaml::{word_length, written_at};
 use crate::error::Place;
 use std::collections::BTreeSet;
 
 impl Config {
-    /// Every route of every rule, disabled rules included, ordered by rule.
+    /// Every route of every rule, disabled rules included, ordered by rule; then
+    /// those of the subscriptions, ordered by topic.
     #[must_use]
     pub fn routes(&self) -> Vec<Route<'_>> {
         self.rules
             .iter()
             .flat_map(|(name, rule)| {
-                rule.targets.iter().map(|target| Route {
+                rule.targets.iter().map(move |target| Route {
                     rule: name,
+                    declared: format!("rules.{name}.targets"),
                     bus: &rule.bus,
                     target,
                     handlers: self.handlers_of(&target.to),
                 })
             })
+            .chain(self.subscriptions())
             .collect()
+    }
+
+    /// Every target of every rule and every subscription.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        let rules = self.rules.values().flat_map(|rule| &rule.targets);
+        let topics = self.topics.values();
+        let subscribed = topics.flat_map(|t| t.subscriptions.values().map(|s| &s.target));
+        rules.chain(subscribed)
+    }
+
+    fn subscriptions(&self) -> impl Iterator<Item = Route<'_>> {
+        self.topics.iter().flat_map(move |(topic, options)| {
+            options
+                .subscriptions
+                .iter()
+                .map(move |(name, subscription)| Route {
+                    rule: &subscription.target.route,
+                    declared: format!("topics.{topic}.subscriptions.{name}"),
+                    bus: &options.bus,
+                    target: &subscription.target,
+                    handlers: self.handlers_of(&subscription.target.to),
+                })
+        })
     }
 
     /// Handlers that work on what is sent to `to`.
@@ -37,7 +63,7 @@ impl Config {
                 .filter(|(_, handler)| handler.from.contains(queue))
                 .map(|(name, _)| name.as_str())
                 .collect(),
-            To::Topic(_) | To::Bus(_) | To::Webhook(_) => Vec::new(),
+            To::Topic(_) | To::Bus(_) | To::Webhook(_) | To::Exec(_) | To::Pull => Vec::new(),
         }
     }
 
@@ -47,13 +73,11 @@ impl Config {
         let mut buses = BTreeSet::from([DEFAULT_BUS]);
         buses.extend(self.sources.values().map(Source::bus));
         buses.extend(self.schedules.values().map(|s| s.bus.as_str()));
-        for rule in self.rules.values() {
-            buses.insert(&rule.bus);
-            buses.extend(rule.targets.iter().filter_map(|target| match &target.to {
-                To::Bus(bus) => Some(bus.as_str()),
-                _ => None,
-            }));
-        }
+        buses.extend(self.rules.values().map(|rule| rule.bus.as_str()));
+        buses.extend(self.targets().filter_map(|target| match &target.to {
+            To::Bus(bus) => Some(bus.as_str()),
+            _ => None,
+        }));
         buses
     }
 

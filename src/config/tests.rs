@@ -68,6 +68,7 @@ node:
   query_memory: 64MiB
   account: "123456789012"
   region: here
+  public_url: https://events.example.com
 sources:
   inbox:
     bus: files
@@ -102,7 +103,7 @@ rules:
         input_transformer:
           paths: { key: $.detail.object.key }
           template: '{"text": "<key> by <aws.events.rule-name>"}'
-      - webhook: { url: "${env:HOOK}", secret: "${env:KEY}", headers: { X-A: b }, timeout: 1s, allow_private: true }
+      - webhook: { url: "${env:HOOK}", secret: "${env:KEY}", headers: { X-A: b }, timeout: 1s, allow_private: true, concurrency: 2, circuit: { failures: 3, pause: 1s, max_pause: 1m } }
   other: { bus: other, pattern: { source: [x] }, targets: [ { handler: http } ] }
 handlers:
   clean:
@@ -134,8 +135,10 @@ handlers:
 topics:
   done:
     subscriptions:
-      a: { webhook: { url: "${env:HOOK}" }, filter: { table: [flights] }, retry: { attempts: 2 } }
-      b: { exec: { command: [cat] } }
+      a: { webhook: { url: "${env:HOOK}", format: raw, confirm: true, secret: "${env:KEY}", headers: { A: b }, timeout: 1s, allow_private: true, concurrency: 2, circuit: {} }, filter: { table: [flights] }, retry: { attempts: 2 } }
+      b: { exec: { command: [cat] }, filter_on: attributes, filter: { source: [x] }, input: 1 }
+      d: { queue: q, input_path: $.detail }
+      e: { bus: other, input_transformer: { template: "{}" } }
       c: { pull: {} }
 schedules:
   cron: { cron: "0 2 * * *", timezone: Europe/Paris, bus: files, emit: { source: s, detail-type: T, detail: { a: 1 } } }
@@ -318,6 +321,11 @@ fn routes_are_named_and_know_their_handlers_and_retries() {
         ("r/done", vec![]),
         ("r/other", vec![]),
         ("r/webhook", vec![]),
+        ("topic/done/a", vec![]),
+        ("topic/done/b", vec![]),
+        ("topic/done/c", vec![]),
+        ("topic/done/d", vec!["clean", "exec"]),
+        ("topic/done/e", vec![]),
     ];
     assert_eq!(named, expected);
     // Attempts from the target, the cap from the queue, the rest from the handler.
@@ -356,10 +364,8 @@ fn secrets_are_never_printed_and_arrive_all_the_same() {
         assert!(!printed.contains(secret), "{secret}: {printed}");
     }
     assert!(printed.contains("${env:HOOK}") && printed.contains("${env:INBOX}"));
-    let hook = &config.topics["done"].subscriptions["a"].protocol;
-    let SubscriptionProtocol::Webhook(hook) = hook else {
-        panic!()
-    };
+    let hook = &config.topics["done"].subscriptions["a"].target.to;
+    let To::Webhook(hook) = hook else { panic!() };
     assert_eq!(hook.options().url, "https://user:hunter2@example.com/hook");
 }
 

@@ -11,6 +11,8 @@ pub enum Verdict {
     Again(Duration),
     /// Give up, for this reason.
     GiveUp(Reason),
+    /// It was not tried: as if it had not been received.
+    HandBack,
 }
 
 /// Why a message is given up.
@@ -47,6 +49,13 @@ pub fn judge(
     age: Duration,
     random: u64,
 ) -> Verdict {
+    if failure.class == Class::Held {
+        return if age > policy.max_age {
+            Verdict::GiveUp(Reason::Age)
+        } else {
+            Verdict::HandBack
+        };
+    }
     if failure.class == Class::Permanent {
         return Verdict::GiveUp(Reason::Permanent);
     }
@@ -123,6 +132,14 @@ mod tests {
             judge(&policy(), &slow, 1, Duration::from_secs(61), 0),
             Verdict::GiveUp(Reason::Age)
         );
+    }
+
+    #[test]
+    fn what_was_not_tried_is_handed_back_until_it_is_too_old() {
+        let held = Failure::held("CircuitOpen", "x");
+        let after = |age| judge(&policy(), &held, 9, Duration::from_secs(age), 0);
+        assert_eq!(after(60), Verdict::HandBack);
+        assert_eq!(after(61), Verdict::GiveUp(Reason::Age));
     }
 
     #[test]

@@ -163,6 +163,10 @@ async fn consume(worker: Arc<Worker>, stop: CancellationToken, tasks: Tasks) {
             () = stop.cancelled() => break,
             () = tokio::time::sleep_until(free_at) => {}
         }
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = worker.consumer.handler.open() => {}
+        }
         match gather(&worker.consumer, &stop).await {
             Ok(Some(batch)) => {
                 free_at = Instant::now() + pause(&worker.consumer, batch.len());

@@ -196,6 +196,7 @@ impl Worker {
             self.clock.random(),
         );
         match verdict {
+            Verdict::HandBack => (Fate::Release, Vec::new()),
             Verdict::Again(delay) => {
                 tracing::warn!(
                     handler = self.consumer.name, route = message.route, event = message.event.id(),
@@ -283,7 +284,8 @@ fn message(received: &Received) -> Message {
 fn failed_whole(outcome: &Outcome) -> bool {
     outcome.whole
         && outcome.results.iter().all(|result| {
-            matches!(result, Err(f) if f.class != Class::Throttled && f.code != "Cancelled")
+            let held = |f: &Failure| matches!(f.class, Class::Throttled | Class::Held);
+            matches!(result, Err(f) if !held(f) && f.code != "Cancelled")
         })
 }
 

@@ -1,6 +1,7 @@
 //! Handlers: a batch of events in, plain data out. A handler cannot reach the
 //! bus; what it wants to say goes into its [`Outcome`].
 
+pub mod circuit;
 pub mod exec;
 pub mod forward;
 pub mod http;
@@ -139,6 +140,8 @@ pub enum Class {
     Transient,
     /// The other side asks for patience.
     Throttled,
+    /// Nothing was tried: the message is handed back, and the attempt does not count.
+    Held,
 }
 
 impl fmt::Display for Class {
@@ -147,6 +150,7 @@ impl fmt::Display for Class {
             Self::Permanent => "permanent",
             Self::Transient => "transient",
             Self::Throttled => "throttled",
+            Self::Held => "held",
         })
     }
 }
@@ -180,6 +184,12 @@ impl Failure {
         Self::new(Class::Transient, code, message)
     }
 
+    /// Nothing was tried, since the other side takes nothing for now.
+    #[must_use]
+    pub fn held(code: &str, message: impl Into<String>) -> Self {
+        Self::new(Class::Held, code, message)
+    }
+
     fn new(class: Class, code: &str, message: impl Into<String>) -> Self {
         Self {
             class,
@@ -204,6 +214,13 @@ impl Failure {
 
 /// Does work on batches.
 pub trait Handler: Send + Sync {
+    /// Resolves once the handler takes work; nothing is received for it before. It
+    /// may have changed its mind by the time that a batch arrives: then it answers
+    /// with [`Class::Held`].
+    fn open(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Handles a batch. `results` has one entry per message.
     fn handle<'a>(&'a self, batch: &'a [Message], cx: &'a Context) -> BoxFuture<'a, Outcome>;
 }

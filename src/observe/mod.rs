@@ -6,6 +6,8 @@ pub use logs::{LogFormat, init_logs};
 
 use crate::bus::{Ledger, RouteLedger};
 use crate::delivery::Watch;
+use crate::handlers::circuit::Light;
+use crate::topics::State;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -34,6 +36,20 @@ struct RouteLabel {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RefusedLabel {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EndpointLabel {
+    endpoint: String,
+}
+
+/// How the endpoints stand that messages are sent to.
+#[derive(Default)]
+pub struct Outside {
+    /// Circuit breakers by the name of their route or handler.
+    pub circuits: Vec<(String, Light)>,
+    /// Subscriptions with an endpoint, by route.
+    pub subscriptions: Vec<(String, State)>,
 }
 
 /// The program's own measurements. The ledger's are read when they are asked for.
@@ -93,9 +109,16 @@ impl Metrics {
     ///
     /// # Errors
     /// When a value cannot be written as text.
-    pub fn render(&self, ledger: &Ledger, disk_bytes: u64) -> Result<String, Error> {
+    pub fn render(
+        &self,
+        ledger: &Ledger,
+        disk_bytes: u64,
+        outside: &Outside,
+    ) -> Result<String, Error> {
         let mut text = String::new();
-        encode(&mut text, &ledger_registry(ledger, disk_bytes))?;
+        let mut registry = ledger_registry(ledger, disk_bytes);
+        add_outside(&mut registry, outside);
+        encode(&mut text, &registry)?;
         // Each part ends with the end mark of the format; one is enough.
         let end = text.trim_end().trim_end_matches("# EOF").len();
         text.truncate(end);
@@ -161,6 +184,41 @@ fn ledger_registry(ledger: &Ledger, disk_bytes: u64) -> Registry {
     registry.register("deliveries_now", "Deliveries by where they are now", now);
     registry.register("log_bytes", "Size of the log on disk in bytes", disk);
     registry
+}
+
+fn add_outside(registry: &mut Registry, outside: &Outside) {
+    let circuits = Family::<EndpointLabel, Gauge>::default();
+    for (endpoint, light) in &outside.circuits {
+        let label = EndpointLabel {
+            endpoint: endpoint.clone(),
+        };
+        circuits.get_or_create(&label).set(match light {
+            Light::Closed => 0,
+            Light::HalfOpen => 1,
+            Light::Open => 2,
+        });
+    }
+    let subscriptions = Family::<EndpointLabel, Gauge>::default();
+    for (endpoint, state) in &outside.subscriptions {
+        let label = EndpointLabel {
+            endpoint: endpoint.clone(),
+        };
+        subscriptions.get_or_create(&label).set(match state {
+            State::Active => 0,
+            State::Pending => 1,
+            State::Disabled => 2,
+        });
+    }
+    registry.register(
+        "endpoint_circuit",
+        "Circuit breaker of an endpoint: 0 closed, 1 half-open, 2 open",
+        circuits,
+    );
+    registry.register(
+        "subscription_state",
+        "Standing of a subscription: 0 active, 1 waits to be confirmed, 2 disabled",
+        subscriptions,
+    );
 }
 
 fn totals(route: &RouteLedger) -> [(&'static str, u64); 10] {

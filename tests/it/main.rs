@@ -17,4 +17,5 @@ mod inputs;
 mod rules;
 mod sources;
 mod tidy;
+mod topics;
 mod year;

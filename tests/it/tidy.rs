@@ -31,7 +31,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("handlers", &["clock", "event"]),
     ("emit", &["clock", "event", "handlers", "queues", "topics"]),
-    ("topics", &[]),
+    ("topics", &["clock", "event", "handlers", "state"]),
     ("infer", &[]),
     ("dlq", &["bus", "event", "rules"]),
     (
@@ -40,7 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "bus", "clock", "event", "queues", "router", "rules", "state", "tasks",
         ],
     ),
-    ("observe", &["bus", "delivery"]),
+    ("observe", &["bus", "delivery", "handlers", "topics"]),
     (
         "drivers",
         &[

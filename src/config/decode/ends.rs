@@ -1,11 +1,12 @@
 //! What lies outside: webhooks and programs, for rules, handlers and topics.
 
 use crate::config::fields;
-use crate::config::model::{Exec, Webhook};
-use crate::config::read::Field;
+use crate::config::model::{Exec, Webhook, WebhookFormat};
+use crate::config::read::{Field, Table};
 use crate::config::text::Text;
 use crate::config::yaml::Scalar;
 use crate::error::{Diagnostic, codes};
+use crate::handlers::circuit::CircuitOptions;
 use base64::Engine as _;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,23 +16,39 @@ const EXEC_OUTPUT_BYTES: usize = 64 * 1024;
 
 /// An HTTP endpoint.
 pub(in crate::config) fn webhook(field: &Field<'_>) -> Option<Webhook> {
-    let table = field.table(&fields::WEBHOOK)?;
-    let url = table.need("url").and_then(|f| {
-        let url = f.filled()?;
-        match url_reason(url.reveal()) {
-            None => Some(url),
-            Some(reason) => {
-                let diagnostic = f.error(
-                    &codes::BAD_URL,
-                    format!("`{}` is not a URL: {reason}", url.shown()),
-                );
-                f.report(
-                    diagnostic.hint("write the whole address, like `https://example.com/hook`"),
-                );
-                None
-            }
-        }
-    });
+    webhook_of(&field.table(&fields::WEBHOOK)?)
+}
+
+/// An HTTP endpoint that subscribes to a topic.
+pub(in crate::config) fn subscribed_webhook(field: &Field<'_>) -> Option<Webhook> {
+    let table = field.table(&fields::SUBSCRIBED_WEBHOOK)?;
+    let formats = [
+        WebhookFormat::Standard,
+        WebhookFormat::Raw,
+        WebhookFormat::Sns,
+    ]
+    .map(|format| (format.name(), format));
+    let format = table.get("format").and_then(|f| f.choice(&formats));
+    let format = format.unwrap_or(WebhookFormat::Standard);
+    let confirm = table.bool_or("confirm", format == WebhookFormat::Sns);
+    if confirm && format == WebhookFormat::Standard {
+        let at = table
+            .get("confirm")
+            .map_or_else(|| field.key_place(), |f| f.place());
+        let message = "`confirm` needs `format: sns` or `format: raw`";
+        let diagnostic = Diagnostic::error(&codes::BAD_VALUE, message).at(at);
+        field
+            .report(diagnostic.hint("the request to confirm is SNS's; Standard Webhooks has none"));
+    }
+    Some(Webhook {
+        format,
+        confirm,
+        ..webhook_of(&table)?
+    })
+}
+
+fn webhook_of(table: &Table<'_>) -> Option<Webhook> {
+    let url = table.need("url").and_then(|f| url_text(&f));
     let headers = table.get("headers").and_then(|f| headers(&f));
     let webhook = Webhook {
         url: url?,
@@ -39,8 +56,50 @@ pub(in crate::config) fn webhook(field: &Field<'_>) -> Option<Webhook> {
         headers: headers.unwrap_or_default(),
         timeout: table.duration_or("timeout", Duration::from_secs(10)),
         allow_private: table.bool_or("allow_private", false),
+        concurrency: table
+            .get("concurrency")
+            .and_then(|f| f.integer(1..=1_000))
+            .map_or(10, |n| usize::try_from(n).unwrap_or(usize::MAX)),
+        circuit: table
+            .get("circuit")
+            .and_then(|f| circuit(&f))
+            .unwrap_or_default(),
+        format: WebhookFormat::Standard,
+        confirm: false,
     };
     Some(webhook)
+}
+
+fn circuit(field: &Field<'_>) -> Option<CircuitOptions> {
+    let table = field.table(&fields::CIRCUIT)?;
+    let default = CircuitOptions::default();
+    let failures = table
+        .get("failures")
+        .and_then(|f| f.integer(0..=1_000_000))
+        .map_or(default.failures, |n| u32::try_from(n).unwrap_or(u32::MAX));
+    let pause = table.duration_or("pause", default.pause);
+    Some(CircuitOptions {
+        failures,
+        pause,
+        // A long first pause without a word about the limit means that pause.
+        max_pause: table.duration_or("max_pause", default.max_pause.max(pause)),
+    })
+}
+
+/// The address of an HTTP server.
+pub(super) fn url(field: &Field<'_>) -> Option<String> {
+    url_text(field).map(|url| url.reveal().to_owned())
+}
+
+fn url_text(field: &Field<'_>) -> Option<Text> {
+    let url = field.filled()?;
+    let Some(reason) = url_reason(url.reveal()) else {
+        return Some(url);
+    };
+    let message = format!("`{}` is not a URL: {reason}", url.shown());
+    let diagnostic = field.error(&codes::BAD_URL, message);
+    field.report(diagnostic.hint("write the whole address, like `https://example.com/hook`"));
+    None
 }
 
 fn url_reason(url: &str) -> Option<String> {

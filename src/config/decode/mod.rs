@@ -145,6 +145,7 @@ fn read_node(field: &Field<'_>, raw: &mut Raw) {
     }
     node.account = table.string_or("account", &node.account);
     node.region = table.string_or("region", &node.region);
+    node.public_url = table.get("public_url").and_then(|f| ends::url(&f));
     raw.node = Some(At {
         value: node,
         place: field.key_place(),

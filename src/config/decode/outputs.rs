@@ -1,55 +1,114 @@
 //! Topics, their subscriptions, and schedules.
 
-use super::{ends, retry};
-use crate::config::model::{
-    DEFAULT_BUS, Schedule, Subscription, SubscriptionProtocol, Topic, When,
-};
-use crate::config::read::{Field, check_name};
+use super::{ends, retry, rules};
+use crate::config::model::{DEFAULT_BUS, Schedule, When};
+use crate::config::raw::{Named, RawSubscription, RawTarget, RawTo};
+use crate::config::read::{Field, Table, bus_name, check_name};
 use crate::config::{fields, pattern};
-use crate::error::codes;
+use crate::error::{Diagnostic, codes};
+use crate::topics::FilterOn;
 use chrono::{DateTime, Utc};
 use croner::errors::CronError;
 use croner::parser::{CronParser, Seconds, Year};
 use std::time::Duration;
 
-pub(in crate::config) fn topic(field: &Field<'_>) -> Option<Topic> {
+pub(in crate::config) fn topic(field: &Field<'_>) -> Option<Vec<Named<RawSubscription>>> {
     let table = field.table(&fields::TOPIC)?;
-    let mut topic = Topic::default();
-    for entry in table
-        .get("subscriptions")
-        .and_then(|f| f.entries())
-        .unwrap_or_default()
-    {
+    let entries = table.get("subscriptions").and_then(|f| f.entries());
+    let read = |entry: Field<'_>| {
         check_name(&entry, "subscription");
-        if let Some(subscription) = subscription(&entry) {
-            topic.subscriptions.insert(entry.name.clone(), subscription);
+        Named {
+            value: subscription(&entry),
+            place: entry.key_place(),
+            name: entry.name,
         }
-    }
-    Some(topic)
+    };
+    Some(entries.unwrap_or_default().into_iter().map(read).collect())
 }
 
-fn subscription(field: &Field<'_>) -> Option<Subscription> {
+fn subscription(field: &Field<'_>) -> Option<RawSubscription> {
     let table = field.table(&fields::SUBSCRIPTION)?;
-    let (filter, filter_text) = match table.get("filter") {
-        Some(filter) => pattern::read(&filter).unzip(),
-        None => (None, None),
-    };
-    let retry = retry(table.get("retry")).policy();
+    let filter_on = table
+        .get("filter_on")
+        .and_then(|f| {
+            f.choice(&[
+                ("body", FilterOn::Body),
+                ("attributes", FilterOn::Attributes),
+            ])
+        })
+        .unwrap_or_default();
+    let filter = table.get("filter").and_then(|f| {
+        if filter_on == FilterOn::Attributes {
+            check_attributes(&f);
+        }
+        pattern::read(&f)
+    });
+    let retry = retry(table.get("retry"));
+    let input = rules::input(&table);
     let kind = table.one_of(&fields::PROTOCOLS)?;
-    let protocol = match kind.name.as_str() {
-        "webhook" => SubscriptionProtocol::Webhook(ends::webhook(&kind)?),
-        "exec" => SubscriptionProtocol::Exec(ends::exec(&kind)?),
+    Some(RawSubscription {
+        filter,
+        filter_on,
+        target: RawTarget {
+            place: kind.key_place(),
+            id: None,
+            to: protocol(&table, &kind)?,
+            input,
+            retry,
+        },
+    })
+}
+
+fn protocol(table: &Table<'_>, kind: &Field<'_>) -> Option<RawTo> {
+    if matches!(kind.name.as_str(), "queue" | "bus") && kind.item.is_null() {
+        let message = format!("`{}` needs a name", kind.name);
+        table
+            .field
+            .report(kind.error(&codes::MISSING_FIELD, message));
+        return None;
+    }
+    Some(match kind.name.as_str() {
+        "webhook" => RawTo::Webhook(ends::subscribed_webhook(kind)?),
+        "exec" => RawTo::Exec(ends::exec(kind)?),
+        "queue" => RawTo::Queue(kind.string().map(|name| kind.at(name))?),
+        "bus" => RawTo::Bus(bus_name(kind)?.value),
         _ => {
             kind.table(&fields::PULL)?;
-            SubscriptionProtocol::Pull
+            RawTo::Pull
         }
-    };
-    Some(Subscription {
-        filter,
-        filter_text,
-        protocol,
-        retry,
     })
+}
+
+/// Members of the envelope that are attributes of a message.
+const ATTRIBUTES: [&str; 9] = [
+    "account",
+    "cloudevent",
+    "detail-type",
+    "id",
+    "region",
+    "resources",
+    "source",
+    "time",
+    "version",
+];
+
+/// Reports what no message has as an attribute.
+fn check_attributes(filter: &Field<'_>) {
+    for entry in filter.entries_if_table().unwrap_or_default() {
+        let name = entry.name.as_str();
+        if ATTRIBUTES.contains(&name) || name.starts_with('$') {
+            continue;
+        }
+        let message = format!("a message has no attribute `{name}`");
+        let mut diagnostic = Diagnostic::error(&codes::BAD_PATTERN, message).at(entry.key_place());
+        diagnostic = match name {
+            "detail" => diagnostic.hint("`detail` is the body: leave `filter_on` out, and `detail` too"),
+            _ => diagnostic
+                .suggest(name, ATTRIBUTES)
+                .hint("attributes are the members of the event's envelope; what is in `detail` is the body"),
+        };
+        filter.report(diagnostic);
+    }
 }
 
 pub(in crate::config) fn schedule(field: &Field<'_>) -> Option<Schedule> {

@@ -109,7 +109,7 @@ fn id(field: &Field<'_>) -> Option<String> {
     Some(id)
 }
 
-fn input(table: &Table<'_>) -> TargetInput {
+pub(super) fn input(table: &Table<'_>) -> TargetInput {
     let given: Vec<Field<'_>> = fields::INPUT_KINDS
         .iter()
         .filter_map(|name| table.get(name))

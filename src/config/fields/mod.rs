@@ -14,7 +14,9 @@ pub(super) use handlers::{
 };
 pub(super) use outputs::{EMIT, PROTOCOLS, PULL, SCHEDULE, SUBSCRIPTION, TOPIC};
 pub(super) use queues::{AMQP_QUEUE, BACKINGS, DRAIN_FROM, QUEUE};
-pub(super) use rules::{INPUT_KINDS, RULE, TARGET, TARGET_KINDS, TRANSFORMER, WEBHOOK};
+pub(super) use rules::{
+    CIRCUIT, INPUT_KINDS, RULE, SUBSCRIBED_WEBHOOK, TARGET, TARGET_KINDS, TRANSFORMER, WEBHOOK,
+};
 
 use Kind::{Bool, Choice, Duration, Integer, List, Names, OneOf, Size, Table, Text};
 
@@ -193,6 +195,12 @@ pub(super) static NODE: Shape = Shape {
             Text,
             "local",
             "`region` of events that bring none",
+        ),
+        field(
+            "public_url",
+            Text,
+            "",
+            "where others reach the HTTP interface, for links in what is sent (default: the address of `listen`)",
         ),
     ],
 };

@@ -1,7 +1,7 @@
 //! Topics, their subscriptions, and schedules.
 
-use super::Kind::{Any, Duration, Names, Table, Text};
-use super::{EXEC, RETRY, Shape, WEBHOOK, field};
+use super::Kind::{Any, Choice, Duration, Names, Table, Text};
+use super::{EXEC, RETRY, SUBSCRIBED_WEBHOOK, Shape, TRANSFORMER, field};
 
 pub(in crate::config) static TOPIC: Shape = Shape {
     title: "a topic",
@@ -14,20 +14,56 @@ pub(in crate::config) static TOPIC: Shape = Shape {
 };
 
 /// Fields that say how messages reach a subscriber.
-pub(in crate::config) const PROTOCOLS: [&str; 3] = ["webhook", "exec", "pull"];
+pub(in crate::config) const PROTOCOLS: [&str; 5] = ["webhook", "exec", "queue", "bus", "pull"];
 
 pub(in crate::config) static SUBSCRIPTION: Shape = Shape {
     title: "a subscription",
     fields: &[
-        field("webhook", Table(&WEBHOOK), "", "an HTTP endpoint"),
+        field(
+            "webhook",
+            Table(&SUBSCRIBED_WEBHOOK),
+            "",
+            "an HTTP endpoint",
+        ),
         field("exec", Table(&EXEC), "", "a program"),
+        field("queue", Text, "", "a declared queue"),
+        field("bus", Text, "", "another bus"),
         field(
             "pull",
             Table(&PULL),
             "",
             "waits for `pointsman subscribe TOPIC --name NAME`",
         ),
-        field("filter", Any, "", "pattern on the message's `detail`"),
+        field(
+            "filter",
+            Any,
+            "",
+            "pattern that messages must match (default: all)",
+        ),
+        field(
+            "filter_on",
+            Choice(&["body", "attributes"]),
+            "body",
+            "what `filter` looks at: the message's `detail`, or the members of the envelope around it",
+        ),
+        field(
+            "input",
+            Any,
+            "",
+            "a constant that the subscriber gets instead of the event",
+        ),
+        field(
+            "input_path",
+            Text,
+            "",
+            "JSONPath of the part that the subscriber gets",
+        ),
+        field(
+            "input_transformer",
+            Table(&TRANSFORMER),
+            "",
+            "a template that the subscriber gets",
+        ),
         field(
             "retry",
             Table(&RETRY),

@@ -1,7 +1,7 @@
 //! Rules, their targets, and webhooks.
 
-use super::Kind::{Any, Bool, Duration, List, Table, Text, Texts};
-use super::{RETRY, Shape, field};
+use super::Kind::{Any, Bool, Choice, Duration, Integer, List, Table, Text, Texts};
+use super::{FieldSpec, RETRY, Shape, field};
 
 pub(in crate::config) static RULE: Shape = Shape {
     title: "a rule",
@@ -95,23 +95,92 @@ pub(in crate::config) static TRANSFORMER: Shape = Shape {
     ],
 };
 
+const URL: FieldSpec = field("url", Text, "", "`http://` or `https://` address");
+const SECRET: FieldSpec = field(
+    "secret",
+    Text,
+    "",
+    "signs requests in the shape of Standard Webhooks, `whsec_...` (default: unsigned)",
+);
+const HEADERS: FieldSpec = field("headers", Texts, "{}", "sent with every request");
+const TIMEOUT: FieldSpec = field("timeout", Duration, "10s", "longest time for one request");
+const ALLOW_PRIVATE: FieldSpec = field(
+    "allow_private",
+    Bool,
+    "false",
+    "allow addresses of private networks and of this machine",
+);
+const CONCURRENCY: FieldSpec = field(
+    "concurrency",
+    Integer(1, 1_000),
+    "10",
+    "requests at the same time",
+);
+const CIRCUIT_FIELD: FieldSpec = field(
+    "circuit",
+    Table(&CIRCUIT),
+    "{}",
+    "when nothing more is sent for a while",
+);
+
 pub(in crate::config) static WEBHOOK: Shape = Shape {
     title: "a webhook",
     fields: &[
-        field("url", Text, "", "`http://` or `https://` address"),
+        URL,
+        SECRET,
+        HEADERS,
+        TIMEOUT,
+        ALLOW_PRIVATE,
+        CONCURRENCY,
+        CIRCUIT_FIELD,
+    ],
+};
+
+pub(in crate::config) static SUBSCRIBED_WEBHOOK: Shape = Shape {
+    title: "a subscription's webhook",
+    fields: &[
+        URL,
         field(
-            "secret",
-            Text,
-            "",
-            "signs requests in the shape of Standard Webhooks, `whsec_...` (default: unsigned)",
+            "format",
+            Choice(&["standard", "raw", "sns"]),
+            "standard",
+            "`standard`: the message as JSON, with the headers of Standard Webhooks; `sns`: the message inside SNS's document; `raw`: the message with SNS's headers",
         ),
-        field("headers", Texts, "{}", "sent with every request"),
-        field("timeout", Duration, "10s", "longest time for one request"),
         field(
-            "allow_private",
+            "confirm",
             Bool,
-            "false",
-            "allow addresses of private networks and of this machine",
+            "",
+            "the endpoint has to confirm the subscription before messages flow, as SNS's do (default: with `format: sns`)",
+        ),
+        SECRET,
+        HEADERS,
+        TIMEOUT,
+        ALLOW_PRIVATE,
+        CONCURRENCY,
+        CIRCUIT_FIELD,
+    ],
+};
+
+pub(in crate::config) static CIRCUIT: Shape = Shape {
+    title: "`circuit`",
+    fields: &[
+        field(
+            "failures",
+            Integer(0, 1_000_000),
+            "5",
+            "failures in a row that open it; 0: it never opens",
+        ),
+        field(
+            "pause",
+            Duration,
+            "10s",
+            "how long nothing is sent; then one request goes out as a probe, and doubles it when it fails",
+        ),
+        field(
+            "max_pause",
+            Duration,
+            "5m",
+            "longest time that nothing is sent",
         ),
     ],
 };

@@ -235,7 +235,7 @@ pub(super) fn told(error: &tokio_postgres::Error, what: &str) -> Failure {
     let message = format!("{what}: {}", said.message());
     let mut failure = match class {
         Class::Permanent => Failure::permanent(code, message),
-        Class::Transient | Class::Throttled => Failure::transient(code, message),
+        Class::Transient | Class::Throttled | Class::Held => Failure::transient(code, message),
     };
     failure.chain = notes(said);
     failure

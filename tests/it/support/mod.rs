@@ -3,6 +3,7 @@
 
 pub mod postgres;
 pub mod rabbitmq;
+pub mod receiver;
 
 use serde_json::Value;
 use std::fs;
@@ -208,6 +209,14 @@ impl Running {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The address of its HTTP interface, as it says in its log.
+    pub fn url(&self) -> String {
+        let log = self.log();
+        let at = log.rfind("http=http://").expect("an address in the log") + "http=".len();
+        let rest = &log[at..];
+        rest[..rest.find([' ', '\n']).unwrap_or(rest.len())].to_owned()
     }
 
     pub fn pid(&self) -> u32 {

@@ -6,25 +6,58 @@ use std::sync::Arc;
 use super::core::{Core, lock};
 use super::error::BusError;
 use super::index;
-use super::item::Item;
+use super::item::{self, Item};
+use super::record::Rest;
 use super::route::Now;
-use super::siphash::LogKey;
 use super::state::State;
 use super::types::{Accepted, NewEvent, RouteId, StoredEvent};
 
 /// A new event as its sender's thread prepared it: all but its number and time.
-pub(crate) struct Fresh {
+struct Fresh {
     event: Arc<StoredEvent>,
     hash: u64,
+    /// Where its item ends in what is encoded; it begins where the one before ends.
+    end: usize,
+}
+
+/// The events of one call, prepared.
+#[derive(Default)]
+pub(crate) struct Prepared {
+    events: Vec<Fresh>,
+    encoded: Vec<u8>,
+}
+
+impl Prepared {
+    pub(crate) fn len(&self) -> usize {
+        self.events.len()
+    }
 }
 
 /// Prepares events for the writer, which has more to do than any one sender.
-pub(crate) fn prepare(key: LogKey, events: Vec<NewEvent>) -> Vec<Fresh> {
-    let fresh = |event: NewEvent| Fresh {
-        hash: index::id_hash(key, &event.bus, &event.id),
-        event: Arc::new(stored(event)),
+pub(crate) fn prepare(core: &Core, events: Vec<NewEvent>) -> Prepared {
+    if events.is_empty() {
+        return Prepared::default();
+    }
+    let mut encoded = core.buffer();
+    let fresh = |event: NewEvent| {
+        let event = Arc::new(stored(event));
+        item::prepare_event(&event, &mut encoded);
+        Fresh {
+            hash: index::id_hash(core.table.key, &event.bus, &event.id),
+            end: encoded.len(),
+            event,
+        }
     };
-    events.into_iter().map(fresh).collect()
+    let events = events.into_iter().map(fresh).collect();
+    Prepared { events, encoded }
+}
+
+/// A new event's item in one of the buffers of a batch.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    buffer: usize,
+    from: usize,
+    to: usize,
 }
 
 /// A commit being put together.
@@ -34,6 +67,9 @@ pub(super) struct Batch {
     pub(super) events: Vec<Arc<StoredEvent>>,
     /// Hashes of the events' ids.
     pub(super) hashes: Vec<u64>,
+    /// Where the events' items are.
+    pub(super) spans: Vec<Span>,
+    pub(super) buffers: Vec<Vec<u8>>,
     pub(super) acks: BTreeMap<RouteId, Vec<u64>>,
     pub(super) duplicates: BTreeMap<Arc<str>, u64>,
     /// Dedupe insertions to take back when the write fails.
@@ -45,19 +81,59 @@ impl Batch {
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty() && self.events.is_empty() && self.acks.is_empty()
     }
+
+    /// Bytes of the events' items.
+    pub(super) fn event_bytes(&self) -> usize {
+        self.spans.iter().map(|s| s.to - s.from).sum()
+    }
+
+    /// Fills in what only now is known of the events; tells where each begins, counted
+    /// from the first.
+    pub(super) fn seal(&mut self, salt: u64) -> (Vec<u32>, Rest) {
+        let mut rest = Rest::default();
+        let mut offsets = Vec::with_capacity(self.events.len());
+        for (span, event) in self.spans.iter().zip(&self.events) {
+            let item = &mut self.buffers[span.buffer][span.from..span.to];
+            item::seal_event(item, salt, event.seq, event.accepted_ms);
+            offsets.push(rest.len as u32);
+            rest.add(item);
+        }
+        (offsets, rest)
+    }
+
+    /// The sealed items, neighbours together.
+    pub(super) fn parts(&self) -> Vec<&[u8]> {
+        let together = |a: &Span, b: &Span| a.buffer == b.buffer && a.to == b.from;
+        let runs = self.spans.chunk_by(together);
+        runs.map(|run| &self.buffers[run[0].buffer][run[0].from..run[run.len() - 1].to])
+            .collect()
+    }
+
+    /// Gives the buffers back for batches to come.
+    pub(super) fn recycle(&mut self, core: &Core) {
+        for buffer in self.buffers.drain(..) {
+            core.give_buffer(buffer);
+        }
+    }
 }
 
 pub(super) fn add_items(batch: &mut Batch, items: &[Item]) {
     for item in items {
         match item {
-            Item::Delivered { route, seqs } => batch.acks.entry(*route).or_default().extend(seqs),
+            Item::Delivered { route, seqs } => {
+                batch
+                    .acks
+                    .entry(*route)
+                    .or_default()
+                    .extend_from_slice(seqs);
+            }
             other => batch.items.push(other.clone()),
         }
     }
 }
 
 /// Whether every delivery goes to a route that takes it.
-pub(super) fn check_routes(state: &State, events: &[Fresh]) -> Result<(), BusError> {
+fn check_routes(state: &State, events: &[Fresh]) -> Result<(), BusError> {
     for delivery in events.iter().flat_map(|e| &e.event.deliveries) {
         let route = state
             .route(delivery.route)
@@ -73,17 +149,24 @@ pub(super) fn check_routes(state: &State, events: &[Fresh]) -> Result<(), BusErr
 pub(super) fn add_events(
     core: &Core,
     batch: &mut Batch,
-    events: Vec<Fresh>,
+    prepared: Prepared,
     next_seq: &mut u64,
     now: Now,
 ) -> Result<Vec<Accepted>, BusError> {
+    let Prepared { events, encoded } = prepared;
     check_routes(&lock(&core.state), &events)?;
     let (seqs, kept) = (*next_seq, (batch.events.len(), batch.inserted.len()));
+    let (buffer, mut from) = (batch.buffers.len(), 0);
     let mut accepted = Vec::with_capacity(events.len());
     // Looked at for every commit, so that no jump of the clock goes by unseen.
     let steady = core.steady_ms();
     let mut dedupe = lock(&core.dedupe);
-    for Fresh { mut event, hash } in events {
+    for Fresh {
+        mut event,
+        hash,
+        end,
+    } in events
+    {
         let duplicate = match dedupe.get(hash) {
             Some(seq) => is_duplicate(core, batch, seq, &event, steady).map(|d| d.then_some(seq)),
             None => Ok(None),
@@ -112,6 +195,11 @@ pub(super) fn add_events(
                 }
                 batch.events.push(event);
                 batch.hashes.push(hash);
+                batch.spans.push(Span {
+                    buffer,
+                    from,
+                    to: end,
+                });
                 accepted.push(Accepted {
                     seq,
                     duplicate: false,
@@ -123,10 +211,15 @@ pub(super) fn add_events(
                 }
                 batch.events.truncate(kept.0);
                 batch.hashes.truncate(kept.0);
+                batch.spans.truncate(kept.0);
                 *next_seq = seqs;
                 return Err(e);
             }
         }
+        from = end;
+    }
+    if !accepted.is_empty() {
+        batch.buffers.push(encoded);
     }
     Ok(accepted)
 }

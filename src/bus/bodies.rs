@@ -21,6 +21,11 @@ const HAS_NOT_BEFORE: u8 = 2;
 pub(super) fn put_event(out: &mut Vec<u8>, e: &StoredEvent) {
     out.put_varint(e.seq);
     out.put_signed(e.accepted_ms);
+    put_event_rest(out, e);
+}
+
+/// All of an event but its number and its time, which come first.
+pub(super) fn put_event_rest(out: &mut Vec<u8>, e: &StoredEvent) {
     let flag = |set: bool, bit| if set { bit } else { 0 };
     out.put_u8(
         flag(e.cause.is_some(), HAS_CAUSE)

@@ -35,10 +35,13 @@ impl Cache {
         self.events.push_back(event);
     }
 
-    /// Takes the oldest out until the window is within its bounds; whoever drops them
-    /// frees their memory.
-    pub(crate) fn trim(&mut self) -> Vec<Arc<StoredEvent>> {
+    /// Takes the oldest out until the window is within its bounds, if it is over them by
+    /// more than `slack` bytes; whoever drops them frees their memory.
+    pub(crate) fn trim(&mut self, slack: usize) -> Vec<Arc<StoredEvent>> {
         let mut over = 0;
+        if self.bytes <= self.limit.saturating_add(slack) {
+            return Vec::new();
+        }
         for old in &self.events {
             if self.bytes <= self.limit {
                 break;
@@ -93,7 +96,7 @@ mod tests {
         let mut cache = Cache::new(5_000);
         for seq in 1..=10 {
             cache.push(event(seq, 1_000));
-            cache.trim();
+            cache.trim(0);
         }
         assert!(cache.get(1).is_none());
         assert_eq!(cache.get(10).unwrap().seq, 10);

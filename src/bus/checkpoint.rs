@@ -97,14 +97,14 @@ pub(crate) fn decode(body: &[u8], key: LogKey) -> Result<State, Undecodable> {
 /// Roughly how large a checkpoint of this state is, in bytes.
 pub(crate) fn estimate(state: &State) -> u64 {
     let routes = state.routes.iter().map(|r| {
-        let bits = [&r.fresh, &r.again, &r.keyed]
+        let bits = [&r.fresh, &r.again]
             .into_iter()
             .map(|b| b.len() / 8)
             .sum::<u64>();
         bits.min(r.pending * 2)
             + r.entries.len() as u64 * 24
             + r.dead.len() as u64 * 24
-            + r.keyed.len() * 12
+            + r.keyed.len() as u64 * 12
             + r.replays.iter().map(|p| p.seen.len() / 8).sum::<u64>()
             + 128
     });
@@ -154,8 +154,8 @@ fn put_route(out: &mut Vec<u8>, route: &Route) {
         put_bitmap(out, &replay.seen);
     }
     out.put_varint(route.entries.len() as u64);
-    for (&seq, entry) in &route.entries {
-        put_entry(out, seq, entry);
+    for (seq, entry) in route.entries.iter() {
+        put_entry(out, seq, route.key(seq), entry);
     }
     out.put_varint(route.keys.len() as u64);
     for (key, busy, waiting) in route.keys.iter() {
@@ -174,12 +174,12 @@ fn put_route(out: &mut Vec<u8>, route: &Route) {
     }
 }
 
-fn put_entry(out: &mut Vec<u8>, seq: u64, entry: &Entry) {
+fn put_entry(out: &mut Vec<u8>, seq: u64, key: u64, entry: &Entry) {
     out.put_varint(seq);
     out.put_varint(u64::from(entry.attempts));
     out.put_varint(u64::from(entry.first_segment));
     out.put_varint(entry.last.0);
-    out.put_varint(entry.key);
+    out.put_varint(key);
     match entry.at {
         At::Delayed { until, wait, .. } => {
             out.put_u8(1);
@@ -192,21 +192,21 @@ fn put_entry(out: &mut Vec<u8>, seq: u64, entry: &Entry) {
 
 fn entry(r: &mut Reader<'_>) -> Result<(u64, Entry), Undecodable> {
     let seq = r.varint()?;
-    let entry = Entry {
+    let mut entry = Entry {
         attempts: r.varint_u32()?,
         first_segment: r.varint_u32()?,
-        receipt: 0,
         last: Pos(r.varint()?),
-        key: r.varint()?,
-        at: match r.u8()? {
-            0 => At::Ready,
-            _ => At::Delayed {
-                due: 0,
-                until: r.signed()?,
-                wait: r.varint()?,
-            },
-        },
+        ..Entry::new()
     };
+    // Its key is told again where the lines are.
+    r.varint()?;
+    if r.u8()? != 0 {
+        entry.at = At::Delayed {
+            due: 0,
+            until: r.signed()?,
+            wait: r.varint()?,
+        };
+    }
     Ok((seq, entry))
 }
 
@@ -258,9 +258,9 @@ fn lines(r: &mut Reader<'_>, route: &mut Route) -> Result<(), Undecodable> {
             seq => Some(seq),
         };
         let waiting = r.seqs()?;
-        route
-            .keyed
-            .extend(busy.into_iter().chain(waiting.iter().copied()));
+        for seq in busy.into_iter().chain(waiting.iter().copied()) {
+            route.keyed.insert(seq, key);
+        }
         let head = route.keys.restore(key, busy, waiting);
         route.follow(
             key,
@@ -269,17 +269,9 @@ fn lines(r: &mut Reader<'_>, route: &mut Route) -> Result<(), Undecodable> {
                 down: None,
             },
         );
-        if let Some(seq) = busy
-            && !matches!(
-                route.entries.get(&seq),
-                Some(Entry {
-                    at: At::Delayed { .. },
-                    ..
-                })
-            )
-        {
+        if let Some(seq) = busy.filter(|&seq| !route.is_delayed(seq)) {
             let class = usize::from(route.replay_of(seq).is_some());
-            route.heads[class].insert(seq, key);
+            route.heads[class].insert(seq);
         }
     }
     Ok(())
@@ -288,14 +280,12 @@ fn lines(r: &mut Reader<'_>, route: &mut Route) -> Result<(), Undecodable> {
 /// Puts touched deliveries where they are found, and counts what is pending.
 fn place_entries(route: &mut Route) {
     let mut ready = Vec::new();
-    for (&seq, entry) in &route.entries {
+    let mut waiting = 0;
+    let plain = route.entries.iter().filter(|e| !route.keyed.contains(e.0));
+    for (seq, entry) in plain {
         match entry.at {
-            At::Delayed { due, .. } if entry.key == 0 || route.keys.is_busy(entry.key, seq) => {
-                route.delayed.insert((due, seq));
-            }
-            At::Delayed { .. } => {}
-            _ if entry.key == 0 => ready.push(seq),
-            _ => {}
+            At::Delayed { .. } => waiting += 1,
+            _ => ready.push(seq),
         }
     }
     for seq in ready {
@@ -307,12 +297,8 @@ fn place_entries(route: &mut Route) {
         }
         .insert(seq);
     }
-    let waiting = route
-        .entries
-        .values()
-        .filter(|e| e.key == 0 && e.at != At::Ready)
-        .count() as u64;
-    route.pending = route.fresh.len() + route.again.len() + route.keyed.len() + waiting;
+    route.list_delayed();
+    route.pending = route.fresh.len() + route.again.len() + route.keyed.len() as u64 + waiting;
 }
 
 #[cfg(test)]

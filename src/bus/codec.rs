@@ -12,6 +12,23 @@ impl fmt::Display for Undecodable {
     }
 }
 
+/// LEB128 in exactly `N` bytes, so that it can be filled in later; what does not fit in
+/// `7 * N` bits is cut off.
+pub(crate) fn padded_varint<const N: usize>(mut v: u64) -> [u8; N] {
+    let mut out = [0x80; N];
+    for byte in &mut out {
+        *byte |= (v & 0x7F) as u8;
+        v >>= 7;
+    }
+    out[N - 1] &= 0x7F;
+    out
+}
+
+/// Small numbers of either sign as small numbers.
+pub(crate) fn zigzag(v: i64) -> u64 {
+    ((v << 1) ^ (v >> 63)) as u64
+}
+
 /// Writes the log's primitives at the end of a buffer.
 pub(crate) trait Put {
     fn put_u8(&mut self, v: u8);
@@ -49,7 +66,7 @@ impl Put for Vec<u8> {
     }
 
     fn put_signed(&mut self, v: i64) {
-        self.put_varint(((v << 1) ^ (v >> 63)) as u64);
+        self.put_varint(zigzag(v));
     }
 
     fn put_bytes(&mut self, v: &[u8]) {
@@ -210,6 +227,15 @@ mod tests {
             while r.varint().is_ok() {}
             let _ = Reader::new(&data).seqs();
             let _ = Reader::new(&data).str();
+        }
+    }
+
+    #[test]
+    fn a_padded_number_reads_like_any_other() {
+        for v in [0, 1, 127, 128, 300, (1 << 56) - 1] {
+            let raw = padded_varint::<8>(v);
+            let mut r = Reader::new(&raw);
+            assert_eq!((r.varint(), r.is_done()), (Ok(v), true));
         }
     }
 

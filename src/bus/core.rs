@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, oneshot};
 
-use super::batch::Fresh;
+use super::batch::Prepared;
 use super::cache::Cache;
 use super::damage::Damage;
 use super::dedupe::Dedupe;
@@ -36,10 +36,7 @@ pub(crate) type Plan = Box<dyn FnOnce(&State) -> Result<Vec<Item>, BusError> + S
 /// What the writer is asked to commit.
 pub(crate) enum Work {
     /// Settlements (already validated) and new events.
-    Commit {
-        items: Vec<Item>,
-        events: Vec<Fresh>,
-    },
+    Commit { items: Vec<Item>, events: Prepared },
     /// A commit of its own.
     Plan(Plan),
 }
@@ -129,6 +126,8 @@ pub(crate) struct Core {
     pub dedupe: Mutex<Dedupe>,
     pub table: Table,
     pub cache: Mutex<Cache>,
+    /// Memory of written batches, for those to come.
+    pub buffers: Mutex<Vec<Vec<u8>>>,
     pub tail: broadcast::Sender<Arc<StoredEvent>>,
     pub life: Mutex<Life>,
     pub damage: Mutex<Vec<Damage>>,
@@ -146,8 +145,10 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn now(&self) -> Now {
         let mono = u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
+        // What a sealed event has room for; no clock that is right is beyond it.
+        const FAR: i64 = 1 << 47;
         Now {
-            wall: self.clock.now_ms(),
+            wall: self.clock.now_ms().clamp(-FAR, FAR),
             mono,
         }
     }
@@ -224,6 +225,20 @@ impl Core {
         Ok(())
     }
 
+    /// Memory to prepare a batch in; warm, when there was one before.
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        lock(&self.buffers).pop().unwrap_or_default()
+    }
+
+    /// Keeps the memory of a written batch, up to 16 MiB in all.
+    pub(crate) fn give_buffer(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        let mut kept = lock(&self.buffers);
+        if kept.len() < 8 && buffer.capacity() <= 2 << 20 {
+            kept.push(buffer);
+        }
+    }
+
     /// Hands work to the writer and waits until it is durable.
     pub(crate) async fn commit(&self, work: Work, bytes: usize) -> Result<Vec<Accepted>, BusError> {
         let (reply, answer) = oneshot::channel();
@@ -233,7 +248,12 @@ impl Core {
             relaxed: false,
             reply: Some(reply),
         })?;
-        match answer.await {
+        let answer = answer.await;
+        // The writer has more to do than any one sender, so senders let go of what fell
+        // out of the window over the newest events.
+        let old = lock(&self.cache).trim(0);
+        drop(old);
+        match answer {
             Ok(result) => result,
             Err(_) => Err(self.check_open().err().unwrap_or(BusError::Closed)),
         }

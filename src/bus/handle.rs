@@ -69,6 +69,7 @@ impl Handle {
         let free = fs.free_space(&options.dir).unwrap_or(u64::MAX);
         let core = Arc::new(Core {
             cache: Mutex::new(Cache::new(options.cache_bytes)),
+            buffers: Mutex::new(Vec::new()),
             log_bytes: AtomicU64::new(recovered.table.bytes()),
             options,
             fs,

@@ -238,10 +238,10 @@ impl Index {
     }
 
     fn touch(&mut self, route: RouteId, seqs: &[u64]) {
-        self.touched
-            .entry(route)
-            .or_default()
-            .extend(seqs.iter().copied());
+        let touched = self.touched.entry(route).or_default();
+        for run in seqs.chunk_by(|a, b| a + 1 == *b) {
+            touched.insert_range(run[0]..=run[run.len() - 1]);
+        }
     }
 
     /// Where an event stands in the segment.

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::bodies::{
-    attempt_error, event, fate, moved, put_dead, put_event, put_fate, put_moved, put_replayed,
-    put_retry, replayed, route,
+    attempt_error, event, fate, moved, put_dead, put_event, put_event_rest, put_fate, put_moved,
+    put_replayed, put_retry, replayed, route,
 };
-use super::codec::{Put, Reader, Undecodable};
+use super::codec::{Put, Reader, Undecodable, padded_varint, zigzag};
 use super::types::{AttemptError, RouteId, StoredEvent};
 
 /// A place in the log: segment number and byte offset of an item; 0 is nowhere.
@@ -342,6 +342,30 @@ fn addressed(kind: u8, salt: u64, out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<
     let len = (out.len() - start) as u32;
     out[head..head + 4].copy_from_slice(&crc.to_le_bytes());
     out[head + 4..head + 8].copy_from_slice(&len.to_le_bytes());
+}
+
+/// Bytes of the number and of the time of an event that [`seal_event`] fills in: enough
+/// for 70 million million events, and for the years up to 10889.
+const SEALED: (usize, usize) = (8, 7);
+
+/// Writes an event's item at the end of `out`, all but what [`seal_event`] fills in.
+pub(crate) fn prepare_event(event: &StoredEvent, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.put_u8(EVENT);
+    out.extend_from_slice(&[0; ADDRESSED_HEADER - 1 + SEALED.0 + SEALED.1]);
+    put_event_rest(out, event);
+    let len = (out.len() - start - ADDRESSED_HEADER) as u32;
+    out[start + 5..start + 9].copy_from_slice(&len.to_le_bytes());
+}
+
+/// Fills in the number, the time and the checksum of a prepared event.
+pub(crate) fn seal_event(item: &mut [u8], salt: u64, seq: u64, accepted_ms: i64) {
+    let (_, body) = item.split_at_mut(ADDRESSED_HEADER);
+    body[..SEALED.0].copy_from_slice(&padded_varint::<{ SEALED.0 }>(seq));
+    let time = padded_varint::<{ SEALED.1 }>(zigzag(accepted_ms));
+    body[SEALED.0..SEALED.0 + SEALED.1].copy_from_slice(&time);
+    let crc = addressed_crc(salt, EVENT, body);
+    item[1..5].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// The kind, checksum and body length of an addressed item's header.

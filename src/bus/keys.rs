@@ -80,9 +80,25 @@ impl Keys {
 
     fn put(&mut self, key: u64, many: Many) {
         match Line::close(many) {
-            Some(line) => self.lines.insert(key, line),
-            None => self.lines.remove(&key),
-        };
+            Some(line) => {
+                self.lines.insert(key, line);
+            }
+            None => self.remove(key),
+        }
+    }
+
+    /// Ends a line; a table that a backlog has left nearly empty is given back.
+    fn remove(&mut self, key: u64) {
+        self.lines.remove(&key);
+        let (len, capacity) = (self.lines.len(), self.lines.capacity());
+        if capacity > 4_096 && len * 8 < capacity {
+            self.lines.shrink_to(len * 2);
+        }
+    }
+
+    /// About how much memory they take, in bytes.
+    pub(crate) fn footprint(&self) -> usize {
+        self.lines.capacity() * 8 / 7 * (size_of::<(u64, Line)>() + 1)
     }
 
     /// Adds a delivery in its place by sequence number.
@@ -140,7 +156,7 @@ impl Keys {
     /// A delivery is gone, in flight or not.
     pub(crate) fn finish(&mut self, key: u64, seq: u64) -> Change {
         if self.lines.get(&key) == Some(&Line::Busy(seq)) {
-            self.lines.remove(&key);
+            self.remove(key);
             return Change::default();
         }
         self.change(key, |many| {
@@ -162,13 +178,6 @@ impl Keys {
                 }
             }
         })
-    }
-
-    /// The key of a delivery, found the slow way.
-    pub(crate) fn key_of(&self, seq: u64) -> Option<u64> {
-        self.iter()
-            .find(|(_, busy, waiting)| *busy == Some(seq) || waiting.contains(&seq))
-            .map(|l| l.0)
     }
 
     /// Every line: key, the one in flight, those that wait.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::BusError;
-use super::record;
+use super::record::{self, Rest};
 use super::segment;
 use super::siphash::LogKey;
 use crate::storage::{File, FileSystem, Mode};
@@ -71,22 +71,42 @@ impl Appender {
 
     /// Writes a record begun with [`record::begin`]; returns where it stands. Not synced.
     pub(crate) fn append(&mut self, record: &mut [u8]) -> Result<u64, WriteFailure> {
+        self.append_parts(record, Rest::default(), &[])
+    }
+
+    /// The same for a record that begins with `head` and goes on with `parts`, which
+    /// `rest` sums up.
+    pub(crate) fn append_parts(
+        &mut self,
+        head: &mut [u8],
+        rest: Rest,
+        parts: &[&[u8]],
+    ) -> Result<u64, WriteFailure> {
         let offset = self.len;
-        if offset + record.len() as u64 > u64::from(u32::MAX) {
+        let len = (head.len() + rest.len) as u64;
+        if offset + len > u64::from(u32::MAX) {
             let too_large = BusError::TooLarge {
                 what: "segment",
-                size: offset + record.len() as u64,
+                size: offset + len,
                 limit: u64::from(u32::MAX),
             };
             return Err(WriteFailure::Full(too_large));
         }
-        record::finish(record, self.salt, offset);
-        if let Err(e) = self.file.write_at(offset, record) {
+        record::finish_head(head, self.salt, offset, rest);
+        let written = if parts.is_empty() {
+            self.file.write_at(offset, head)
+        } else {
+            let mut all: Vec<&[u8]> = Vec::with_capacity(1 + parts.len());
+            all.push(head);
+            all.extend_from_slice(parts);
+            self.file.write_parts_at(offset, &all)
+        };
+        if let Err(e) = written {
             return Err(self.after_failed_write(offset, &e));
         }
-        self.len += record.len() as u64;
-        self.since_checkpoint += record.len() as u64;
-        self.written += record.len() as u64;
+        self.len += len;
+        self.since_checkpoint += len;
+        self.written += len;
         Ok(offset)
     }
 

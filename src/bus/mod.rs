@@ -32,6 +32,7 @@ mod item;
 mod keys;
 mod log;
 mod options;
+mod pages;
 mod read;
 mod rebuild;
 mod receive;
@@ -45,6 +46,7 @@ mod settle;
 mod siphash;
 mod state;
 mod table;
+mod timers;
 mod types;
 mod writer;
 

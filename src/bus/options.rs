@@ -63,8 +63,8 @@ impl BusOptions {
         Self {
             dir: dir.into(),
             segment_bytes: 64 << 20,
-            commit_events: 1_000,
-            commit_bytes: 1 << 20,
+            commit_events: 8_000,
+            commit_bytes: 4 << 20,
             max_event_bytes: 1 << 20,
             max_call_bytes: 32 << 20,
             cache_bytes: 64 << 20,

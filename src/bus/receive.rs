@@ -239,7 +239,7 @@ impl Core {
             if let Some(route) = state.route_mut(one.route)
                 && route
                     .entries
-                    .get(&one.seq)
+                    .get(one.seq)
                     .is_some_and(|e| e.receipt == one.receipt)
             {
                 route.put_back(one.seq, |e| e.receipt = 0, At::Ready);
@@ -334,7 +334,7 @@ impl Core {
         let last = {
             let state = lock(&self.state);
             let found = state.route(route).ok_or(BusError::UnknownRoute(route))?;
-            let entry = found.entries.get(&seq).map(|e| e.last);
+            let entry = found.entries.get(seq).map(|e| e.last);
             entry.or_else(|| found.dead.get(&seq).map(|d| d.pos))
         };
         match last {
@@ -387,7 +387,7 @@ fn lease(
                 route: id,
                 seq,
                 receipt: receipt + i as u64,
-                attempts: route.entries.get(&seq).map_or(0, |e| e.attempts) + 1,
+                attempts: route.entries.get(seq).map_or(0, |e| e.attempts) + 1,
                 replay: if class == 1 {
                     route.replay_of(seq).cloned()
                 } else {

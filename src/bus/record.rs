@@ -65,8 +65,31 @@ pub(crate) fn begin(kind: Kind, out: &mut Vec<u8>) {
 
 /// Fills in the header of the record that `record` holds whole, for this place.
 pub(crate) fn finish(record: &mut [u8], salt: u64, offset: u64) {
-    let len = (record.len() - HEADER) as u32;
-    let crc = checksum(salt, offset, &record[HEADER - 1..]);
+    finish_head(record, salt, offset, Rest::default());
+}
+
+/// What follows the first part of a record: its length, and its checksum by itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rest {
+    pub len: usize,
+    pub crc: u32,
+}
+
+impl Rest {
+    /// Goes on with `part`.
+    pub(crate) fn add(&mut self, part: &[u8]) {
+        self.len += part.len();
+        self.crc = crc32c::crc32c_append(self.crc, part);
+    }
+}
+
+/// Fills in the header of the record that begins with `record` and goes on with `rest`.
+pub(crate) fn finish_head(record: &mut [u8], salt: u64, offset: u64, rest: Rest) {
+    let len = (record.len() - HEADER + rest.len) as u32;
+    let mut crc = checksum(salt, offset, &record[HEADER - 1..]);
+    if rest.len > 0 {
+        crc = crc32c::crc32c_combine(crc, rest.crc, rest.len);
+    }
     record[..4].copy_from_slice(&magic(salt));
     record[4..8].copy_from_slice(&len.to_le_bytes());
     record[8..12].copy_from_slice(&crc.to_le_bytes());

@@ -318,7 +318,7 @@ impl Core {
                         .entries
                         .iter()
                         .filter(|(_, e)| touches(e.first_segment, e.last))
-                        .map(|e| *e.0),
+                        .map(|e| e.0),
                 );
                 held.extend(
                     route
@@ -374,7 +374,7 @@ impl Core {
         let spans = |first: u32, last: Pos| first != 0 && (first..=last.segment()).contains(&id);
         lock(&self.state).routes.iter().any(|r| {
             r.entries
-                .get(&seq)
+                .get(seq)
                 .is_some_and(|e| spans(e.first_segment, e.last))
                 || r.dead
                     .get(&seq)
@@ -437,7 +437,7 @@ impl Core {
         let state = lock(&self.state);
         let mut held = Vec::new();
         for route in &state.routes {
-            if let Some(entry) = route.entries.get(&seq) {
+            if let Some(entry) = route.entries.get(seq) {
                 held.push(Held {
                     route: route.id,
                     pos: entry.last,
@@ -461,7 +461,7 @@ impl Core {
                 held.iter().all(|h| {
                     let route = state.route(h.route);
                     let now = route.and_then(|r| {
-                        let entry = r.entries.get(&seq).map(|e| e.last).filter(|_| !h.dead);
+                        let entry = r.entries.get(seq).map(|e| e.last).filter(|_| !h.dead);
                         entry.or_else(|| r.dead.get(&seq).map(|d| d.pos))
                     });
                     now.is_none_or(|pos| pos == h.pos)

@@ -3,7 +3,7 @@
 //! Nearly every delivery is a bit in a bitmap. Those that were touched (leased,
 //! delayed, tried before) have an entry; those of an ordered route stand in line.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use roaring::RoaringTreemap;
@@ -11,7 +11,8 @@ use roaring::RoaringTreemap;
 use super::audit::Counts;
 use super::item::Pos;
 use super::keys::{Change, Keys};
-use super::siphash::BuildSpread;
+use super::pages::Pages;
+use super::timers::Timers;
 use super::types::{RouteId, Standing};
 
 /// The time by both clocks, in milliseconds.
@@ -36,7 +37,7 @@ pub(crate) enum At {
 }
 
 /// A delivery that was touched.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub attempts: u32,
     /// The oldest segment that holds a part of its history; 0 without one.
@@ -45,22 +46,27 @@ pub(crate) struct Entry {
     pub receipt: u64,
     /// Its latest failed attempt in the log.
     pub last: Pos,
-    /// Hash of its ordering key; 0 for none.
-    pub key: u64,
     pub at: At,
 }
 
 impl Entry {
-    pub(crate) fn new(key: u64) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             attempts: 0,
             first_segment: 0,
             receipt: 0,
             last: Pos(0),
-            key,
             at: At::Ready,
         }
     }
+}
+
+/// What was known of a delivery that was taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Removed {
+    pub entry: Entry,
+    /// Hash of its ordering key; 0 for none.
+    pub key: u64,
 }
 
 /// A delivery that was given up.
@@ -92,14 +98,14 @@ pub(crate) struct Route {
     pub fresh: RoaringTreemap,
     /// The same, given by a replay.
     pub again: RoaringTreemap,
-    /// All with a key, in flight or not.
-    pub keyed: RoaringTreemap,
+    /// All with a key, in flight or not, and the hash of the key.
+    pub keyed: Pages<u64>,
     pub keys: Keys,
-    /// Keyed ones that may go now, with their key: fresh and replayed.
-    pub heads: [BTreeMap<u64, u64>; 2],
-    pub entries: HashMap<u64, Entry, BuildSpread>,
-    /// Monotonic due time and sequence number.
-    pub delayed: BTreeSet<(u64, u64)>,
+    /// Keyed ones that may go now: fresh and replayed.
+    pub heads: [RoaringTreemap; 2],
+    pub entries: Pages<Entry>,
+    /// By monotonic due time.
+    pub delayed: Timers,
     pub leased: u64,
     pub settling: u64,
     /// No lease runs out before this monotonic time.
@@ -120,11 +126,11 @@ impl Route {
             retired: false,
             fresh: RoaringTreemap::new(),
             again: RoaringTreemap::new(),
-            keyed: RoaringTreemap::new(),
+            keyed: Pages::default(),
             keys: Keys::default(),
-            heads: [BTreeMap::new(), BTreeMap::new()],
-            entries: HashMap::default(),
-            delayed: BTreeSet::new(),
+            heads: [RoaringTreemap::new(), RoaringTreemap::new()],
+            entries: Pages::default(),
+            delayed: Timers::default(),
             leased: 0,
             settling: 0,
             lease_hint: u64::MAX,
@@ -136,7 +142,7 @@ impl Route {
     }
 
     pub(crate) fn is_pending(&self, seq: u64) -> bool {
-        self.entries.contains_key(&seq)
+        self.entries.contains(seq)
             || self.fresh.contains(seq)
             || self.again.contains(seq)
             || self.keyed.contains(seq)
@@ -163,16 +169,10 @@ impl Route {
         self.pending += 1;
         let key = if self.ordered { key } else { 0 };
         if let Some(at) = delay {
-            self.entries.insert(
-                seq,
-                Entry {
-                    at,
-                    ..Entry::new(key)
-                },
-            );
+            self.entries.insert(seq, Entry { at, ..Entry::new() });
         }
         if key != 0 {
-            self.keyed.insert(seq);
+            self.keyed.insert(seq, key);
             let change = self.keys.push(key, seq);
             self.follow(key, change);
         } else if delay.is_some() {
@@ -193,51 +193,50 @@ impl Route {
     /// Puts what its line says may go now where it is found.
     pub(crate) fn follow(&mut self, key: u64, change: Change) {
         if let Some(seq) = change.down {
-            self.heads[0].remove(&seq);
-            self.heads[1].remove(&seq);
+            self.heads[0].remove(seq);
+            self.heads[1].remove(seq);
         }
         let Some(seq) = change.up else { return };
-        if matches!(
-            self.entries.get(&seq),
-            Some(Entry {
-                at: At::Delayed { .. },
-                ..
-            })
-        ) {
+        if self.is_delayed(seq) {
             // Its delay keeps its place in the line.
             self.keys.start(key, seq);
             self.park(seq);
         } else {
             let class = usize::from(self.is_replayed(seq));
-            self.heads[class].insert(seq, key);
+            self.heads[class].insert(seq);
         }
+    }
+
+    pub(crate) fn is_delayed(&self, seq: u64) -> bool {
+        let at = self.entries.get(seq).map(|e| e.at);
+        matches!(at, Some(At::Delayed { .. }))
+    }
+
+    /// The hash of a delivery's ordering key; 0 for none.
+    pub(crate) fn key(&self, seq: u64) -> u64 {
+        self.keyed.get(seq).copied().unwrap_or(0)
     }
 
     /// Lists a delayed entry under its due time.
     fn park(&mut self, seq: u64) {
-        if let Some(Entry {
-            at: At::Delayed { due, .. },
-            ..
-        }) = self.entries.get(&seq)
-        {
-            self.delayed.insert((*due, seq));
+        if let Some(At::Delayed { due, .. }) = self.entries.get(seq).map(|e| e.at) {
+            self.delayed.push(due, seq);
         }
     }
 
     /// Makes a touched delivery ready again, in its place.
     fn make_ready(&mut self, seq: u64) {
-        let Some(entry) = self.entries.get_mut(&seq) else {
+        let Some(entry) = self.entries.get_mut(seq) else {
             return;
         };
         entry.at = At::Ready;
-        let key = entry.key;
         // Untouched in all but name: the entry would only cost memory.
         if entry.attempts == 0 && entry.receipt == 0 && entry.last.is_none() {
-            self.entries.remove(&seq);
+            self.entries.remove(seq);
         }
         let class = usize::from(self.is_replayed(seq));
-        if key != 0 {
-            self.heads[class].insert(seq, key);
+        if self.keyed.contains(seq) {
+            self.heads[class].insert(seq);
         } else if class == 1 {
             self.again.insert(seq);
         } else {
@@ -249,11 +248,12 @@ impl Route {
     /// that ran out. Returns whether anything became ready.
     pub(crate) fn advance(&mut self, now: Now) -> bool {
         let mut any = false;
-        while let Some(&(due, seq)) = self.delayed.first() {
-            if due > now.mono {
-                break;
-            }
-            self.delayed.pop_first();
+        loop {
+            let entries = &self.entries;
+            let due = self
+                .delayed
+                .pop(now.mono, |due, seq| waits_until(entries, due, seq));
+            let Some(seq) = due else { break };
             self.make_ready(seq);
             any = true;
         }
@@ -266,7 +266,7 @@ impl Route {
     fn reclaim(&mut self, now: Now) -> bool {
         let mut next = u64::MAX;
         let mut over = Vec::new();
-        for (&seq, entry) in &self.entries {
+        for (seq, entry) in self.entries.iter() {
             if let At::Leased { until } = entry.at {
                 if until <= now.mono {
                     over.push(seq);
@@ -285,7 +285,7 @@ impl Route {
 
     /// The next monotonic time at which something becomes ready by itself.
     pub(crate) fn next_due(&self) -> Option<u64> {
-        let delayed = self.delayed.first().map(|d| d.0);
+        let delayed = self.delayed.next();
         let lease = (self.leased > 0 && self.lease_hint != u64::MAX).then_some(self.lease_hint);
         delayed.into_iter().chain(lease).min()
     }
@@ -302,7 +302,7 @@ impl Route {
         let plain = if class == 0 { &self.fresh } else { &self.again };
         let mut seqs: Vec<u64> = plain.iter().take(n).collect();
         if !self.heads[class].is_empty() {
-            seqs.extend(self.heads[class].keys().take(n));
+            seqs.extend(self.heads[class].iter().take(n));
             seqs.sort_unstable();
             seqs.truncate(n);
         }
@@ -314,15 +314,21 @@ impl Route {
     pub(crate) fn lease(&mut self, class: usize, seqs: &[u64], receipt: u64, until: u64) {
         let mut last_plain = None;
         for (i, &seq) in seqs.iter().enumerate() {
-            let key = self.heads[class].remove(&seq).unwrap_or(0);
+            let key = self.key(seq);
             if key == 0 {
                 last_plain = Some(seq);
             } else {
+                self.heads[class].remove(seq);
                 self.keys.start(key, seq);
             }
-            let entry = self.entries.entry(seq).or_insert_with(|| Entry::new(key));
-            entry.at = At::Leased { until };
-            entry.receipt = receipt + i as u64;
+            let (at, receipt) = (At::Leased { until }, receipt + i as u64);
+            match self.entries.get_mut(seq) {
+                Some(entry) => (entry.at, entry.receipt) = (at, receipt),
+                None => {
+                    let new = Entry::new();
+                    self.entries.insert(seq, Entry { at, receipt, ..new });
+                }
+            }
         }
         if let Some(last) = last_plain {
             let plain = if class == 0 {
@@ -370,53 +376,59 @@ impl Route {
 
     /// A written lease counts as an attempt.
     pub(crate) fn count_attempt(&mut self, seq: u64) {
-        if !self.entries.contains_key(&seq) && self.is_pending(seq) {
-            let key = if self.keyed.contains(seq) {
-                self.keys.key_of(seq).unwrap_or(0)
-            } else {
-                0
-            };
-            self.entries.insert(seq, Entry::new(key));
-        }
-        if let Some(entry) = self.entries.get_mut(&seq) {
+        if let Some(entry) = self.entries.get_mut(seq) {
             entry.attempts = entry.attempts.saturating_add(1);
+        } else if self.is_pending(seq) {
+            let attempts = 1;
+            self.entries.insert(
+                seq,
+                Entry {
+                    attempts,
+                    ..Entry::new()
+                },
+            );
         }
     }
 
     /// Whether a settlement with this receipt may go ahead; then nobody else gets
     /// the delivery before it is applied.
     pub(crate) fn begin_settling(&mut self, seq: u64, receipt: u64) -> bool {
-        let Some(entry) = self.entries.get_mut(&seq) else {
+        let Some(entry) = self.entries.get_mut(seq) else {
             return false;
         };
         if entry.receipt != receipt || receipt == 0 {
             return false;
         }
-        match entry.at {
-            At::Leased { .. } => self.leased -= 1,
-            // It ran out, but nobody else has had it since.
-            At::Ready => {
-                let key = entry.key;
-                self.fresh.remove(seq);
-                self.again.remove(seq);
-                self.heads[0].remove(&seq);
-                self.heads[1].remove(&seq);
-                if key != 0 && !self.keys.is_busy(key, seq) {
-                    self.keys.start(key, seq);
-                }
-            }
+        let at = entry.at;
+        match at {
+            At::Leased { .. } | At::Ready => entry.at = At::Settling,
             At::Settling | At::Delayed { .. } => return false,
         }
-        if let Some(entry) = self.entries.get_mut(&seq) {
-            entry.at = At::Settling;
+        if at == At::Ready {
+            // It ran out, but nobody else has had it since.
+            self.unlist(seq);
+            let key = self.key(seq);
+            if key != 0 && !self.keys.is_busy(key, seq) {
+                self.keys.start(key, seq);
+            }
+        } else {
+            self.leased -= 1;
         }
         self.settling += 1;
         true
     }
 
+    /// Takes a ready delivery off the lists that it may be handed out from.
+    fn unlist(&mut self, seq: u64) {
+        self.fresh.remove(seq);
+        self.again.remove(seq);
+        self.heads[0].remove(seq);
+        self.heads[1].remove(seq);
+    }
+
     /// Makes a lease last until `until`. `false` when the receipt is stale.
     pub(crate) fn extend(&mut self, seq: u64, receipt: u64, until: u64) -> bool {
-        match self.entries.get_mut(&seq) {
+        match self.entries.get_mut(seq) {
             Some(entry) if entry.receipt == receipt && matches!(entry.at, At::Leased { .. }) => {
                 entry.at = At::Leased { until };
                 self.lease_hint = self.lease_hint.min(until);
@@ -426,48 +438,60 @@ impl Route {
         }
     }
 
-    /// Takes a delivery out, wherever it stands; its entry, or a blank one.
-    pub(crate) fn remove(&mut self, seq: u64) -> Option<Entry> {
+    /// Takes a delivery out, wherever it stands.
+    pub(crate) fn remove(&mut self, seq: u64) -> Option<Removed> {
         let entry = self.detach(seq)?;
         self.pending -= 1;
-        if entry.key != 0 {
-            self.keyed.remove(seq);
-            let change = self.keys.finish(entry.key, seq);
-            self.follow(entry.key, change);
+        let key = self.keyed.remove(seq).unwrap_or(0);
+        if key != 0 {
+            let change = self.keys.finish(key, seq);
+            self.follow(key, change);
         }
-        Some(entry)
+        Some(Removed { entry, key })
     }
 
-    /// Takes a delivery out of every list but its key's line.
+    /// Takes a delivery out of every list but its key's line; its entry, or a blank one.
     fn detach(&mut self, seq: u64) -> Option<Entry> {
-        let Some(entry) = self.entries.remove(&seq) else {
+        let Some(entry) = self.entries.remove(seq) else {
             if self.fresh.remove(seq) || self.again.remove(seq) {
-                return Some(Entry::new(0));
+                return Some(Entry::new());
             }
             if !self.keyed.contains(seq) {
                 return None;
             }
-            let key = self.heads[0]
-                .remove(&seq)
-                .or_else(|| self.heads[1].remove(&seq));
-            return Some(Entry::new(
-                key.or_else(|| self.keys.key_of(seq)).unwrap_or(0),
-            ));
+            self.heads[0].remove(seq);
+            self.heads[1].remove(seq);
+            return Some(Entry::new());
         };
         match entry.at {
             At::Leased { .. } => self.leased -= 1,
             At::Settling => self.settling -= 1,
-            At::Delayed { due, .. } => {
-                self.delayed.remove(&(due, seq));
+            At::Delayed { .. } => {
+                let key = self.key(seq);
+                // Behind others of its key it has no timer yet.
+                if key == 0 || self.keys.is_busy(key, seq) {
+                    let entries = &self.entries;
+                    self.delayed
+                        .cancel(|due, seq| waits_until(entries, due, seq));
+                }
             }
-            At::Ready => {
-                self.fresh.remove(seq);
-                self.again.remove(seq);
-                self.heads[0].remove(&seq);
-                self.heads[1].remove(&seq);
-            }
+            At::Ready => self.unlist(seq),
         }
         Some(entry)
+    }
+
+    /// Lists everything that is delayed anew, with the due times its entries have now.
+    pub(crate) fn list_delayed(&mut self) {
+        let mut timers = Timers::default();
+        for (seq, entry) in self.entries.iter() {
+            if let At::Delayed { due, .. } = entry.at {
+                let key = self.key(seq);
+                if key == 0 || self.keys.is_busy(key, seq) {
+                    timers.push(due, seq);
+                }
+            }
+        }
+        self.delayed = timers;
     }
 
     /// Puts a delivery that was in somebody's hands back, ready or delayed.
@@ -477,7 +501,7 @@ impl Route {
         };
         change(&mut entry);
         entry.at = at;
-        let key = entry.key;
+        let key = self.key(seq);
         if key != 0 && !self.keys.is_busy(key, seq) {
             self.keys.start(key, seq);
         }
@@ -494,7 +518,7 @@ impl Route {
         if let Some(dead) = self.dead.get(&seq) {
             return Some((Standing::Dead, dead.attempts));
         }
-        if let Some(entry) = self.entries.get(&seq) {
+        if let Some(entry) = self.entries.get(seq) {
             let standing = match entry.at {
                 At::Ready => Standing::Ready,
                 At::Leased { .. } | At::Settling => Standing::Leased,
@@ -508,12 +532,15 @@ impl Route {
     /// Every pending sequence number in a range.
     pub(crate) fn pending_in(&self, first: u64, last: u64) -> RoaringTreemap {
         let mut all = RoaringTreemap::new();
-        for set in [&self.fresh, &self.again, &self.keyed] {
+        for set in [&self.fresh, &self.again] {
             let mut seqs = set.iter();
             seqs.advance_to(first);
             all.extend(seqs.take_while(|&seq| seq <= last));
         }
-        all.extend(self.entries.keys().filter(|s| (first..=last).contains(*s)));
+        let keyed = self.keyed.iter_from(first).map(|k| k.0);
+        all.extend(keyed.take_while(|&seq| seq <= last));
+        let touched = self.entries.iter_from(first).map(|e| e.0);
+        all.extend(touched.take_while(|&seq| seq <= last));
         all
     }
 
@@ -533,16 +560,22 @@ impl Route {
 
     /// The lowest pending sequence number.
     pub(crate) fn oldest(&self) -> Option<u64> {
-        let bits = [&self.fresh, &self.again, &self.keyed]
-            .into_iter()
-            .filter_map(RoaringTreemap::min);
-        bits.chain(self.entries.keys().copied().min()).min()
+        let bits = [self.fresh.min(), self.again.min()].into_iter().flatten();
+        let keyed = self.keyed.iter().next().map(|k| k.0);
+        let touched = self.entries.iter().next().map(|e| e.0);
+        bits.chain(keyed).chain(touched).min()
     }
 
     /// Everything that is pending, lowest first.
     pub(crate) fn all_pending(&self) -> Vec<u64> {
         self.pending_in(0, u64::MAX).iter().collect()
     }
+}
+
+/// Whether the delivery `seq` is delayed until `due`.
+fn waits_until(entries: &Pages<Entry>, due: u64, seq: u64) -> bool {
+    let at = entries.get(seq).map(|e| e.at);
+    matches!(at, Some(At::Delayed { due: its, .. }) if its == due)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ fn a_lease_that_runs_out_is_ready_again_and_keeps_its_count() {
     assert!(!r.advance(at(499)));
     assert!(r.advance(at(500)));
     assert_eq!(r.candidates(0, 9), [1, 2, 3]);
-    assert_eq!(r.entries[&1].attempts, 1);
+    assert_eq!(r.entries.get(1).unwrap().attempts, 1);
 }
 
 #[test]

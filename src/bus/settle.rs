@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::batch::prepare;
+use super::batch::{Prepared, prepare};
 use super::core::{Core, Request, Work, lock};
 use super::error::BusError;
 use super::item::{Dead, Item, Pos, Retry};
@@ -37,14 +37,9 @@ impl Core {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        self.commit(
-            Work::Commit {
-                items: Vec::new(),
-                events: prepare(self.table.key, events),
-            },
-            bytes,
-        )
-        .await
+        let events = prepare(self, events);
+        let items = Vec::new();
+        self.commit(Work::Commit { items, events }, bytes).await
     }
 
     /// Checks what does not depend on the state; the sum of the payloads.
@@ -117,7 +112,7 @@ impl Core {
         if relaxed {
             let work = Work::Commit {
                 items,
-                events: Vec::new(),
+                events: Prepared::default(),
             };
             self.submit(Request {
                 work,
@@ -134,7 +129,7 @@ impl Core {
             .commit(
                 Work::Commit {
                     items,
-                    events: prepare(self.table.key, emits),
+                    events: prepare(self, emits),
                 },
                 bytes,
             )
@@ -153,6 +148,7 @@ impl Core {
 fn begin(state: &mut State, settlements: Vec<Settlement>, now: Now) -> (Vec<Item>, Vec<bool>) {
     let mut items: Vec<Item> = Vec::new();
     let mut applied = Vec::with_capacity(settlements.len());
+    let mut advanced = None;
     for settlement in settlements {
         let Settlement {
             route: id,
@@ -164,14 +160,17 @@ fn begin(state: &mut State, settlements: Vec<Settlement>, now: Now) -> (Vec<Item
             applied.push(false);
             continue;
         };
-        // A lease that ran out counts as such even if nobody has looked since.
-        route.advance(now);
+        if advanced != Some(id) {
+            // A lease that ran out counts as such even if nobody has looked since.
+            route.advance(now);
+            advanced = Some(id);
+        }
         let ok = route.begin_settling(seq, receipt);
         applied.push(ok);
         if !ok {
             continue;
         }
-        let told = route.entries.get(&seq).map(|e| (e.attempts, e.last));
+        let told = route.entries.get(seq).map(|e| (e.attempts, e.last));
         match outcome {
             Outcome::Delivered => push_seq(&mut items, id, seq, true),
             Outcome::Release => push_seq(&mut items, id, seq, false),
@@ -284,7 +283,7 @@ pub(crate) fn unsettle_in(state: &mut State, items: &[Item], now: Now) {
             continue;
         };
         for seq in seqs {
-            if let Some(entry) = route.entries.get_mut(seq)
+            if let Some(entry) = route.entries.get_mut(*seq)
                 && entry.at == At::Settling
             {
                 entry.at = At::Leased { until };

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::audit::{BusCounts, Ledger, RouteLedger};
 use super::item::{Dead, Fate, Item, Moved, Pos, Retry};
-use super::route::{At, DeadRef, Now, Replay, Route};
+use super::route::{At, DeadRef, Now, Removed, Replay, Route};
 use super::siphash::{self, LogKey};
 use super::types::{NewDelivery, RouteId, StoredEvent};
 
@@ -146,7 +146,8 @@ impl State {
         self.buses.entry(label.into()).or_default()
     }
 
-    fn apply_event(&mut self, event: &StoredEvent, now: Now) {
+    /// Applies an event; [`State::flush_runs`] must follow before anybody looks.
+    pub(crate) fn apply_event(&mut self, event: &StoredEvent, now: Now) {
         let seq = event.seq;
         self.next_seq = self.next_seq.max(seq + 1);
         let bus = match self.buses.get_mut(&event.bus) {
@@ -227,7 +228,7 @@ impl State {
 
     fn apply_dead(&mut self, dead: &Dead, pos: Pos) {
         let route = self.ensure(dead.route);
-        let Some(entry) = route.remove(dead.seq) else {
+        let Some(Removed { entry, key }) = route.remove(dead.seq) else {
             return;
         };
         route.counts.dead_lettered += 1;
@@ -240,7 +241,7 @@ impl State {
             first_segment,
             attempts: dead.attempts,
             dead_at_ms: dead.dead_at_ms,
-            key: entry.key,
+            key,
         };
         route.dead.insert(dead.seq, letter);
     }
@@ -297,7 +298,7 @@ impl State {
         let seq = moved.event.seq;
         for attached in &moved.attached {
             let route = self.ensure(attached.route);
-            if let Some(entry) = route.entries.get_mut(&seq) {
+            if let Some(entry) = route.entries.get_mut(seq) {
                 entry.last = pos;
                 entry.first_segment = pos.segment();
             }
@@ -322,7 +323,7 @@ impl State {
     fn apply_retired(&mut self, id: RouteId, fate: &Fate) {
         let backlog = self.ensure(id).all_pending();
         for seq in backlog {
-            let Some(entry) = self.ensure(id).remove(seq) else {
+            let Some(Removed { key, .. }) = self.ensure(id).remove(seq) else {
                 continue;
             };
             match fate {
@@ -330,7 +331,7 @@ impl State {
                     self.ensure(id).counts.moved_out += 1;
                     let to = self.ensure(*to);
                     to.counts.moved_in += 1;
-                    to.enqueue(seq, entry.key, None);
+                    to.enqueue(seq, key, None);
                 }
                 // Also what the other route already has.
                 _ => self.ensure(id).counts.purged += 1,
@@ -349,18 +350,13 @@ impl State {
     /// Sets the due times of everything delayed anew, after a start.
     pub(crate) fn rearm(&mut self, now: Now) {
         for route in &mut self.routes {
-            let parked = std::mem::take(&mut route.delayed);
-            for entry in route.entries.values_mut() {
+            route.entries.update(|entry| {
                 if let At::Delayed { due, until, wait } = &mut entry.at {
                     let left = u64::try_from(until.saturating_sub(now.wall)).unwrap_or(0);
                     *due = now.mono + left.min(*wait);
                 }
-            }
-            for (_, seq) in parked {
-                if let Some(At::Delayed { due, .. }) = route.entries.get(&seq).map(|e| e.at) {
-                    route.delayed.insert((due, seq));
-                }
-            }
+            });
+            route.list_delayed();
         }
     }
 

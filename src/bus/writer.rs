@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::batch::{Batch, add_events, add_items};
+use super::batch::{Batch, Prepared, add_events, add_items};
 use super::checkpoint;
 use super::core::{Core, Queue, Request, Work, lock, relaxed_weight};
 use super::error::BusError;
@@ -23,7 +23,9 @@ const FULL_DISK_PAUSE: Duration = Duration::from_millis(50);
 /// The writer's own memory between commits.
 #[derive(Default)]
 pub(crate) struct Writer {
-    record: Vec<u8>,
+    /// The head of a record, and the items that are not events.
+    head: Vec<u8>,
+    tail: Vec<u8>,
     /// Duplicates met since the last commit, by label.
     duplicates: BTreeMap<Arc<str>, u64>,
 }
@@ -137,16 +139,14 @@ impl Writer {
         }
         let mut batch = self.build(core, &mut works, now);
         let result = self.write(core, &mut batch, now);
+        batch.recycle(core);
         match result {
-            Ok(_done) => {
+            Ok(()) => {
                 for ((reply, ..), answer) in replies.into_iter().zip(batch.answers) {
                     if let Some(reply) = reply {
                         let _ = reply.send(answer);
                     }
                 }
-                // Memory is given back when nobody waits for it.
-                let old = lock(&core.cache).trim();
-                drop(old);
             }
             Err(failure) => {
                 let (error, broken) = match failure {
@@ -215,7 +215,7 @@ impl Writer {
                 Work::Plan(_) => {
                     let nothing = Work::Commit {
                         items: Vec::new(),
-                        events: Vec::new(),
+                        events: Prepared::default(),
                     };
                     let Work::Plan(plan) = std::mem::replace(work, nothing) else {
                         continue;
@@ -241,17 +241,12 @@ impl Writer {
         batch
     }
 
-    /// Writes, syncs and applies a batch; returns what was written, to be dropped later.
-    fn write(
-        &mut self,
-        core: &Core,
-        batch: &mut Batch,
-        now: Now,
-    ) -> Result<Vec<Item>, WriteFailure> {
+    /// Writes, syncs and applies a batch.
+    fn write(&mut self, core: &Core, batch: &mut Batch, now: Now) -> Result<(), WriteFailure> {
         if batch.is_empty() {
             // Only duplicates, or a plan without items: nothing to make durable.
             self.duplicates = std::mem::take(&mut batch.duplicates);
-            return Ok(Vec::new());
+            return Ok(());
         }
         for (bus, count) in &batch.duplicates {
             batch.items.push(Item::Duplicates {
@@ -263,51 +258,63 @@ impl Writer {
             seqs.sort_unstable();
             batch.items.push(Item::Delivered { route, seqs });
         }
-        let size: usize = batch.events.iter().map(|e| e.footprint()).sum();
-        let mut items: Vec<Item> = Vec::with_capacity(batch.events.len() + batch.items.len());
-        items.extend(batch.events.drain(..).map(Item::Event));
-        items.append(&mut batch.items);
-        self.roll_if_full(core, size as u64 + 64 * items.len() as u64, now)?;
-        let (offsets, base) = self.append(core, &items, now)?;
+        let size = batch.event_bytes() + 64 * batch.items.len();
+        self.roll_if_full(core, size as u64, now)?;
+        let written = self.append(core, batch, now)?;
         self.sync(core)?;
-        self.apply(core, &items, &batch.hashes, &offsets, base, now);
-        Ok(items)
+        apply(core, batch, &written, now);
+        Ok(())
     }
 
-    /// Encodes and writes the record; returns the items' offsets and their base.
+    /// Writes the record, the events straight from where their senders prepared them.
     fn append(
         &mut self,
         core: &Core,
-        items: &[Item],
+        batch: &mut Batch,
         now: Now,
-    ) -> Result<(Vec<u32>, Pos), WriteFailure> {
+    ) -> Result<Written, WriteFailure> {
         let next_seq = lock(&core.state).next_seq;
         let (salt, synced) = {
             let appender = lock(&core.appender);
             (appender.salt, appender.synced)
         };
-        let record = &mut self.record;
-        record.clear();
-        record::begin(Kind::Commit, record);
+        let (head, tail) = (&mut self.head, &mut self.tail);
+        head.clear();
+        tail.clear();
+        record::begin(Kind::Commit, head);
         CommitHead {
             next_seq,
             time_ms: now.wall,
             synced,
         }
-        .encode(record);
-        let mut offsets = Vec::with_capacity(items.len());
-        for item in items {
-            offsets.push(record.len() as u32);
-            item.encode(salt, record);
+        .encode(head);
+        let (mut offsets, mut rest) = batch.seal(salt);
+        for item in &batch.items {
+            offsets.push((rest.len + tail.len()) as u32);
+            item.encode(salt, tail);
         }
-        let mut appender = lock(&core.appender);
-        let offset = appender.append(record)?;
-        core.log_bytes
-            .fetch_add(record.len() as u64, Ordering::Relaxed);
-        if record.capacity() > 8 << 20 {
-            *record = Vec::new();
+        rest.add(tail);
+        let mut parts = batch.parts();
+        if !tail.is_empty() {
+            parts.push(tail);
         }
-        Ok((offsets, Pos::new(appender.id, offset as u32)))
+        let (id, start) = {
+            let mut appender = lock(&core.appender);
+            let start = appender.append_parts(head, rest, &parts)?;
+            (appender.id, start)
+        };
+        let len = (head.len() + rest.len) as u64;
+        core.log_bytes.fetch_add(len, Ordering::Relaxed);
+        let first = start as u32 + head.len() as u32;
+        offsets.iter_mut().for_each(|at| *at += first);
+        if tail.capacity() > 8 << 20 {
+            *tail = Vec::new();
+        }
+        Ok(Written {
+            segment: id,
+            offsets,
+            end: start + len,
+        })
     }
 
     fn sync(&self, core: &Core) -> Result<(), WriteFailure> {
@@ -322,68 +329,61 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes a durable commit visible: first to readers, then to receivers.
-    fn apply(
-        &self,
-        core: &Core,
-        items: &[Item],
-        hashes: &[u64],
-        offsets: &[u32],
-        base: Pos,
-        now: Now,
-    ) {
-        let place = |at: u32| Pos::new(base.segment(), base.offset() + at);
-        {
-            let mut segments = core.table.write();
-            let index = &mut segments.active.index;
-            for (i, (item, &at)) in items.iter().zip(offsets).enumerate() {
-                let offset = base.offset() + at;
-                match (item, hashes.get(i)) {
-                    // Events come first, in the order of their hashes.
-                    (Item::Event(event), Some(&hash)) => {
-                        index.note_event(core.table.key, event, hash, offset);
-                    }
-                    _ => index.note(core.table.key, item, offset),
-                }
-            }
-            let end = u64::from(base.offset()) + self.record.len() as u64;
-            segments.active.bytes = segments.active.bytes.max(end);
-        }
-        {
-            let mut cache = lock(&core.cache);
-            for item in items {
-                if let Item::Event(event) = item {
-                    cache.push(event.clone());
-                }
-            }
-        }
-        {
-            let mut state = lock(&core.state);
-            state.apply_all(
-                items
-                    .iter()
-                    .zip(offsets)
-                    .map(|(item, &at)| (place(at), item)),
-                now,
-            );
-            state.wake();
-        }
-        if core.tail.receiver_count() > 0 {
-            for item in items {
-                if let Item::Event(event) = item {
-                    // Fails only when the last receiver has just gone.
-                    let _ = core.tail.send(event.clone());
-                }
-            }
-        }
-    }
-
     fn roll_if_full(&mut self, core: &Core, size: u64, now: Now) -> Result<(), WriteFailure> {
         let len = lock(&core.appender).len;
         if len + size <= core.options.segment_bytes || len < core.options.segment_bytes / 2 {
             return Ok(());
         }
         roll(core, now)
+    }
+}
+
+/// Where a commit was written.
+struct Written {
+    segment: u32,
+    /// Of each item, the events first.
+    offsets: Vec<u32>,
+    end: u64,
+}
+
+/// Makes a durable commit visible: first to readers, then to receivers.
+fn apply(core: &Core, batch: &Batch, written: &Written, now: Now) {
+    let (events, items) = (&batch.events, &batch.items);
+    let (of_events, of_items) = written.offsets.split_at(events.len());
+    {
+        let mut segments = core.table.write();
+        let index = &mut segments.active.index;
+        for ((event, &hash), &offset) in events.iter().zip(&batch.hashes).zip(of_events) {
+            index.note_event(core.table.key, event, hash, offset);
+        }
+        for (item, &offset) in items.iter().zip(of_items) {
+            index.note(core.table.key, item, offset);
+        }
+        segments.active.bytes = segments.active.bytes.max(written.end);
+    }
+    {
+        let mut cache = lock(&core.cache);
+        for event in events {
+            cache.push(event.clone());
+        }
+        // Senders see to it, unless they have gone away.
+        drop(cache.trim(core.options.cache_bytes / 4));
+    }
+    {
+        let mut state = lock(&core.state);
+        for event in events {
+            state.apply_event(event, now);
+        }
+        let place = |at: u32| Pos::new(written.segment, at);
+        let items = of_items.iter().zip(items);
+        state.apply_all(items.map(|(&at, item)| (place(at), item)), now);
+        state.wake();
+    }
+    if core.tail.receiver_count() > 0 {
+        for event in events {
+            // Fails only when the last receiver has just gone.
+            let _ = core.tail.send(event.clone());
+        }
     }
 }
 

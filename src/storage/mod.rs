@@ -53,6 +53,11 @@ pub trait File: Send + Sync {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
     /// Writes all of `data` at `offset`. After an error any part may be written.
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+    /// Writes all of `parts`, one behind the other, at `offset`. After an error any part
+    /// may be written.
+    fn write_parts_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.write_at(offset, &parts.concat())
+    }
     /// Makes data and length durable (`fdatasync`).
     fn sync_data(&self) -> io::Result<()>;
     /// The size in bytes.

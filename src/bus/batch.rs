@@ -7,7 +7,7 @@ use super::core::{Core, lock};
 use super::error::BusError;
 use super::index;
 use super::item::{self, Item};
-use super::record::Rest;
+use super::record::Sum;
 use super::route::Now;
 use super::state::State;
 use super::types::{Accepted, NewEvent, RouteId, StoredEvent};
@@ -87,18 +87,17 @@ impl Batch {
         self.spans.iter().map(|s| s.to - s.from).sum()
     }
 
-    /// Fills in what only now is known of the events; tells where each begins, counted
-    /// from the first.
-    pub(super) fn seal(&mut self, salt: u64) -> (Vec<u32>, Rest) {
-        let mut rest = Rest::default();
-        let mut offsets = Vec::with_capacity(self.events.len());
+    /// Fills in what only now is known of the events and adds them to the sum of their
+    /// record; tells where in the record each begins.
+    pub(super) fn seal(&mut self, salt: u64, sum: &mut Sum) -> Vec<u32> {
+        let mut offsets = Vec::with_capacity(self.events.len() + self.items.len());
         for (span, event) in self.spans.iter().zip(&self.events) {
             let item = &mut self.buffers[span.buffer][span.from..span.to];
             item::seal_event(item, salt, event.seq, event.accepted_ms);
-            offsets.push(rest.len as u32);
-            rest.add(item);
+            offsets.push(sum.len as u32);
+            sum.add(item);
         }
-        (offsets, rest)
+        offsets
     }
 
     /// The sealed items, neighbours together.

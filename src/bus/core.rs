@@ -1,7 +1,7 @@
 //! What all handles and both threads share.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -133,6 +133,8 @@ pub(crate) struct Core {
     pub damage: Mutex<Vec<Damage>>,
     /// Free bytes on the disk at the last look.
     pub free: AtomicU64,
+    /// About how much memory the queues took at the last look.
+    pub queued: AtomicUsize,
     /// Size of all segments, kept up by the writer.
     pub log_bytes: AtomicU64,
     pub steady: Mutex<Steady>,
@@ -388,6 +390,10 @@ impl Core {
         }
         if free < options.free_refuse {
             return refuse(format!("only {free} bytes are free on the disk"), 30);
+        }
+        let queued = self.queued.load(Ordering::Relaxed);
+        if queued >= options.queue_bytes {
+            return refuse(format!("what waits takes {queued} bytes of memory"), 30);
         }
         let waiting = lock(&self.queue).bytes;
         if waiting >= options.intake_bytes {

@@ -91,7 +91,7 @@ impl Keys {
     fn remove(&mut self, key: u64) {
         self.lines.remove(&key);
         let (len, capacity) = (self.lines.len(), self.lines.capacity());
-        if capacity > 4_096 && len * 8 < capacity {
+        if capacity > 256 && len * 8 < capacity {
             self.lines.shrink_to(len * 2);
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::BusError;
-use super::record::{self, Rest};
+use super::record::{self, Sum};
 use super::segment;
 use super::siphash::LogKey;
 use crate::storage::{File, FileSystem, Mode};
@@ -71,19 +71,20 @@ impl Appender {
 
     /// Writes a record begun with [`record::begin`]; returns where it stands. Not synced.
     pub(crate) fn append(&mut self, record: &mut [u8]) -> Result<u64, WriteFailure> {
-        self.append_parts(record, Rest::default(), &[])
+        let sum = Sum::new(self.salt, self.len, record);
+        self.append_parts(record, &[], sum)
     }
 
-    /// The same for a record that begins with `head` and goes on with `parts`, which
-    /// `rest` sums up.
+    /// The same for a record that begins with `head` and goes on with `parts`, all of
+    /// which `sum` has seen.
     pub(crate) fn append_parts(
         &mut self,
         head: &mut [u8],
-        rest: Rest,
         parts: &[&[u8]],
+        sum: Sum,
     ) -> Result<u64, WriteFailure> {
         let offset = self.len;
-        let len = (head.len() + rest.len) as u64;
+        let len = sum.len as u64;
         if offset + len > u64::from(u32::MAX) {
             let too_large = BusError::TooLarge {
                 what: "segment",
@@ -92,7 +93,7 @@ impl Appender {
             };
             return Err(WriteFailure::Full(too_large));
         }
-        record::finish_head(head, self.salt, offset, rest);
+        sum.finish(head, parts, offset);
         let written = if parts.is_empty() {
             self.file.write_at(offset, head)
         } else {

@@ -25,6 +25,11 @@ pub struct BusOptions {
     pub cache_bytes: usize,
     /// Intake is refused while this many bytes wait for the writer.
     pub intake_bytes: usize,
+    /// Intake is refused while what waits (pending deliveries, dead letters, replays)
+    /// takes about this much memory, in bytes; looked at once per round of maintenance.
+    /// A ready delivery takes a bit to two bytes, a delayed or retried one about 66, one
+    /// with an ordering key of its own 35 to 70 more, a dead letter about 90.
+    pub queue_bytes: usize,
     /// An id is a duplicate for this long after it was first seen, unless ...
     pub dedupe_window: Duration,
     /// ... its label has a window of its own.
@@ -69,6 +74,7 @@ impl BusOptions {
             max_call_bytes: 32 << 20,
             cache_bytes: 64 << 20,
             intake_bytes: 64 << 20,
+            queue_bytes: 1 << 30,
             dedupe_window: DAY,
             dedupe_by_bus: HashMap::new(),
             retention: DAY * 7,

@@ -117,10 +117,6 @@ impl<T: Copy> Pages<T> {
         self.len
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     pub(crate) fn get(&self, seq: u64) -> Option<&T> {
         let (number, bit) = split(seq);
         if number == self.number {

@@ -65,33 +65,52 @@ pub(crate) fn begin(kind: Kind, out: &mut Vec<u8>) {
 
 /// Fills in the header of the record that `record` holds whole, for this place.
 pub(crate) fn finish(record: &mut [u8], salt: u64, offset: u64) {
-    finish_head(record, salt, offset, Rest::default());
+    let crc = checksum(salt, offset, &record[HEADER - 1..]);
+    let len = record.len() - HEADER;
+    put_header(record, salt, len, crc);
 }
 
-/// What follows the first part of a record: its length, and its checksum by itself.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Rest {
+/// The sum of a record that is written in parts, begun before its place is certain.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sum {
+    salt: u64,
+    offset: u64,
+    crc: u32,
+    /// Bytes so far.
     pub len: usize,
-    pub crc: u32,
 }
 
-impl Rest {
+impl Sum {
+    /// Begins with the record's first part, which [`begin`] began, if it goes to `offset`.
+    pub(crate) fn new(salt: u64, offset: u64, head: &[u8]) -> Self {
+        Self {
+            salt,
+            offset,
+            crc: checksum(salt, offset, &head[HEADER - 1..]),
+            len: head.len(),
+        }
+    }
+
     /// Goes on with `part`.
     pub(crate) fn add(&mut self, part: &[u8]) {
         self.len += part.len();
         self.crc = crc32c::crc32c_append(self.crc, part);
     }
+
+    /// Fills in the header of the record of these parts, now that it goes to `offset`.
+    pub(crate) fn finish(mut self, head: &mut [u8], parts: &[&[u8]], offset: u64) {
+        if offset != self.offset {
+            // A lease came in between.
+            self = Self::new(self.salt, offset, head);
+            parts.iter().for_each(|part| self.add(part));
+        }
+        put_header(head, self.salt, self.len - HEADER, self.crc);
+    }
 }
 
-/// Fills in the header of the record that begins with `record` and goes on with `rest`.
-pub(crate) fn finish_head(record: &mut [u8], salt: u64, offset: u64, rest: Rest) {
-    let len = (record.len() - HEADER + rest.len) as u32;
-    let mut crc = checksum(salt, offset, &record[HEADER - 1..]);
-    if rest.len > 0 {
-        crc = crc32c::crc32c_combine(crc, rest.crc, rest.len);
-    }
+fn put_header(record: &mut [u8], salt: u64, len: usize, crc: u32) {
     record[..4].copy_from_slice(&magic(salt));
-    record[4..8].copy_from_slice(&len.to_le_bytes());
+    record[4..8].copy_from_slice(&(len as u32).to_le_bytes());
     record[8..12].copy_from_slice(&crc.to_le_bytes());
 }
 

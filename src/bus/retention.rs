@@ -103,6 +103,8 @@ impl Core {
             let mut state = lock(&self.state);
             state.advance(now);
             state.wake();
+            let queued = state.routes.iter().map(super::route::Route::footprint);
+            self.queued.store(queued.sum(), Ordering::Relaxed);
         }
         self.check_open()?;
         done.indexed = self.save_indexes();

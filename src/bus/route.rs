@@ -572,6 +572,22 @@ impl Route {
     }
 }
 
+impl Route {
+    /// About how much memory its deliveries take, in bytes.
+    pub(crate) fn footprint(&self) -> usize {
+        let bits = [&self.fresh, &self.again, &self.heads[0], &self.heads[1]];
+        let seen = self.replays.iter().map(|r| &r.seen);
+        let bits = bits.into_iter().chain(seen);
+        bits.map(RoaringTreemap::serialized_size).sum::<usize>()
+            + self.keyed.footprint()
+            + self.keys.footprint()
+            + self.entries.footprint()
+            + self.delayed.footprint()
+            // A tree whose nodes are half full.
+            + self.dead.len() * 2 * size_of::<(u64, DeadRef)>()
+    }
+}
+
 /// Whether the delivery `seq` is delayed until `due`.
 fn waits_until(entries: &Pages<Entry>, due: u64, seq: u64) -> bool {
     let at = entries.get(seq).map(|e| e.at);

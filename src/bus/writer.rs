@@ -13,7 +13,7 @@ use super::error::BusError;
 use super::index::Index;
 use super::item::{Item, Pos};
 use super::log::WriteFailure;
-use super::record::{self, CommitHead, Kind};
+use super::record::{self, CommitHead, Kind, Sum};
 use super::route::Now;
 use super::table::Closed;
 
@@ -274,9 +274,9 @@ impl Writer {
         now: Now,
     ) -> Result<Written, WriteFailure> {
         let next_seq = lock(&core.state).next_seq;
-        let (salt, synced) = {
+        let (salt, synced, expected) = {
             let appender = lock(&core.appender);
-            (appender.salt, appender.synced)
+            (appender.salt, appender.synced, appender.len)
         };
         let (head, tail) = (&mut self.head, &mut self.tail);
         head.clear();
@@ -288,25 +288,25 @@ impl Writer {
             synced,
         }
         .encode(head);
-        let (mut offsets, mut rest) = batch.seal(salt);
+        let mut sum = Sum::new(salt, expected, head);
+        let mut offsets = batch.seal(salt, &mut sum);
         for item in &batch.items {
-            offsets.push((rest.len + tail.len()) as u32);
+            offsets.push((sum.len + tail.len()) as u32);
             item.encode(salt, tail);
         }
-        rest.add(tail);
+        sum.add(tail);
         let mut parts = batch.parts();
         if !tail.is_empty() {
             parts.push(tail);
         }
         let (id, start) = {
             let mut appender = lock(&core.appender);
-            let start = appender.append_parts(head, rest, &parts)?;
+            let start = appender.append_parts(head, &parts, sum)?;
             (appender.id, start)
         };
-        let len = (head.len() + rest.len) as u64;
+        let len = sum.len as u64;
         core.log_bytes.fetch_add(len, Ordering::Relaxed);
-        let first = start as u32 + head.len() as u32;
-        offsets.iter_mut().for_each(|at| *at += first);
+        offsets.iter_mut().for_each(|at| *at += start as u32);
         if tail.capacity() > 8 << 20 {
             *tail = Vec::new();
         }

@@ -352,3 +352,45 @@ async fn after_closing_every_call_says_so_and_the_folder_is_free() {
     bus.close().await.unwrap();
     bench.start();
 }
+
+#[tokio::test]
+async fn a_backlog_that_takes_too_much_memory_refuses_and_a_drained_one_goes_on() {
+    let mut bench = Bench::new();
+    bench.options.queue_bytes = 40_000;
+    let bus = bench.start();
+    let r = bus
+        .route("r", RouteOptions { ordered: true })
+        .await
+        .unwrap();
+    let mut refused = None;
+    for i in 0..2_000 {
+        let mut new = event(&format!("e{i}"), &[r]);
+        new.deliveries[0].key = Some(format!("k{i}"));
+        match bus.accept(vec![new]).await {
+            Ok(_) => {
+                bus.maintain().unwrap();
+            }
+            Err(e) => {
+                refused = Some((i, e));
+                break;
+            }
+        }
+    }
+    let (accepted, error) = refused.expect("a mark that is reached");
+    assert!(matches!(error, BusError::Refused { .. }), "{error}");
+    // Each has a key of its own: a line, a place in it, and its key.
+    assert!((500..1_200).contains(&accepted), "{accepted}");
+    let leased = bus
+        .receive(
+            &[r],
+            Receive {
+                max: 2_000,
+                ..all()
+            },
+        )
+        .unwrap();
+    finish(&bus, &leased, Outcome::Delivered).await;
+    bus.maintain().unwrap();
+    assert_eq!(bus.pressure(), Pressure::Ok);
+    bus.accept(vec![event("after", &[r])]).await.unwrap();
+}

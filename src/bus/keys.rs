@@ -36,6 +36,15 @@ pub(crate) struct Keys {
     lines: HashMap<u64, Line, BuildSpread>,
 }
 
+impl Many {
+    /// Takes one out of those that wait; the first costs least.
+    fn take_out(&mut self, seq: u64) {
+        if let Ok(at) = self.waiting.binary_search(&seq) {
+            self.waiting.remove(at);
+        }
+    }
+}
+
 impl Line {
     fn open(self) -> Many {
         match self {
@@ -127,16 +136,23 @@ impl Keys {
         })
     }
 
-    /// The head of the line is in flight from now on.
-    pub(crate) fn start(&mut self, key: u64, seq: u64) {
+    /// A delivery of the line is in flight from now on, ahead of whoever is at its head;
+    /// `None` when another one is, behind which it stays.
+    pub(crate) fn start(&mut self, key: u64, seq: u64) -> Option<Change> {
         if self.lines.get(&key) == Some(&Line::Waiting(seq)) {
             self.lines.insert(key, Line::Busy(seq));
-            return;
+            return Some(Change::default());
         }
         self.change(key, |many| {
-            many.waiting.retain(|&s| s != seq);
+            if many.busy.is_some_and(|busy| busy != seq) {
+                return None;
+            }
+            let head = many.waiting.front().copied();
+            let down = head.filter(|&h| h != seq && many.busy.is_none());
+            many.take_out(seq);
             many.busy = Some(seq);
-        });
+            Some(Change { up: None, down })
+        })
     }
 
     /// Whether a line of this key is there.
@@ -168,7 +184,7 @@ impl Keys {
                     down: None,
                 }
             } else {
-                many.waiting.retain(|&s| s != seq);
+                many.take_out(seq);
                 let up = (was_head && many.busy.is_none())
                     .then(|| many.waiting.front().copied())
                     .flatten();

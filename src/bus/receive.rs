@@ -1,6 +1,7 @@
 //! Handing out: who gets which delivery, and for how long.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::error::BusError;
 use super::item::Item;
 use super::log::WriteFailure;
 use super::record::{self, CommitHead, Kind};
-use super::route::At;
+use super::route::{At, Route};
 use super::settle::millis;
 use super::state::State;
 use super::types::{
@@ -61,28 +62,14 @@ impl Core {
             if room == 0 {
                 break;
             }
-            let mut found: Vec<(u64, RouteId)> = Vec::new();
-            for &id in routes {
-                let Some(route) = state.route_mut(id) else {
-                    continue;
-                };
-                if class == 0 {
-                    route.advance(now);
-                }
-                if !route.paused {
-                    found.extend(
-                        route
-                            .candidates(class, room)
-                            .into_iter()
-                            .map(|seq| (seq, id)),
-                    );
+            if class == 0 {
+                for &id in routes {
+                    if let Some(route) = state.route_mut(id) {
+                        route.advance(now);
+                    }
                 }
             }
-            if routes.len() > 1 {
-                found.sort_unstable();
-                found.dedup();
-                found.truncate(room);
-            }
+            let found = lowest(&state, routes, class, room);
             lease(&mut state, class, &found, until, &mut picked);
         }
         picked
@@ -360,6 +347,35 @@ impl Core {
     }
 }
 
+/// The `n` lowest that may go now over several routes, of the fresh (0) or the replayed
+/// (1). Costs as much as it finds, and a little for every route that has something.
+fn lowest(state: &State, routes: &[RouteId], class: usize, n: usize) -> Vec<(u64, RouteId)> {
+    let going = routes.iter().filter_map(|&id| state.route(id));
+    let mut going: Vec<&Route> = going.filter(|r| r.has_ready()).collect();
+    going.sort_unstable_by_key(|r| r.id);
+    going.dedup_by_key(|r| r.id);
+    if let [route] = going[..] {
+        return route.candidates(class, n).map(|s| (s, route.id)).collect();
+    }
+    let mut lines: Vec<_> = going.iter().map(|r| r.candidates(class, n)).collect();
+    let heads = lines.iter_mut().enumerate();
+    let mut heads: BinaryHeap<_> = heads
+        .filter_map(|(i, line)| Some(Reverse((line.next()?, going[i].id, i))))
+        .collect();
+    let mut found = Vec::new();
+    while found.len() < n
+        && let Some(mut head) = heads.peek_mut()
+    {
+        let Reverse((seq, id, i)) = *head;
+        found.push((seq, id));
+        match lines[i].next() {
+            Some(next) => *head = Reverse((next, id, i)),
+            None => drop(std::collections::binary_heap::PeekMut::pop(head)),
+        }
+    }
+    found
+}
+
 fn lease(
     state: &mut State,
     class: usize,
@@ -367,12 +383,9 @@ fn lease(
     until: u64,
     picked: &mut Vec<Picked>,
 ) {
-    let mut by_route: Vec<(RouteId, Vec<u64>)> = Vec::new();
+    let mut by_route: BTreeMap<RouteId, Vec<u64>> = BTreeMap::new();
     for &(seq, id) in found {
-        match by_route.iter_mut().find(|(r, _)| *r == id) {
-            Some((_, seqs)) => seqs.push(seq),
-            None => by_route.push((id, vec![seq])),
-        }
+        by_route.entry(id).or_default().push(seq);
     }
     let from = picked.len();
     for (id, seqs) in by_route {

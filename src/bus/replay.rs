@@ -91,7 +91,7 @@ impl Core {
         self.plan(move |state| {
             let target = state.route(route).ok_or(BusError::UnknownRoute(route))?;
             let free = |seq: &u64| {
-                let entry = target.entries.get(seq);
+                let entry = target.entries.get(*seq);
                 entry.is_none_or(|e| !matches!(e.at, At::Leased { .. } | At::Settling))
             };
             let seqs: Vec<u64> = target.pending_of(&replay_id).iter().filter(free).collect();

@@ -199,7 +199,7 @@ impl Route {
         let Some(seq) = change.up else { return };
         if self.is_delayed(seq) {
             // Its delay keeps its place in the line.
-            self.keys.start(key, seq);
+            self.start(key, seq);
             self.park(seq);
         } else {
             let class = usize::from(self.is_replayed(seq));
@@ -215,6 +215,17 @@ impl Route {
     /// The hash of a delivery's ordering key; 0 for none.
     pub(crate) fn key(&self, seq: u64) -> u64 {
         self.keyed.get(seq).copied().unwrap_or(0)
+    }
+
+    /// A delivery is in flight ahead of its key's line; `false` when another one is.
+    /// Not only the head can be: a log that is read again tells of a lease as an attempt,
+    /// and an older delivery of the key may have come since.
+    fn start(&mut self, key: u64, seq: u64) -> bool {
+        let change = self.keys.start(key, seq);
+        if let Some(change) = change {
+            self.follow(key, change);
+        }
+        change.is_some()
     }
 
     /// Lists a delayed entry under its due time.
@@ -298,15 +309,15 @@ impl Route {
     }
 
     /// The lowest `n` that may go now, of the fresh (0) or the replayed (1).
-    pub(crate) fn candidates(&self, class: usize, n: usize) -> Vec<u64> {
+    pub(crate) fn candidates(&self, class: usize, n: usize) -> impl Iterator<Item = u64> {
         let plain = if class == 0 { &self.fresh } else { &self.again };
-        let mut seqs: Vec<u64> = plain.iter().take(n).collect();
-        if !self.heads[class].is_empty() {
-            seqs.extend(self.heads[class].iter().take(n));
-            seqs.sort_unstable();
-            seqs.truncate(n);
-        }
-        seqs
+        let (mut plain, mut heads) = (plain.iter().peekable(), self.heads[class].iter().peekable());
+        let lowest = std::iter::from_fn(move || match (plain.peek(), heads.peek()) {
+            (Some(a), Some(b)) if b < a => heads.next(),
+            (Some(_), _) => plain.next(),
+            (None, _) => heads.next(),
+        });
+        lowest.take(n)
     }
 
     /// Leases a prefix of [`Route::candidates`]; receipts count up from `receipt`.
@@ -319,7 +330,7 @@ impl Route {
                 last_plain = Some(seq);
             } else {
                 self.heads[class].remove(seq);
-                self.keys.start(key, seq);
+                self.start(key, seq);
             }
             let (at, receipt) = (At::Leased { until }, receipt + i as u64);
             match self.entries.get_mut(seq) {
@@ -409,7 +420,7 @@ impl Route {
             self.unlist(seq);
             let key = self.key(seq);
             if key != 0 && !self.keys.is_busy(key, seq) {
-                self.keys.start(key, seq);
+                self.start(key, seq);
             }
         } else {
             self.leased -= 1;
@@ -502,10 +513,11 @@ impl Route {
         change(&mut entry);
         entry.at = at;
         let key = self.key(seq);
-        if key != 0 && !self.keys.is_busy(key, seq) {
-            self.keys.start(key, seq);
-        }
         self.entries.insert(seq, entry);
+        if key != 0 && !self.keys.is_busy(key, seq) && !self.start(key, seq) {
+            // Another of its key is in flight; the line tells when it may go.
+            return true;
+        }
         match at {
             At::Delayed { .. } => self.park(seq),
             _ => self.make_ready(seq),

@@ -26,7 +26,7 @@ pub(crate) struct State {
     pub next_seq: u64,
     pub lost: u64,
     pub next_receipt: u64,
-    waiters: Vec<(RouteId, Weak<Notify>)>,
+    waiters: Vec<(Vec<RouteId>, Weak<Notify>)>,
     /// Runs of fresh deliveries not yet in their bitmap, by route.
     runs: Vec<Option<(u64, u64)>>,
 }
@@ -379,8 +379,7 @@ impl State {
     /// Wakes `waiter` at the next [`State::wake`] with something ready on its routes.
     pub(crate) fn wait(&mut self, routes: &[RouteId], waiter: &Arc<Notify>) {
         self.waiters.retain(|(_, w)| w.strong_count() > 0);
-        self.waiters
-            .extend(routes.iter().map(|&r| (r, Arc::downgrade(waiter))));
+        self.waiters.push((routes.to_vec(), Arc::downgrade(waiter)));
     }
 
     /// Wakes everybody whose route has something ready.
@@ -389,11 +388,12 @@ impl State {
             return;
         }
         let mut waiters = std::mem::take(&mut self.waiters);
-        waiters.retain(|(route, waiter)| {
+        waiters.retain(|(routes, waiter)| {
             let Some(waiter) = waiter.upgrade() else {
                 return false;
             };
-            if self.route(*route).is_some_and(Route::has_ready) {
+            let mut routes = routes.iter().filter_map(|&id| self.route(id));
+            if routes.any(Route::has_ready) {
                 waiter.notify_one();
                 return false;
             }

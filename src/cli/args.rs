@@ -68,6 +68,11 @@ pub(super) enum Command {
     Explain(ExplainArgs),
     /// Print the JSON Schema of the configuration, for editors; or infer one from events.
     Schema(SchemaArgs),
+    /// Measure this machine with a node of its own in a folder that is removed afterwards.
+    Bench {
+        #[command(subcommand)]
+        what: BenchCommand,
+    },
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -479,4 +484,41 @@ pub(super) enum SchemaCommand {
 pub(super) struct ExplainArgs {
     /// The code.
     pub code: String,
+}
+
+#[derive(Subcommand)]
+pub(super) enum BenchCommand {
+    /// From HTTP through rules and the log to consumers that acknowledge.
+    Bus(BenchBusArgs),
+}
+
+#[derive(Args)]
+pub(super) struct BenchBusArgs {
+    /// Bytes of an event as it is sent.
+    #[arg(long, default_value_t = 1024)]
+    pub size: usize,
+    /// Routes that each event goes to.
+    #[arg(long, default_value_t = 2)]
+    pub routes: usize,
+    /// Rules that are matched; each event matches one.
+    #[arg(long, default_value_t = 1_000)]
+    pub rules: usize,
+    /// Events in a request.
+    #[arg(long, default_value_t = 100)]
+    pub batch: usize,
+    /// Connections that publish at once.
+    #[arg(long, default_value_t = 4)]
+    pub publishers: usize,
+    /// How long each part publishes.
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
+    pub seconds: f64,
+    /// Measure first what the disk gives: a plain file, synced after each batch.
+    #[arg(long)]
+    pub durable: bool,
+    /// Folder on the disk to measure (default: the system's temporary folder).
+    #[arg(long, value_name = "FOLDER")]
+    pub at: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }

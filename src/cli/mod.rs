@@ -3,6 +3,7 @@
 
 mod args;
 mod audit;
+mod bench;
 mod check;
 mod client;
 mod dlq;
@@ -22,7 +23,7 @@ mod table;
 mod topics;
 mod trace;
 
-use args::{Cli, Command};
+use args::{BenchCommand, Cli, Command};
 use clap::{CommandFactory, Parser};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -142,6 +143,9 @@ async fn dispatch(cli: Cli) -> Result<Answer, CliError> {
         Command::Drivers(args) => drivers::drivers(&args),
         Command::Explain(args) => check::explain(&args),
         Command::Schema(args) => check::schema(at, args.what).await,
+        Command::Bench {
+            what: BenchCommand::Bus(args),
+        } => bench::bus(&args).await,
         Command::Completions { shell } => {
             let mut command = Cli::command();
             clap_complete::generate(shell, &mut command, "pointsman", &mut io::stdout());

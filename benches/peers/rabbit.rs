@@ -181,16 +181,13 @@ async fn consume(channel: Channel, queue: String, acked: Arc<AtomicU64>) {
         )
         .await
         .expect("a consumer");
-    let (mut last, mut count) = (None, 0);
+    let mut count = 0;
     while let Some(Ok(message)) = messages.next().await {
-        last = Some(message);
         count += 1;
         if count == BATCH as u64 {
             // One acknowledgement for all of them: what costs it least.
             let multiple = BasicAckOptions { multiple: true };
-            if let Some(message) = last.take() {
-                message.ack(multiple).await.expect("an acknowledgement");
-            }
+            message.ack(multiple).await.expect("an acknowledgement");
             acked.fetch_add(count, Ordering::Relaxed);
             count = 0;
         }

@@ -48,6 +48,7 @@ mod state;
 mod table;
 mod timers;
 mod types;
+mod view;
 mod writer;
 
 use std::future::Future;

@@ -13,7 +13,7 @@ use super::item::Pos;
 use super::keys::{Change, Keys};
 use super::pages::Pages;
 use super::timers::Timers;
-use super::types::{RouteId, Standing};
+use super::types::RouteId;
 
 /// The time by both clocks, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -357,18 +357,16 @@ impl Route {
     /// Leases one delivery, wherever it waits, unless somebody has it or others of
     /// its key come first.
     pub(crate) fn take(&mut self, seq: u64, receipt: u64, until: u64) -> bool {
-        let (at, key) = self
-            .entries
-            .get(&seq)
-            .map_or((At::Ready, 0), |e| (e.at, e.key));
+        let at = self.entries.get(seq).map_or(At::Ready, |e| e.at);
         let delayed = match at {
             At::Leased { .. } | At::Settling => return false,
             At::Delayed { .. } => true,
             At::Ready => false,
         };
-        let head = self.heads.iter().any(|heads| heads.contains_key(&seq));
+        let key = self.key(seq);
+        let head = self.heads.iter().any(|heads| heads.contains(seq));
         let first = head || (delayed && self.keys.is_busy(key, seq));
-        if self.keyed.contains(seq) && !first {
+        if key != 0 && !first {
             return false;
         }
         let Some(mut entry) = self.detach(seq) else {
@@ -376,8 +374,8 @@ impl Route {
         };
         entry.at = At::Leased { until };
         entry.receipt = receipt;
-        if entry.key != 0 && !self.keys.is_busy(entry.key, seq) {
-            self.keys.start(entry.key, seq);
+        if key != 0 && !self.keys.is_busy(key, seq) {
+            self.start(key, seq);
         }
         self.entries.insert(seq, entry);
         self.leased += 1;
@@ -523,80 +521,6 @@ impl Route {
             _ => self.make_ready(seq),
         }
         true
-    }
-
-    /// Where a delivery stands, and how often it was tried.
-    pub(crate) fn standing(&self, seq: u64) -> Option<(Standing, u32)> {
-        if let Some(dead) = self.dead.get(&seq) {
-            return Some((Standing::Dead, dead.attempts));
-        }
-        if let Some(entry) = self.entries.get(seq) {
-            let standing = match entry.at {
-                At::Ready => Standing::Ready,
-                At::Leased { .. } | At::Settling => Standing::Leased,
-                At::Delayed { .. } => Standing::Delayed,
-            };
-            return Some((standing, entry.attempts));
-        }
-        self.is_pending(seq).then_some((Standing::Ready, 0))
-    }
-
-    /// Every pending sequence number in a range.
-    pub(crate) fn pending_in(&self, first: u64, last: u64) -> RoaringTreemap {
-        let mut all = RoaringTreemap::new();
-        for set in [&self.fresh, &self.again] {
-            let mut seqs = set.iter();
-            seqs.advance_to(first);
-            all.extend(seqs.take_while(|&seq| seq <= last));
-        }
-        let keyed = self.keyed.iter_from(first).map(|k| k.0);
-        all.extend(keyed.take_while(|&seq| seq <= last));
-        let touched = self.entries.iter_from(first).map(|e| e.0);
-        all.extend(touched.take_while(|&seq| seq <= last));
-        all
-    }
-
-    /// What is pending and was given by this replay.
-    pub(crate) fn pending_of(&self, replay_id: &str) -> RoaringTreemap {
-        let Some(replay) = self.replays.iter().find(|r| &*r.id == replay_id) else {
-            return RoaringTreemap::new();
-        };
-        let ends = replay.seen.min().zip(replay.seen.max());
-        let mut pending = ends.map_or_else(RoaringTreemap::new, |(a, z)| self.pending_in(a, z));
-        pending &= &replay.seen;
-        let others = |seq: &u64| self.replay_of(*seq).is_none_or(|id| &**id != replay_id);
-        let others: RoaringTreemap = pending.iter().filter(others).collect();
-        pending -= others;
-        pending
-    }
-
-    /// The lowest pending sequence number.
-    pub(crate) fn oldest(&self) -> Option<u64> {
-        let bits = [self.fresh.min(), self.again.min()].into_iter().flatten();
-        let keyed = self.keyed.iter().next().map(|k| k.0);
-        let touched = self.entries.iter().next().map(|e| e.0);
-        bits.chain(keyed).chain(touched).min()
-    }
-
-    /// Everything that is pending, lowest first.
-    pub(crate) fn all_pending(&self) -> Vec<u64> {
-        self.pending_in(0, u64::MAX).iter().collect()
-    }
-}
-
-impl Route {
-    /// About how much memory its deliveries take, in bytes.
-    pub(crate) fn footprint(&self) -> usize {
-        let bits = [&self.fresh, &self.again, &self.heads[0], &self.heads[1]];
-        let seen = self.replays.iter().map(|r| &r.seen);
-        let bits = bits.into_iter().chain(seen);
-        bits.map(RoaringTreemap::serialized_size).sum::<usize>()
-            + self.keyed.footprint()
-            + self.keys.footprint()
-            + self.entries.footprint()
-            + self.delayed.footprint()
-            // A tree whose nodes are half full.
-            + self.dead.len() * 2 * size_of::<(u64, DeadRef)>()
     }
 }
 

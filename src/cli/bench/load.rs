@@ -6,7 +6,7 @@ use super::quantiles;
 use crate::api::Server;
 use crate::app::{Mode, Node};
 use crate::bus::NewEvent;
-use crate::queues::{Fate, Feed, LogQueue, Queue, Want};
+use crate::queues::{Fate, Feed, Gate, LogQueue, Queue, Want};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -209,6 +209,8 @@ fn queue(node: &Node, name: &str) -> Arc<LogQueue> {
         id: r.id,
         name: r.name,
         input: None,
+        home: None,
+        gate: Gate::None,
     });
     Arc::new(LogQueue::new(
         name.to_owned(),

@@ -3,8 +3,13 @@
 //!
 //! `cargo bench --bench bus` prints Markdown, then one line of JSON. Options after `--`:
 //! `--quick` (a tenth of everything), `--dir PATH` (default: the system's temporary
-//! folder), `--only throughput|latency|restart|memory|soak` (the
+//! folder), `--only throughput|latency|restart|memory|ordered|retried|both|soak` (the
 //! soak, 50 M events through retention, only when asked for), `--batch 1|10|100|1000`.
+//! `memory` is a backlog on plain routes, `ordered` one with a key of its own for every
+//! event, `retried` one that has failed once and waits, `both` one that is both.
+
+mod backlog;
+mod figures;
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +23,8 @@ use pointsman::bus::{
 };
 use pointsman::clock;
 use pointsman::storage::Real;
+
+use figures::{cpu_time, memory, runtime, written};
 
 const SIZE: usize = 1024;
 const ROUNDS: usize = 3;
@@ -37,7 +44,7 @@ fn main() {
         1
     };
     if let Some(part) = value("--child") {
-        return child(&part, &dir, scale);
+        return backlog::child(&part, &dir, scale);
     }
     let only = value("--only");
     let wanted = |name: &str| only.as_deref().is_none_or(|o| o == name);
@@ -49,9 +56,9 @@ fn main() {
     if wanted("latency") {
         crowd(&dir, scale, &mut json);
     }
-    for part in ["restart", "memory"] {
+    for part in backlog::PARTS {
         if wanted(part) {
-            json.push(in_child(part, &dir, scale));
+            json.push(backlog::in_child(part, &dir, scale));
         }
     }
     if only.as_deref() == Some("soak") {
@@ -244,7 +251,7 @@ fn bus_run(dir: &Path, batch: usize, publishers: usize, time: Duration) -> Run {
         Run {
             per_second: events as f64 / took,
             cpu_us: (cpu_time() - cpu) * 1e6 / events as f64,
-            bytes_per_byte: (self::written() - written) as f64 / (events as f64 * SIZE as f64),
+            bytes_per_byte: (figures::written() - written) as f64 / (events as f64 * SIZE as f64),
             latencies,
         }
     });
@@ -300,119 +307,6 @@ async fn consume(bus: Bus, route: RouteId, stop: Arc<AtomicBool>, settled: Arc<A
             .expect("a settlement");
         settled.fetch_add(n, Ordering::Relaxed);
     }
-}
-
-// ---- restart and memory ----
-
-fn in_child(part: &str, dir: &Path, scale: usize) -> String {
-    let me = std::env::current_exe().expect("this program");
-    let mut command = std::process::Command::new(me);
-    command.args(["--child", part, "--dir"]).arg(dir);
-    if scale > 1 {
-        command.arg("--quick");
-    }
-    let out = command.output().expect("a child process");
-    assert!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    let (table, json) = text
-        .trim()
-        .rsplit_once('\n')
-        .expect("a table and a line of JSON");
-    println!("\n{table}");
-    json.to_owned()
-}
-
-/// Fills a log in one process and opens it in another, so that each one's memory is its own.
-fn child(part: &str, dir: &Path, scale: usize) {
-    if part == "open" {
-        return open_again(dir);
-    }
-    let dir = dir.join(format!("backlog-{}", std::process::id()));
-    let (events, size) = if part == "restart" {
-        (500_000 / scale, 1024)
-    } else {
-        (5_000_000 / scale, 100)
-    };
-    let runtime = runtime();
-    let loaded = runtime.block_on(fill(BusOptions::new(&dir), events, size));
-    let me = std::env::current_exe().expect("this program");
-    let out = std::process::Command::new(me)
-        .args(["--child", "open", "--dir"])
-        .arg(&dir)
-        .output()
-        .expect("a child");
-    assert!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    let fields: Vec<&str> = text.split_whitespace().collect();
-    let [pending, disk, ms, records, rss, peak] = fields[..] else {
-        panic!("{text}")
-    };
-    println!(
-        "| {part}: pending | event bytes | log MiB | restart ms | records read | RSS loaded MiB | RSS restarted MiB | its peak MiB |"
-    );
-    println!("|---|---|---|---|---|---|---|---|");
-    println!("| {pending} | {size} | {disk} | {ms} | {records} | {loaded} | {rss} | {peak} |");
-    println!(
-        "{{\"bench\":\"{part}\",\"pending\":{pending},\"restart_ms\":{ms},\"rss_loaded_mib\":{loaded},\"rss_mib\":{rss},\"peak_mib\":{peak}}}"
-    );
-    std::fs::remove_dir_all(&dir).expect("a removal");
-}
-
-fn open_again(dir: &Path) {
-    let started = Instant::now();
-    let (bus, report) = Bus::open(BusOptions::new(dir), Real::shared(), clock::system())
-        .expect("the log opens again");
-    let ms = started.elapsed().as_millis();
-    let pending: u64 = bus.routes().iter().map(|r| r.pending).sum();
-    let (rss, peak) = (memory("VmRSS:"), memory("VmHWM:"));
-    println!(
-        "{pending} {} {ms} {} {rss} {peak}",
-        bus.disk_bytes() >> 20,
-        report.records
-    );
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime")
-}
-
-/// Leaves a backlog of two deliveries an event, without closing properly; the memory then.
-async fn fill(options: BusOptions, events: usize, size: usize) -> u64 {
-    let (bus, _) = Bus::open(options, Real::shared(), clock::system()).expect("a new log");
-    let mut routes = Vec::new();
-    for name in ["r/a", "r/b"] {
-        routes.push(
-            bus.route(name, RouteOptions::default())
-                .await
-                .expect("a route"),
-        );
-    }
-    let label: Arc<str> = "default".into();
-    let body = Bytes::from(vec![b'x'; size]);
-    for from in (0..events).step_by(1000) {
-        let batch = (from..from + 1000)
-            .map(|i| {
-                let event = NewEvent::new(label.clone(), format!("event-{i:016}"), body.clone());
-                routes
-                    .iter()
-                    .fold(event, |event, &route| event.deliver(route))
-            })
-            .collect();
-        bus.accept(batch).await.expect("an accepted batch");
-    }
-    memory("VmRSS:")
 }
 
 /// Many events through a short retention: memory and disk must stay flat.
@@ -473,38 +367,4 @@ fn soak(dir: &Path, events: u64) -> String {
         last(&rss),
         disk.iter().max().unwrap_or(&0)
     )
-}
-
-// ---- the process's own figures ----
-
-/// CPU time of this process so far, in seconds.
-fn cpu_time() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("procfs");
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .collect();
-    let ticks: f64 = fields[11..13]
-        .iter()
-        .map(|f| f.parse::<f64>().unwrap_or(0.0))
-        .sum();
-    ticks / 100.0
-}
-
-/// Bytes handed to `write` so far.
-fn written() -> u64 {
-    let io = std::fs::read_to_string("/proc/self/io").expect("procfs");
-    let line = io.lines().find_map(|l| l.strip_prefix("wchar: "));
-    line.and_then(|v| v.parse().ok()).unwrap_or(0)
-}
-
-/// A line of `/proc/self/status`, in MiB.
-fn memory(name: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
-    let line = status.lines().find_map(|l| l.strip_prefix(name));
-    line.and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok())
-        .unwrap_or(0)
-        / 1024
 }

@@ -1,16 +1,20 @@
-//! A large CSV file through the transform: checked record by record, bad ones
-//! set aside, zstd Parquet partitioned. Prints one line of JSON with the wall
-//! and CPU time and the peak memory of the process.
+//! Large files through the transform: checked record by record, bad ones set
+//! aside, zstd Parquet partitioned. Prints one line of JSON with the wall and
+//! CPU time and the peak memory of the process.
 //!
 //! ```text
 //! cargo bench --bench etl -- generate /tmp/etl.csv 25000000    # about 2 GiB
+//! cargo bench --bench etl -- generate /tmp/etl.ndjson 1500000  # about 300 MB
 //! cargo bench --bench etl -- run /tmp/etl.csv country          # 13 partitions
 //! cargo bench --bench etl -- run /tmp/etl.csv country,day      # 4,745 partitions
-//! cargo bench --bench etl -- spill /tmp/etl.csv                # a sort under 256 MiB
+//! cargo bench --bench etl -- sort /tmp/etl.csv                 # a sort that spills
+//! cargo bench --bench etl -- group /tmp/etl.csv                # an aggregation that spills
 //! cargo bench --bench etl -- read /tmp/etl.csv                 # reading and checking alone
+//! cargo bench --bench etl -- unchecked /tmp/etl.csv            # the same without a schema
 //! ```
 //!
-//! `benches/etl_duckdb.py` does the same with DuckDB.
+//! `ETL_MEMORY_MIB` is the memory for a query (default 256). The tasks beside
+//! DuckDB and Polars, in one run: `benches/etl_compare.py`.
 
 use pointsman::event::{Defaults, ObjectEvent};
 use pointsman::handlers::objects::Places;
@@ -41,20 +45,24 @@ fn main() {
         ["generate", path, rows] => {
             generate(Path::new(path), rows.parse().expect("a number of rows"))
         }
-        ["run", path, by] => run(Path::new(path), None, by),
-        ["read", path] => run(
-            Path::new(path),
-            Some("select count(*) as n, sum(amount) as total from input"),
-            "",
-        ),
-        ["spill", path] => run(
+        ["run", path, by] => run(Path::new(path), None, by, true),
+        ["read", path] => run(Path::new(path), Some(SUM), "", true),
+        ["unchecked", path] => run(Path::new(path), Some(COUNT), "", false),
+        ["sort", path] => run(
             Path::new(path),
             Some("select * from input order by sku, id"),
             "",
+            true,
         ),
-        _ => eprintln!("generate PATH ROWS | run PATH COLUMNS | read PATH | spill PATH"),
+        ["group", path] => run(Path::new(path), Some(GROUP), "", true),
+        _ => eprintln!("generate PATH ROWS | run PATH COLUMNS | read|unchecked|sort|group PATH"),
     }
 }
+
+const SUM: &str = "select count(*) as n, sum(amount) as total from input";
+const COUNT: &str = "select count(*) as n, max(length(amount)) as longest from input";
+/// About as many groups as there are rows.
+const GROUP: &str = "select id, sku, count(*) as n, sum(amount) as total, max(ts) as last from input group by id, sku";
 
 /// SplitMix64, so that every run writes the same file.
 struct Random(u64);
@@ -76,11 +84,11 @@ impl Random {
 fn generate(path: &Path, rows: u64) {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path).expect("a file"));
     let mut random = Random(42);
-    writeln!(
-        out,
-        "id,ts,day,country,store,sku,quantity,amount,currency,note"
-    )
-    .expect("disk space");
+    let json = path.extension().is_some_and(|e| e == "ndjson");
+    if !json {
+        let header = "id,ts,day,country,store,sku,quantity,amount,currency,note";
+        writeln!(out, "{header}").expect("disk space");
+    }
     for id in 0..rows {
         let (day, second) = (random.below(365), random.below(86_400));
         let country = COUNTRIES[usize::try_from(random.below(13)).expect("small")];
@@ -97,6 +105,22 @@ fn generate(path: &Path, rows: u64) {
             (0, 3) => (format!("{quantity}\"x"), ""),
             _ => (quantity.to_string(), ""),
         };
+        if json {
+            let quantity = if quantity == "many" {
+                "\"many\"".to_owned()
+            } else {
+                quantity
+            };
+            let quantity = quantity.trim_end_matches("\"x").to_owned();
+            writeln!(
+                out,
+                "{{\"id\":{id},\"ts\":\"2025-{month:02}-{dom:02}T{h:02}:{m:02}:{s:02}Z\",\"day\":{day},\"country\":\"{country}\",\"store\":{store},\"sku\":\"SKU-{sku:06}\",\"quantity\":{quantity},\"amount\":{}.{:02},\"currency\":\"EUR\",\"note\":\"note {note:06x}\"}}",
+                cents / 100,
+                cents % 100
+            )
+            .expect("disk space");
+            continue;
+        }
         writeln!(
             out,
             "{id},2025-{month:02}-{dom:02}T{h:02}:{m:02}:{s:02}Z,{day},{country},{store},SKU-{sku:06},{quantity},{}.{:02},EUR,note {note:06x}{tail}",
@@ -112,7 +136,7 @@ fn generate(path: &Path, rows: u64) {
     );
 }
 
-fn options(sql: Option<&str>, by: &str) -> TransformOptions {
+fn options(sql: Option<&str>, by: &str, checked: bool) -> TransformOptions {
     let schema = json!({
         "type": "object",
         "required": ["id", "ts", "day", "country", "store", "sku", "quantity", "amount", "currency"],
@@ -131,12 +155,13 @@ fn options(sql: Option<&str>, by: &str) -> TransformOptions {
     });
     TransformOptions {
         read: ReadOptions {
-            format: Some(Format::Csv),
-            schema: Some((schema, PathBuf::from("bench.json"))),
+            schema: checked.then(|| (schema, PathBuf::from("bench.json"))),
             reject_limit: RejectLimit::Share(0.01),
             ..ReadOptions::default()
         },
         tables: BTreeMap::new(),
+        views: Vec::new(),
+        params: BTreeMap::new(),
         sql: sql.map(str::to_owned),
         write: WriteOptions {
             table: "bench".to_owned(),
@@ -152,7 +177,9 @@ fn options(sql: Option<&str>, by: &str) -> TransformOptions {
     }
 }
 
-fn run(path: &Path, sql: Option<&str>, by: &str) {
+fn run(path: &Path, sql: Option<&str>, by: &str, checked: bool) {
+    let memory =
+        std::env::var("ETL_MEMORY_MIB").map_or(256, |m| m.parse().expect("a number of MiB"));
     let path = std::path::absolute(path).expect("a path");
     let (folder, name) = (
         path.parent().expect("a folder"),
@@ -166,11 +193,11 @@ fn run(path: &Path, sql: Option<&str>, by: &str) {
         rejects: out.join("rejects"),
         quarantine: out.join("quarantine"),
         scratch: out.join("scratch"),
-        memory_bytes: 256 << 20,
+        memory_bytes: memory << 20,
         progress_every: Duration::from_secs(1),
     };
-    let handler =
-        TransformHandler::new("bench", options(sql, by), env, places).expect("sound options");
+    let handler = TransformHandler::new("bench", options(sql, by, checked), env, places)
+        .expect("sound options");
     let event = ObjectEvent {
         id: "bench".to_owned(),
         source: "pointsman.folder".to_owned(),

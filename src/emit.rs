@@ -51,6 +51,10 @@ impl Emitter {
         done: &Done,
     ) -> Result<Vec<Outgoing>, Failure> {
         let cause = message.event.id();
+        let by = match done.revision {
+            0 => handler.to_owned(),
+            n => format!("{handler}#{n}"),
+        };
         let mut out = Vec::with_capacity(done.emits.len() + 1);
         let sends = !done.emits.is_empty() || done.forward.is_some();
         if sends && message.hops >= MAX_HOPS {
@@ -64,7 +68,7 @@ impl Emitter {
         }
         for (index, emit) in done.emits.iter().enumerate() {
             let event = self.event(
-                derived_id(cause, handler, index),
+                derived_id(cause, &by, index),
                 &emit.detail_type,
                 emit.resources.clone(),
                 emit.detail.clone(),
@@ -81,7 +85,7 @@ impl Emitter {
         if let Some(topic) = &notify.success {
             let detail = self.notice(handler, message, "success", &done.summary);
             let event = self.event(
-                derived_id(cause, &format!("{handler}/success"), 0),
+                derived_id(cause, &format!("{by}/success"), 0),
                 "Handler Succeeded",
                 Vec::new(),
                 detail,

@@ -33,7 +33,11 @@ impl Checker for SqlChecker {
                     &codes::BAD_SQL,
                     format!("the SQL of handler `{name}` cannot be planned: {problem}"),
                 );
-                diagnostic.place = config.place(&format!("handlers.{name}.transform.sql"));
+                let part = match &problem.view {
+                    None => "sql".to_owned(),
+                    Some((view, _)) => format!("views.{view}"),
+                };
+                diagnostic.place = config.place(&format!("handlers.{name}.transform.{part}"));
                 diagnostic.notes.push(problem.shown_in(sql));
                 found.push(diagnostic);
             }

@@ -13,6 +13,7 @@ use crate::emit::Notify;
 use crate::event::{Event, rfc3339};
 use crate::handlers::exec::ExecHandler;
 use crate::handlers::forward::ForwardHandler;
+use crate::handlers::maintain::MaintainHandler;
 use crate::handlers::objects::Places;
 use crate::handlers::refuse::RefuseHandler;
 use crate::handlers::transform::{TransformEnv, TransformHandler};
@@ -267,6 +268,15 @@ impl Wiring<'_> {
                 self.places.clone(),
             )?),
             HandlerKind::Load(load) => Arc::new(warehouse::handler(self.config, load)?),
+            HandlerKind::Maintain(options) => {
+                let data = &self.config.node.data;
+                Arc::new(MaintainHandler::new(
+                    options.clone(),
+                    data.join("lake"),
+                    data.join("warehouse"),
+                    self.clock.clone(),
+                ))
+            }
             HandlerKind::Exec(exec) => Arc::new(ExecHandler::new(exec.options())),
             HandlerKind::Http(webhook) => self.endpoints.plain(name, webhook)?,
         };

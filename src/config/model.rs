@@ -12,6 +12,7 @@ use crate::handlers::circuit::CircuitOptions;
 use crate::handlers::exec::ExecOptions;
 use crate::handlers::http::WebhookOptions;
 use crate::handlers::load::LoadOptions;
+use crate::handlers::maintain::MaintainOptions;
 use crate::handlers::transform::TransformOptions;
 use crate::rules::Pattern;
 use crate::rules::input::TargetInputSpec;
@@ -342,6 +343,8 @@ pub enum HandlerKind {
     Transform(TransformOptions),
     /// Brings files into a table.
     Load(Load),
+    /// Keeps a table in order.
+    Maintain(MaintainOptions),
     /// Runs a program.
     Exec(Exec),
     /// Calls an HTTP endpoint.
@@ -355,6 +358,7 @@ impl HandlerKind {
         match self {
             Self::Transform(_) => "transform",
             Self::Load(_) => "load",
+            Self::Maintain(_) => "maintain",
             Self::Exec(_) => "exec",
             Self::Http(_) => "http",
         }

@@ -10,7 +10,10 @@ use super::units::{format_duration, format_size};
 use crate::delivery::RetryPolicy;
 use crate::drivers::amqp::{Declare, Kind as QueueKind};
 use crate::handlers::load::Mode;
-use crate::handlers::transform::{Format, Input, RejectLimit, TransformOptions};
+use crate::handlers::maintain::{MaintainOptions, TableRef};
+use crate::handlers::transform::{
+    Duplicates, Format, Input, Ragged, RejectLimit, TransformOptions,
+};
 use crate::sources::folder::{After, FolderOptions, Start};
 use crate::topics::FilterOn;
 use serde::{Serialize, Serializer};
@@ -376,6 +379,7 @@ fn handler(handler: &Handler, paths: &Paths<'_>) -> Value {
             "size": handler.delivery.batch.size,
             "bytes": format_size(handler.delivery.batch.bytes as u64),
             "window": format_duration(handler.delivery.batch.window),
+            "by": handler.delivery.batch.by,
         },
         "concurrency": handler.delivery.concurrency,
         "timeout": format_duration(handler.delivery.timeout),
@@ -386,6 +390,7 @@ fn handler(handler: &Handler, paths: &Paths<'_>) -> Value {
     value[handler.kind.name()] = match &handler.kind {
         HandlerKind::Transform(options) => transform(options, paths),
         HandlerKind::Load(options) => load(options),
+        HandlerKind::Maintain(options) => maintain(options),
         HandlerKind::Exec(program) => exec(program, paths),
         HandlerKind::Http(hook) => webhook(hook),
     };
@@ -425,6 +430,21 @@ fn load(load: &Load) -> Value {
     value
 }
 
+fn maintain(options: &MaintainOptions) -> Value {
+    let upkeep = &options.upkeep;
+    let keep = upkeep.keep.map(format_duration);
+    match &options.table {
+        TableRef::Lake(table) => json!({
+            "lake": table,
+            "small": format_size(upkeep.small),
+            "target_size": format_size(upkeep.target),
+            "keep": keep,
+            "grace": format_duration(upkeep.grace),
+        }),
+        TableRef::Warehouse(table) => json!({ "warehouse": table, "keep": keep }),
+    }
+}
+
 fn format_name(format: Format) -> &'static str {
     match format {
         Format::Csv => "csv",
@@ -447,10 +467,26 @@ fn transform(options: &TransformOptions, paths: &Paths<'_>) -> Value {
                 Input::Events => "events",
             },
             "format": options.read.format.map(format_name),
+            "encoding": options.read.encoding.map_or("utf-8".to_owned(), |e| e.name().to_lowercase()),
             "delimiter": char::from(options.read.delimiter),
             "quote": char::from(options.read.quote),
+            "escape": options.read.escape.map(char::from),
+            "comment": options.read.comment.map(char::from),
+            "skip": options.read.skip,
             "header": options.read.header,
+            "names": options.read.names,
+            "duplicates": match options.read.duplicates {
+                Duplicates::Refuse => "refuse",
+                Duplicates::Rename => "rename",
+            },
+            "ragged": match options.read.ragged {
+                Ragged::Reject => "reject",
+                Ragged::Fill => "fill",
+            },
             "null": options.read.null,
+            "members": options.read.members.iter().map(|m| m.glob().glob()).collect::<Vec<_>>(),
+            "max_unpacked": format_size(options.read.max_unpacked),
+            "drift": options.read.drift,
             "schema": options.read.schema.as_ref().map(|(_, path)| paths.show(path)),
             "reject_limit": match options.read.reject_limit {
                 RejectLimit::Count(count) => json!(count),
@@ -458,6 +494,8 @@ fn transform(options: &TransformOptions, paths: &Paths<'_>) -> Value {
             },
         },
         "tables": tables,
+        "views": options.views,
+        "params": options.params,
         "sql": options.sql,
         "write": {
             "table": options.write.table,

@@ -8,6 +8,7 @@ use crate::delivery::{BatchOptions, RetryPolicy};
 use crate::drivers::amqp::{Declare, Kind};
 use crate::error::Place;
 use crate::handlers::load::LoadOptions;
+use crate::handlers::maintain::MaintainOptions;
 use crate::handlers::transform::{RejectLimit, TransformOptions};
 use crate::rules::Pattern;
 use crate::topics::FilterOn;
@@ -150,6 +151,7 @@ pub(super) struct RawHandler {
 pub(super) enum RawKind {
     Transform(Box<TransformOptions>),
     Load(RawLoad),
+    Maintain(MaintainOptions),
     Exec(Exec),
     Http(Webhook),
 }

@@ -429,6 +429,7 @@ fn resolve_handler(handler: RawHandler, names: &Names<'_>) -> Option<Handler> {
         kind: match handler.kind? {
             RawKind::Transform(transform) => HandlerKind::Transform(*transform),
             RawKind::Load(load) => HandlerKind::Load(resolve_load(load, names)),
+            RawKind::Maintain(maintain) => HandlerKind::Maintain(maintain),
             RawKind::Exec(exec) => HandlerKind::Exec(exec),
             RawKind::Http(webhook) => HandlerKind::Http(webhook),
         },

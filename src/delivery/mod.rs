@@ -4,6 +4,7 @@
 //! queue, runs its handler, and turns the answer into acks, retries and dead
 //! letters, committed together with what the handler emits.
 
+mod keyed;
 mod options;
 mod retry;
 mod run;

@@ -26,6 +26,8 @@ pub struct BatchOptions {
     pub bytes: usize,
     /// How long to wait for a full batch after the first message.
     pub window: Duration,
+    /// Dotted path into the event: a batch has messages of one value there.
+    pub by: Option<String>,
 }
 
 /// What happens after a failure.
@@ -52,6 +54,7 @@ impl Default for BatchOptions {
             size: 1,
             bytes: 6 * 1024 * 1024,
             window: Duration::ZERO,
+            by: None,
         }
     }
 }

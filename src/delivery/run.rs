@@ -1,6 +1,7 @@
 //! The loops: one per consumer, started by the composition root.
 
 use super::Watch;
+use super::keyed::Keyed;
 use super::options::{DeliveryOptions, RetryPolicy};
 use super::worker::Worker;
 use crate::clock::SharedClock;
@@ -150,6 +151,7 @@ impl Delivery {
 async fn consume(worker: Arc<Worker>, stop: CancellationToken, tasks: Tasks) {
     let slots = Arc::new(Semaphore::new(worker.consumer.options.concurrency.max(1)));
     let mut free_at = Instant::now();
+    let mut keyed = Keyed::default();
     loop {
         let slot = tokio::select! {
             () = stop.cancelled() => break,
@@ -167,7 +169,11 @@ async fn consume(worker: Arc<Worker>, stop: CancellationToken, tasks: Tasks) {
             () = stop.cancelled() => break,
             () = worker.consumer.handler.open() => {}
         }
-        match gather(&worker.consumer, &stop).await {
+        let gathered = match &worker.consumer.options.batch.by {
+            None => gather(&worker.consumer, &stop).await,
+            Some(path) => keyed.next(&worker.consumer, path, &stop).await,
+        };
+        match gathered {
             Ok(Some(batch)) => {
                 free_at = Instant::now() + pause(&worker.consumer, batch.len());
                 let worker = Arc::clone(&worker);
@@ -193,6 +199,10 @@ async fn consume(worker: Arc<Worker>, stop: CancellationToken, tasks: Tasks) {
                 break;
             }
         }
+    }
+    // What it holds is finished, not left on loan.
+    for batch in keyed.rest() {
+        worker.work(batch).await;
     }
 }
 

@@ -6,6 +6,7 @@ pub mod exec;
 pub mod forward;
 pub mod http;
 pub mod load;
+pub mod maintain;
 pub mod objects;
 pub mod query;
 pub mod refuse;
@@ -107,6 +108,9 @@ pub struct Done {
     pub forward: Option<Forward>,
     /// Figures and names for the completion topic.
     pub summary: Value,
+    /// How often the message was worked on before with another result: what is
+    /// emitted then is news, and its events get ids of their own.
+    pub revision: u32,
 }
 
 /// A message that is handed on.

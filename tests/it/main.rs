@@ -12,6 +12,7 @@ mod core;
 mod crash;
 mod diagnostics;
 mod examples;
+mod firehose;
 mod handlers;
 mod inputs;
 mod rules;

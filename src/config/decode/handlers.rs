@@ -7,6 +7,8 @@ use crate::config::read::{At, Field};
 use crate::config::yaml::shorten;
 use crate::delivery::{BatchOptions, DeliveryOptions};
 use crate::error::{Code, Diagnostic, codes};
+use crate::handlers::maintain::{MaintainOptions, TableRef};
+use crate::handlers::transform::upkeep::Upkeep;
 use std::time::Duration;
 
 /// Longest time that a batch is waited for.
@@ -55,6 +57,7 @@ fn kind(field: &Field<'_>) -> Option<RawKind> {
     match field.name.as_str() {
         "transform" => transform::transform(field).map(|t| RawKind::Transform(Box::new(t))),
         "load" => load::load(field).map(RawKind::Load),
+        "maintain" => maintain(field).map(RawKind::Maintain),
         "exec" => ends::exec(field).map(RawKind::Exec),
         _ => ends::webhook(field).map(RawKind::Http),
     }
@@ -80,6 +83,7 @@ fn batch(field: Option<Field<'_>>) -> BatchOptions {
             None => {}
         }
     }
+    batch.by = table.get("by").and_then(|f| super::path(&f));
     if let Some(field) = table.get("window") {
         match field.duration() {
             Some(window) if window > MAX_WINDOW => {
@@ -139,4 +143,28 @@ pub(super) fn columns(field: &Field<'_>, code: &'static Code) -> Vec<String> {
         }
     }
     seen.into_iter().map(|column| column.value).collect()
+}
+
+fn maintain(field: &Field<'_>) -> Option<MaintainOptions> {
+    let table = field.table(&fields::MAINTAIN)?;
+    let name = table.one_of(&["lake", "warehouse"])?;
+    let named = table_name(&name)?;
+    let table_ref = match name.name.as_str() {
+        "lake" => TableRef::Lake(named),
+        _ => TableRef::Warehouse(named),
+    };
+    let size = |name: &str, default: u64| table.get(name).and_then(|f| f.size()).unwrap_or(default);
+    let days = |n: u64| Duration::from_secs(n * 24 * 3600);
+    Some(MaintainOptions {
+        table: table_ref,
+        upkeep: Upkeep {
+            small: size("small", 32 << 20),
+            target: size("target_size", 128 << 20).max(1),
+            keep: table.get("keep").and_then(|f| f.duration()),
+            grace: table
+                .get("grace")
+                .and_then(|f| f.duration())
+                .unwrap_or(days(7)),
+        },
+    })
 }

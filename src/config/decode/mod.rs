@@ -209,6 +209,20 @@ fn listen(field: &Field<'_>) -> Option<SocketAddr> {
     Some(address)
 }
 
+/// A dotted path into the event.
+fn path(field: &Field<'_>) -> Option<String> {
+    let path = field.string()?;
+    if path.split('.').any(str::is_empty) {
+        let diagnostic = field.error(
+            &codes::BAD_VALUE,
+            format!("`{path}` is not a path into the event"),
+        );
+        field.report(diagnostic.hint("write the names with dots between, like `detail.customer`"));
+        return None;
+    }
+    Some(path)
+}
+
 /// A retry policy as far as it is written.
 pub(super) fn retry(field: Option<Field<'_>>) -> RawRetry {
     let Some(table) = field.and_then(|f| f.table(&fields::RETRY)) else {

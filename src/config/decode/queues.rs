@@ -17,18 +17,7 @@ pub(in crate::config) fn queue(field: &Field<'_>) -> Option<RawQueue> {
     let visibility = table
         .get("visibility")
         .and_then(|f| f.duration().map(|d| f.at(d)));
-    let order_by = table.get("order_by").and_then(|f| {
-        let path = f.string()?;
-        if path.split('.').any(str::is_empty) {
-            let diagnostic = f.error(
-                &codes::BAD_VALUE,
-                format!("`{path}` is not a path into the event"),
-            );
-            f.report(diagnostic.hint("write the names with dots between, like `detail.customer`"));
-            return None;
-        }
-        Some(path)
-    });
+    let order_by = table.get("order_by").and_then(|f| super::path(&f));
     let given = BACKINGS.iter().any(|kind| table.written(kind).is_some());
     let on = match given {
         false => RawBacking::Log,

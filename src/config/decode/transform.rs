@@ -37,11 +37,20 @@ pub(super) fn transform(field: &Field<'_>) -> Option<TransformOptions> {
     let table = field.table(&fields::TRANSFORM)?;
     let read = read(table.get("read"));
     let tables = table.get("tables").map(|f| tables(&f)).unwrap_or_default();
+    let views = table.get("views").map(|f| views(&f)).unwrap_or_default();
+    let params = table.get("params").map(|f| params(&f)).unwrap_or_default();
     let sql = table.string("sql");
+    if let (Input::Events, Some(field)) = (read.input, table.get("params")) {
+        let message =
+            "`params` needs one event per run, and `input: events` has many; use its columns";
+        field.report(Diagnostic::error(&codes::BAD_VALUE, message).at(field.key_place()));
+    }
     let write = table.need("write").and_then(|f| write(&f));
     let options = TransformOptions {
         read,
         tables,
+        views,
+        params,
         sql,
         write: write?,
     };
@@ -265,21 +274,59 @@ fn reject_limit(field: &Field<'_>) -> Option<RejectLimit> {
     None
 }
 
+/// Whether a name can be used in SQL as it is; reported if not.
+fn sql_name(field: &Field<'_>, entry: &Field<'_>, what: &str) {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if entry.name == "input" || entry.name.is_empty() || !entry.name.chars().all(word) {
+        let diagnostic = Diagnostic::error(
+            &codes::BAD_NAME,
+            format!("`{}` cannot be the name of a {what}", entry.name),
+        );
+        let hint = match entry.name.as_str() {
+            "input" => "`input` is the table of the records that are read".to_owned(),
+            _ => format!("names of {what}s have letters, digits and `_`"),
+        };
+        field.report(diagnostic.at(entry.key_place()).hint(hint));
+    }
+}
+
+/// Named steps, in their order.
+fn views(field: &Field<'_>) -> Vec<(String, String)> {
+    let mut views = Vec::new();
+    for entry in field.entries().unwrap_or_default() {
+        sql_name(field, &entry, "view");
+        if let Some(sql) = entry.string() {
+            views.push((entry.name.clone(), sql));
+        }
+    }
+    views
+}
+
+/// Parameters: name -> JSONPath into the event.
+fn params(field: &Field<'_>) -> BTreeMap<String, String> {
+    let mut params = BTreeMap::new();
+    for entry in field.entries().unwrap_or_default() {
+        sql_name(field, &entry, "parameter");
+        let Some(path) = entry.string() else { continue };
+        if let Err(e) = jsonpath_rust::parser::parse_json_path(&path) {
+            let first = e.to_string().lines().next().unwrap_or_default().to_owned();
+            let message = format!("`{}` is not a JSONPath: {}", shorten(&path), first.trim());
+            entry.report(
+                entry
+                    .error(&codes::BAD_VALUE, message)
+                    .hint("paths start at the event, like `$.detail.object.key`"),
+            );
+            continue;
+        }
+        params.insert(entry.name.clone(), path);
+    }
+    params
+}
+
 fn tables(field: &Field<'_>) -> BTreeMap<String, PathBuf> {
     let mut tables = BTreeMap::new();
     for entry in field.entries().unwrap_or_default() {
-        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if entry.name == "input" || entry.name.is_empty() || !entry.name.chars().all(word) {
-            let diagnostic = Diagnostic::error(
-                &codes::BAD_NAME,
-                format!("`{}` cannot be the name of a table", entry.name),
-            );
-            let hint = match entry.name.as_str() {
-                "input" => "`input` is the table of the records that are read",
-                _ => "names of tables have letters, digits and `_`",
-            };
-            field.report(diagnostic.at(entry.key_place()).hint(hint));
-        }
+        sql_name(field, &entry, "table");
         let Some(path) = entry.path() else { continue };
         if let Err(error) = std::fs::File::open(&path) {
             let reason = crate::config::files::reason(&error);

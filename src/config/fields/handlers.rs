@@ -4,7 +4,8 @@ use super::Kind::{Bool, Choice, Duration, Integer, List, Number, OneOf, Size, Ta
 use super::{RETRY, Shape, TEXT, TEXT_OR_LIST, WEBHOOK, field};
 
 /// Fields that say what a handler does.
-pub(in crate::config) const HANDLER_KINDS: [&str; 4] = ["transform", "load", "exec", "http"];
+pub(in crate::config) const HANDLER_KINDS: [&str; 5] =
+    ["transform", "load", "maintain", "exec", "http"];
 
 pub(in crate::config) static HANDLER: Shape = Shape {
     title: "a handler",
@@ -48,6 +49,12 @@ pub(in crate::config) static HANDLER: Shape = Shape {
             "reads records, checks them, runs SQL, writes files",
         ),
         field("load", Table(&LOAD), "", "brings files into a table"),
+        field(
+            "maintain",
+            Table(&MAINTAIN),
+            "",
+            "keeps a table in order whenever an event comes, usually a schedule's",
+        ),
         field("exec", Table(&EXEC), "", "runs a program"),
         field("http", Table(&WEBHOOK), "", "calls an HTTP endpoint"),
     ],
@@ -63,6 +70,12 @@ pub(in crate::config) static BATCH: Shape = Shape {
             Duration,
             "0",
             "how long to wait for a full batch after the first message, at most 15m",
+        ),
+        field(
+            "by",
+            Text,
+            "",
+            "dotted path into the event, like `detail.merchant`: a batch has messages of one value there, and several are open at once",
         ),
     ],
 };
@@ -99,6 +112,18 @@ pub(in crate::config) static TRANSFORM: Shape = Shape {
             Texts,
             "{}",
             "reference tables for the SQL: name -> CSV or Parquet file",
+        ),
+        field(
+            "views",
+            Texts,
+            "{}",
+            "named steps before the query: name -> SQL over `input`, the tables and the views above it",
+        ),
+        field(
+            "params",
+            Texts,
+            "{}",
+            "parameters of the SQL, `$name`: JSONPaths into the event; bound as text, never pasted",
         ),
         field(
             "sql",
@@ -296,6 +321,38 @@ pub(in crate::config) static LOAD: Shape = Shape {
             Duration,
             "15m",
             "longest time for one statement in Postgres",
+        ),
+    ],
+};
+
+pub(in crate::config) static MAINTAIN: Shape = Shape {
+    title: "`maintain`",
+    fields: &[
+        field("lake", Text, "", "name of a table of the lake"),
+        field("warehouse", Text, "", "or of a table of the warehouse"),
+        field(
+            "small",
+            Size,
+            "32MiB",
+            "lake: Parquet files below this size are put together, by day and partition",
+        ),
+        field(
+            "target_size",
+            Size,
+            "128MiB",
+            "lake: into files of about this size",
+        ),
+        field(
+            "keep",
+            Duration,
+            "",
+            "lake: publications older than this go (default: they stay); warehouse: versions older than this go (default: 7d)",
+        ),
+        field(
+            "grace",
+            Duration,
+            "7d",
+            "lake: files that are not needed any more are removed after this time",
         ),
     ],
 };

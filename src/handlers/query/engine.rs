@@ -1,6 +1,7 @@
 //! The SQL engine as everything here uses it: bounded memory that spills, no
 //! way to change anything, errors that know their place in the text.
 
+use super::functions;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SQLOptions;
@@ -29,10 +30,15 @@ pub struct SqlProblem {
     pub message: String,
     /// Where, if the engine says so.
     pub position: Option<Position>,
+    /// The view that it is in, and its SQL, if it is not the query itself.
+    pub view: Option<(String, String)>,
 }
 
 impl fmt::Display for SqlProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((name, _)) = &self.view {
+            write!(f, "in the view `{name}`: ")?;
+        }
         match self.position {
             None => f.write_str(&self.message),
             Some(at) => write!(
@@ -50,6 +56,7 @@ impl SqlProblem {
         Self {
             message: message.into(),
             position: None,
+            view: None,
         }
     }
 
@@ -81,12 +88,14 @@ impl SqlProblem {
         Self {
             message,
             position: position.or(in_text),
+            view: None,
         }
     }
 
     /// The message with the line of SQL that it is about, and a caret.
     #[must_use]
     pub fn shown_in(&self, sql: &str) -> String {
+        let sql = self.view.as_ref().map_or(sql, |(_, text)| text);
         let line = self.position.and_then(|at| {
             let index = usize::try_from(at.line).ok()?.checked_sub(1)?;
             Some((at, sql.lines().nth(index)?))
@@ -143,10 +152,9 @@ pub fn session(memory: usize, scratch: &Path, partitions: usize) -> Result<Sessi
         .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
         .with_disk_manager_builder(spill)
         .build_arc()?;
-    Ok(SessionContext::new_with_config_rt(
-        config(partitions),
-        runtime,
-    ))
+    let mut context = SessionContext::new_with_config_rt(config(partitions), runtime);
+    functions::register(&mut context)?;
+    Ok(context)
 }
 
 /// A session for planning only.
@@ -156,7 +164,10 @@ pub fn planner() -> SessionContext {
         .with_config(config(1))
         .with_default_features()
         .build();
-    SessionContext::new_with_state(state)
+    let mut context = SessionContext::new_with_state(state);
+    // Names that are new can be taken.
+    drop(functions::register(&mut context));
+    context
 }
 
 fn config(partitions: usize) -> SessionConfig {

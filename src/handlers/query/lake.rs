@@ -64,7 +64,7 @@ impl LakeTable {
     /// # Errors
     /// When one cannot be read.
     pub fn open(root: &Path, name: &str) -> Result<Self, Failure> {
-        let manifests = Manifest::all(root, name)?;
+        let manifests = Manifest::visible(root, name)?;
         let by: Vec<String> = manifests
             .last()
             .map(|m| m.partition_by.clone())

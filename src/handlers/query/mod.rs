@@ -5,6 +5,7 @@
 //! records that were set aside.
 
 pub mod engine;
+mod functions;
 mod lake;
 mod output;
 mod rejects;
@@ -128,7 +129,8 @@ impl Query {
             .with_runtime_env(session.runtime_env())
             .with_default_features()
             .build();
-        let context = SessionContext::new_with_state(state);
+        let mut context = SessionContext::new_with_state(state);
+        functions::register(&mut context)?;
         context.register_catalog("pointsman", Arc::new(catalog));
         Ok(context)
     }

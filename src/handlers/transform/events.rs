@@ -17,7 +17,7 @@ use super::publish::Staging;
 use super::read::json::object_cells;
 use super::rejects::Known;
 use super::schema::{Column, Extra, Kind, RecordSchema, infer};
-use super::{Inner, done, locks, run};
+use super::{Inner, done, locks, run, sql};
 use crate::handlers::{Class, Context, Done, Failure, Message};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -106,6 +106,13 @@ fn answer(inner: &Inner, publication: &str, id: &str, first: bool) -> Result<Don
     let published = Manifest::load(&inner.env.lake, table, publication)?.ok_or_else(|| {
         Failure::transient("ManifestUnreadable", "a publication's manifest is gone")
     })?;
+    if published.definition != inner.definition {
+        tracing::warn!(
+            handler = inner.name,
+            publication,
+            "events of a batch that an earlier form of this transform published stay as they are"
+        );
+    }
     let carries = published.events.as_ref().is_some_and(|e| e.carrier == id);
     Ok(match carries && first {
         true => done(&published, None),
@@ -282,7 +289,14 @@ async fn one(inner: &Arc<Inner>, rows: Rows<'_>, cx: &Context) -> Result<Arc<str
     };
     let input =
         MemTable::try_new(schema, vec![batches]).map_err(|e| run::sql_failure(inner, &e))?;
-    let written = run::query(inner, Arc::new(input), &staging, &publication, cx).await?;
+    let written = run::query(
+        inner,
+        (Arc::new(input), &sql::Params::new()),
+        &staging,
+        &run::file_id(&publication, 0),
+        cx,
+    )
+    .await?;
     let mut manifest = run::manifest(inner, &cause, &publication, written);
     manifest.rows_in = rows.seen;
     manifest.rejects.count = rows.seen - rows.good.len() as u64;

@@ -191,7 +191,11 @@ pub fn write_ids(
 fn read_ids(lake: &Path, table: &str, publication: &str) -> Result<Vec<Line>, Failure> {
     let path = lake.join(table).join(FOLDER).join(ids_file(publication));
     let parse = || -> std::io::Result<Vec<Line>> {
-        let text = std::fs::read_to_string(&path)?;
+        let text = match std::fs::read_to_string(&path) {
+            // The publication was old and is gone.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            text => text?,
+        };
         text.lines().map(|l| Ok(serde_json::from_str(l)?)).collect()
     };
     parse().map_err(|e| {

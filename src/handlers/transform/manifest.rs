@@ -28,6 +28,18 @@ pub struct Manifest {
     pub handler: String,
     /// Id of the causing event (of a batch of events: computed from their ids).
     pub cause: String,
+    /// How often this cause was published anew because the transform had changed.
+    #[serde(default)]
+    pub revision: u32,
+    /// A hash of what the transform was when it made this.
+    #[serde(default)]
+    pub definition: String,
+    /// When it was published, Unix milliseconds.
+    #[serde(default)]
+    pub published_ms: i64,
+    /// Files of other publications that the outputs stand for, after a compaction.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub replaces: Vec<String>,
     /// The object that was read.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub object: Option<ObjectRef>,
@@ -182,13 +194,37 @@ impl Manifest {
         Ok(manifests)
     }
 
+    /// All manifests of a table; files that others stand for are not in them.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub fn visible(lake: &Path, table: &str) -> Result<Vec<Self>, Failure> {
+        let mut manifests = Self::all(lake, table)?;
+        let replaced: std::collections::HashSet<String> =
+            manifests.iter().flat_map(|m| m.replaces.clone()).collect();
+        for manifest in &mut manifests {
+            manifest.outputs.retain(|o| !replaced.contains(&o.path));
+        }
+        Ok(manifests)
+    }
+
+    /// What the publication is known by to those who load it: another name for
+    /// each time that it was published anew.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self.revision {
+            0 => self.publication.clone(),
+            n => format!("{}-r{n}", self.publication),
+        }
+    }
+
     /// The `detail` of `Analytics Ready`.
     #[must_use]
     pub fn detail(&self) -> Value {
         let mut detail = json!({
             "table": self.table,
             "cause": self.cause,
-            "publication": self.publication,
+            "publication": self.name(),
             "format": self.format,
             "outputs": self.outputs,
             "rows_in": self.rows_in,
@@ -201,6 +237,9 @@ impl Manifest {
         });
         if let Some(object) = &self.object {
             detail["object"] = json!(object);
+        }
+        if self.revision > 0 {
+            detail["revision"] = json!(self.revision);
         }
         if let Some(events) = &self.events {
             detail["events"] = json!({ "count": events.count });

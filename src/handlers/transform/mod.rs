@@ -31,6 +31,7 @@ mod schema_order;
 mod sink;
 mod sql;
 mod stream;
+pub mod upkeep;
 
 pub use sql::check_sql;
 pub use stream::cancelled;
@@ -62,6 +63,8 @@ struct Inner {
     env: TransformEnv,
     places: Places,
     declared: Option<Arc<RecordSchema>>,
+    /// A hash of all that decides what is made of an object.
+    definition: String,
     references: reference::Cache,
     ledger: tokio::sync::Mutex<ledger::Ledger>,
 }
@@ -87,6 +90,7 @@ impl TransformHandler {
         Ok(Self {
             inner: Arc::new(Inner {
                 name: name.to_owned(),
+                definition: options.definition(),
                 options,
                 env,
                 places,
@@ -135,6 +139,7 @@ fn done(manifest: &Manifest, policy: Option<drift::Policy>) -> Done {
     }
     Done {
         emits,
+        revision: manifest.revision,
         summary: detail,
         ..Done::default()
     }

@@ -7,7 +7,7 @@ use super::read::{self, Expected, Started, open};
 use super::rejects::{Origin, RejectFile};
 use super::run::{self, Written};
 use super::stream::{Read, Records, Setting, Source};
-use super::{Inner, done, locks, quarantine};
+use super::{Inner, done, locks, quarantine, sql};
 use crate::handlers::objects::{Object, Place};
 use crate::handlers::{Context, Done, Emit, Failure, Message};
 use datafusion::catalog::streaming::StreamingTable;
@@ -33,8 +33,19 @@ pub(super) async fn handle(
     let publication = manifest::publication_id(&inner.name, table, cause);
     let path = Manifest::path(&inner.env.lake, table, &publication);
     let _held = locks::lock(&path).await;
+    let mut revision = 0;
     if let Some(published) = Manifest::load(&inner.env.lake, table, &publication)? {
-        return Ok(done(&published, policy));
+        if published.definition == inner.definition {
+            return Ok(done(&published, policy));
+        }
+        // The transform is not what it was: what it makes now takes the place.
+        revision = published.revision + 1;
+        tracing::info!(
+            handler = inner.name,
+            publication,
+            revision,
+            "published anew"
+        );
     }
     if let Some(aside) = quarantine::Record::load(&inner.env, table, &publication)? {
         return Ok(aside.done());
@@ -45,6 +56,8 @@ pub(super) async fn handle(
         cause,
         publication: &publication,
         object: &object,
+        revision,
+        params: params(inner, message)?,
         cx,
     };
     match attempt.run().await {
@@ -86,7 +99,21 @@ struct Attempt<'a> {
     cause: &'a str,
     publication: &'a str,
     object: &'a Object,
+    /// How often the cause was published before.
+    revision: u32,
+    params: sql::Params,
     cx: &'a Context,
+}
+
+/// The parameters' values in the event.
+fn params(inner: &Inner, message: &Message) -> Result<sql::Params, Failure> {
+    if inner.options.params.is_empty() {
+        return Ok(sql::Params::new());
+    }
+    let bad =
+        |e: String| Failure::permanent("BadParams", format!("the parameters of the SQL: {e}"));
+    let event = serde_json::from_slice(message.event.text()).map_err(|e| bad(e.to_string()))?;
+    sql::params(&inner.options, &event).map_err(bad)
 }
 
 impl Attempt<'_> {
@@ -219,9 +246,9 @@ impl Attempt<'_> {
             .map_err(|e| run::sql_failure(self.inner, &e))?;
         run::query(
             self.inner,
-            Arc::new(input),
+            (Arc::new(input), &self.params),
             staging,
-            self.publication,
+            &run::file_id(self.publication, self.revision),
             self.cx,
         )
         .await
@@ -234,6 +261,7 @@ impl Attempt<'_> {
             key: self.object.key.clone(),
             etag: self.object.etag.clone(),
         });
+        manifest.revision = self.revision;
         manifest.rows_in = read.records;
         manifest.ignored.clone_from(&read.ignored);
         manifest.bytes_in = size;

@@ -3,6 +3,7 @@
 use super::drift::Policy;
 use encoding_rs::Encoding;
 use globset::GlobMatcher;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,10 +15,64 @@ pub struct TransformOptions {
     pub read: ReadOptions,
     /// Reference tables for the SQL: name -> CSV or Parquet file.
     pub tables: BTreeMap<String, PathBuf>,
+    /// Named steps before the query, in their order: name -> SQL over `input`, the
+    /// reference tables and the steps before it.
+    pub views: Vec<(String, String)>,
+    /// Parameters of the SQL, `$name`: the text at a JSONPath of the event.
+    pub params: BTreeMap<String, String>,
     /// The query; `None` passes the records on as they are.
     pub sql: Option<String>,
     /// Where the result goes.
     pub write: WriteOptions,
+}
+
+impl TransformOptions {
+    /// A hash of all that decides what is made of an object: if it is another
+    /// one than that of a publication, the cause is worked on again.
+    #[must_use]
+    pub fn definition(&self) -> String {
+        let (read, write) = (&self.read, &self.write);
+        let members: Vec<&str> = read.members.iter().map(|m| m.glob().glob()).collect();
+        let text = format!(
+            "{:?}",
+            (
+                (
+                    read.input,
+                    read.format,
+                    read.encoding.map(Encoding::name),
+                    read.delimiter
+                ),
+                (
+                    read.quote,
+                    read.escape,
+                    read.comment,
+                    read.skip,
+                    read.header,
+                    &read.names
+                ),
+                (
+                    read.duplicates,
+                    read.ragged,
+                    &read.null,
+                    members,
+                    read.drift
+                ),
+                (
+                    read.schema.as_ref().map(|(schema, _)| schema.to_string()),
+                    &self.tables
+                ),
+                (
+                    &self.views,
+                    &self.params,
+                    &self.sql,
+                    write.format,
+                    &write.partition_by
+                ),
+            )
+        );
+        let hash = Sha256::digest(text.as_bytes());
+        hash.iter().take(8).map(|b| format!("{b:02x}")).collect()
+    }
 }
 
 /// Where a transform's records come from.

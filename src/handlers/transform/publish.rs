@@ -195,8 +195,16 @@ fn committed(lake: &Path, folder: &Path) -> bool {
         .to_string_lossy()
         .into_owned();
     let publication = name.split('-').next().unwrap_or_default();
-    planned(folder)
-        .first()
-        .and_then(|path| path.split('/').next())
-        .is_some_and(|table| Manifest::path(lake, table, publication).exists())
+    let planned = planned(folder);
+    let Some(first) = planned.first() else {
+        return false;
+    };
+    let table = first.split('/').next().unwrap_or_default();
+    match Manifest::load(lake, table, publication) {
+        // An earlier revision's manifest names other files.
+        Ok(Some(manifest)) => manifest.outputs.iter().any(|o| o.path == *first),
+        Ok(None) => false,
+        // Nothing is removed that may be named.
+        Err(_) => true,
+    }
 }

@@ -38,15 +38,24 @@ pub(super) fn millis(began: Instant) -> u64 {
     u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The files' common name within their table: one for each publication, and one
+/// for each time that it is published anew.
+pub(super) fn file_id(publication: &str, revision: u32) -> String {
+    match revision {
+        0 => publication[..16].to_owned(),
+        n => format!("{}-r{n}", &publication[..16]),
+    }
+}
+
 /// Runs the transform's SQL over `input`; files go under the staging folder.
 pub(super) async fn query(
     inner: &Arc<Inner>,
-    input: Arc<dyn TableProvider>,
+    (input, params): (Arc<dyn TableProvider>, &sql::Params),
     staging: &Staging,
-    publication: &str,
+    id: &str,
     cx: &Context,
 ) -> Result<Written, Failure> {
-    let (context, plan) = physical(inner, input).await?;
+    let (context, plan) = physical(inner, input, params).await?;
     let output = sql::written(&plan.schema());
     sql::check_partitions(&output, &inner.options.write.partition_by)
         .map_err(|p| Failure::permanent("BadSql", p.message))?;
@@ -56,8 +65,8 @@ pub(super) async fn query(
         Arc::clone(&output),
         write,
         folder,
-        &publication[..16],
-        Limits::default(),
+        id,
+        Limits::within(inner.env.memory_bytes),
     )?;
     let (outputs, rows) = drain(inner, &context, plan, sink, cx).await?;
     Ok(Written {
@@ -71,17 +80,18 @@ pub(super) async fn query(
 async fn physical(
     inner: &Arc<Inner>,
     input: Arc<dyn TableProvider>,
+    params: &sql::Params,
 ) -> Result<(SessionContext, Arc<dyn ExecutionPlan>), Failure> {
     let (env, options) = (&inner.env, &inner.options);
-    let context =
-        engine::session(env.memory_bytes, &env.scratch, 1).map_err(|e| sql_failure(inner, &e))?;
+    let context = engine::session(Limits::rest(env.memory_bytes), &env.scratch, 1)
+        .map_err(|e| sql_failure(inner, &e))?;
     for (name, path) in &options.tables {
         let (inner, path) = (Arc::clone(inner), path.clone());
         let table = blocking(move || inner.references.get(&path)).await?;
         sql::register(&context, name, table).map_err(|p| problem(inner_sql(&options.sql), &p))?;
     }
     let text = inner_sql(&options.sql);
-    let logical = sql::planned(&context, text, input)
+    let logical = sql::planned(&context, options, input, params)
         .await
         .map_err(|p| problem(text, &p))?;
     if sql::is_heavy(&logical) {
@@ -172,6 +182,10 @@ pub(super) fn manifest(
         table: write.table.clone(),
         handler: inner.name.clone(),
         cause: cause.to_owned(),
+        revision: 0,
+        definition: inner.definition.clone(),
+        published_ms: chrono::Utc::now().timestamp_millis(),
+        replaces: Vec::new(),
         object: None,
         format: format_name(write.format).to_owned(),
         outputs: written.outputs,

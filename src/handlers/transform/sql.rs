@@ -1,5 +1,6 @@
 //! The SQL of a transform: planned when the rules are loaded, run per cause.
 
+use super::drift::{Policy, RESCUED};
 use super::events::event_columns;
 use super::options::{Input, ReadOptions, TransformOptions};
 use super::reference;
@@ -7,10 +8,14 @@ use super::schema::RecordSchema;
 use crate::handlers::query::engine::{self, SqlProblem};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
+use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::ViewTable;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The name of the records in the SQL.
@@ -26,14 +31,14 @@ pub fn check_sql(options: &TransformOptions) -> Result<Schema, SqlProblem> {
     let sql = options.sql.as_deref().unwrap_or("select * from input");
     let declared = declared(&options.read).map_err(SqlProblem::new)?;
     let Some(declared) = declared else {
-        let dialect = datafusion::sql::sqlparser::dialect::GenericDialect {};
-        return datafusion::sql::parser::DFParser::parse_sql_with_dialect(sql, &dialect)
-            .map(|_| Schema::empty())
-            .map_err(|e| SqlProblem::of(&e));
+        for (name, view) in &options.views {
+            parsed(view).map_err(|e| in_view(e, name, view))?;
+        }
+        return parsed(sql).map(|()| Schema::empty());
     };
     let context = engine::planner();
     let columns = match options.read.input {
-        Input::Object => Arc::clone(declared.arrow()),
+        Input::Object => as_read(options, declared),
         Input::Events => event_columns(declared.arrow()),
     };
     let output = futures::executor::block_on(async {
@@ -42,7 +47,9 @@ pub fn check_sql(options: &TransformOptions) -> Result<Schema, SqlProblem> {
                 .map_err(|e| SqlProblem::new(format!("table `{name}`: {}", e.message)))?;
             register(&context, name, table)?;
         }
-        let plan = planned(&context, sql, Arc::new(EmptyTable::new(columns))).await?;
+        let params = options.params.keys().map(|name| (name.clone(), None));
+        let input = Arc::new(EmptyTable::new(columns));
+        let plan = planned(&context, options, input, &params.collect()).await?;
         let optimized = context
             .state()
             .optimize(&plan)
@@ -69,17 +76,92 @@ pub fn declared(options: &ReadOptions) -> Result<Option<RecordSchema>, String> {
     Ok(Some(compiled))
 }
 
+/// # Errors
+/// Says what is wrong with the text.
+fn parsed(sql: &str) -> Result<(), SqlProblem> {
+    let dialect = datafusion::sql::sqlparser::dialect::GenericDialect {};
+    datafusion::sql::parser::DFParser::parse_sql_with_dialect(sql, &dialect)
+        .map(|_| ())
+        .map_err(|e| SqlProblem::of(&e))
+}
+
+fn in_view(problem: SqlProblem, name: &str, sql: &str) -> SqlProblem {
+    SqlProblem {
+        view: Some((name.to_owned(), sql.to_owned())),
+        ..problem
+    }
+}
+
+/// The columns of `input`: the declared ones, and the one that rescues.
+fn as_read(options: &TransformOptions, mut declared: RecordSchema) -> SchemaRef {
+    if options.read.drift == Some(Policy::Rescue) {
+        declared.rescue_into(RESCUED);
+    }
+    Arc::clone(declared.arrow())
+}
+
+/// Values of the parameters; a path that leads nowhere gives null.
+pub type Params = BTreeMap<String, Option<String>>;
+
+/// The parameters' values in an event. They are bound to the plan as text, and
+/// never become part of the SQL.
+///
+/// # Errors
+/// When a path is not one.
+pub fn params(options: &TransformOptions, event: &Value) -> Result<Params, String> {
+    use jsonpath_rust::JsonPath;
+    let mut values = Params::new();
+    for (name, path) in &options.params {
+        let found = event.query(path).map_err(|e| format!("`{path}`: {e}"))?;
+        let text = found.first().and_then(|value| match value {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        });
+        values.insert(name.clone(), text);
+    }
+    Ok(values)
+}
+
+/// Plans a text with the parameters bound.
+async fn bound(
+    context: &SessionContext,
+    sql: &str,
+    params: &Params,
+) -> Result<LogicalPlan, SqlProblem> {
+    let plan = engine::plan(context, sql).await?;
+    let values = params.iter();
+    let values = values.map(|(name, text)| (name.clone(), ScalarValue::Utf8(text.clone())));
+    let values: HashMap<String, ScalarValue> = values.collect();
+    plan.with_param_values(values).map_err(|e| {
+        let mut problem = SqlProblem::of(&e);
+        let known: Vec<&str> = params.keys().map(String::as_str).collect();
+        if problem.message.contains("placeholder") {
+            problem.message = format!("{}; `params` has: {}", problem.message, known.join(", "));
+        }
+        problem
+    })
+}
+
 /// Plans the SQL over `input`, which it must read.
 ///
 /// # Errors
 /// Says what is wrong with it, and where.
 pub async fn planned(
     context: &SessionContext,
-    sql: &str,
+    options: &TransformOptions,
     input: Arc<dyn TableProvider>,
+    params: &Params,
 ) -> Result<LogicalPlan, SqlProblem> {
     register(context, INPUT, input)?;
-    let plan = engine::plan(context, sql).await?;
+    for (name, sql) in &options.views {
+        let plan = bound(context, sql, params).await;
+        let plan = plan.map_err(|e| in_view(e, name, sql))?;
+        let view = Arc::new(ViewTable::new(plan, None));
+        register(context, name, view)?;
+    }
+    let sql = options.sql.as_deref().unwrap_or("select * from input");
+    let plan = bound(context, sql, params).await?;
     let mut reads = false;
     let visited = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {

@@ -9,4 +9,7 @@ mod postgres;
 mod publish;
 mod query;
 mod reading;
+mod steps;
+mod torture;
+mod upkeep;
 mod world;

@@ -170,6 +170,8 @@ pub fn options() -> TransformOptions {
             ..ReadOptions::default()
         },
         tables: BTreeMap::new(),
+        views: Vec::new(),
+        params: BTreeMap::new(),
         sql: None,
         write: WriteOptions {
             table: "t".to_owned(),

@@ -57,6 +57,28 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Limits of a sink that shares `memory` bytes with a query.
+    #[must_use]
+    pub fn within(memory: usize) -> Self {
+        let full = Self::default();
+        Self {
+            chunk: (memory / 16).clamp(4 << 20, full.chunk),
+            row_group: (memory / 8).clamp(8 << 20, full.row_group),
+            waiting: (memory / 6).clamp(16 << 20, full.waiting),
+            ..full
+        }
+    }
+
+    /// What such a sink leaves for the query.
+    #[must_use]
+    pub fn rest(memory: usize) -> usize {
+        let sink = Self::within(memory);
+        let taken = sink.chunk + sink.row_group + sink.waiting;
+        memory.saturating_sub(taken).max(memory / 4)
+    }
+}
+
 /// Writes batches into files under a staging folder.
 pub struct Sink {
     chunk: Vec<RecordBatch>,

@@ -3,7 +3,6 @@
 
 use super::options::BatchOptions;
 use super::run::Consumer;
-use crate::event::Event;
 use crate::queues::{QueueError, Received, Want};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +45,7 @@ impl Keyed {
                 if message.attempt > 1 {
                     self.alone(message);
                 } else {
-                    let key = value(&message.event, path);
+                    let key = value(&message, path);
                     self.put(key, message, limits);
                 }
             }
@@ -146,9 +145,9 @@ impl Keyed {
     }
 }
 
-/// The value at a dotted path of the event, as text; empty where there is none.
-fn value(event: &Event, path: &str) -> String {
-    let root = event.value();
+/// The value at a dotted path of the message's event, as text; empty where there is none.
+fn value(message: &Received, path: &str) -> String {
+    let root = message.event.value();
     let found = path
         .split('.')
         .try_fold(&root, |value, name| value.get(name));

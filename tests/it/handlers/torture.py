@@ -54,8 +54,12 @@ def by_duckdb(path, options):
             if ours in options:
                 value = options[ours]
                 if ours == "null":
-                    value = value + [""]
-                arguments.append(f"{theirs}={value!r}")
+                    texts = ", ".join(f"'{text}'" for text in value + [""])
+                    arguments.append(f"{theirs}=[{texts}]")
+                elif isinstance(value, int):
+                    arguments.append(f"{theirs}={value}")
+                else:
+                    arguments.append(f"{theirs}='{value}'")
         if options.get("ragged") == "fill":
             arguments.append("null_padding=true")
         if "encoding" in options:

@@ -71,6 +71,7 @@ mod scan;
 mod slots;
 mod small;
 mod snapshot;
+mod strict;
 mod text;
 mod validate;
 mod wildcard;

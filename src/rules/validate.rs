@@ -3,6 +3,7 @@
 use super::blocks::{self, Map};
 use super::error::EventFault;
 use super::scan::{self, Fault};
+use super::strict;
 use super::text;
 
 /// The open containers, one bit each (1: object); kept for its memory.
@@ -13,12 +14,12 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.words.clear();
         self.depth = 0;
     }
 
-    fn push(&mut self, object: bool) {
+    pub fn push(&mut self, object: bool) {
         if self.depth.is_multiple_of(64) {
             self.words.push(0);
         }
@@ -29,7 +30,7 @@ impl Stack {
     }
 
     /// Closes the innermost container.
-    fn pop(&mut self) {
+    pub fn pop(&mut self) {
         self.depth -= 1;
         if self.depth.is_multiple_of(64) {
             self.words.pop();
@@ -38,8 +39,12 @@ impl Stack {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.depth == 0
+    }
+
     /// Whether the innermost container is an object.
-    fn in_object(&self) -> bool {
+    pub fn in_object(&self) -> bool {
         self.words.last().is_some_and(|word| word & 1 == 1)
     }
 }
@@ -47,6 +52,9 @@ impl Stack {
 /// Checks that `event`, whose map is given, is one well-formed JSON object and
 /// nothing else.
 pub(super) fn check(event: &[u8], map: &Map, stack: &mut Stack) -> Result<(), Fault> {
+    if strict::is_well_formed(event, stack) {
+        return Ok(());
+    }
     if let Err(error) = std::str::from_utf8(event) {
         return Err((EventFault::BadUtf8, error.valid_up_to()));
     }

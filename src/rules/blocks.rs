@@ -5,8 +5,6 @@
 //! which brackets are outside of strings. It lets the scan jump over strings
 //! and whole containers without looking at their bytes again.
 
-use super::strict::Check;
-
 /// What is where in 64 bytes; bit n stands for byte n.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Block {
@@ -103,96 +101,6 @@ fn index_with(
     map.controls = carry.controls != 0;
 }
 
-/// Which bytes of a block are what, strings not considered.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Classes {
-    pub quotes: u64,
-    pub backslashes: u64,
-    pub objects: u64,
-    pub object_ends: u64,
-    pub arrays: u64,
-    pub array_ends: u64,
-    pub commas: u64,
-    pub colons: u64,
-    pub digits: u64,
-    pub zeros: u64,
-    pub minuses: u64,
-    pub points: u64,
-    pub spaces: u64,
-    /// Bytes below 0x20.
-    pub controls: u64,
-    /// Bytes outside of ASCII.
-    pub wide: u64,
-}
-
-impl Classes {
-    /// From the places of a byte, and from those of bytes up to some value,
-    /// less another one.
-    #[inline(always)]
-    fn new(equal: impl Fn(u8) -> u64, within: impl Fn(u8, u8) -> u64) -> Self {
-        Classes {
-            quotes: equal(b'"'),
-            backslashes: equal(b'\\'),
-            objects: equal(b'{'),
-            object_ends: equal(b'}'),
-            arrays: equal(b'['),
-            array_ends: equal(b']'),
-            commas: equal(b','),
-            colons: equal(b':'),
-            digits: within(b'0', b'9'),
-            zeros: equal(b'0'),
-            minuses: equal(b'-'),
-            points: equal(b'.'),
-            spaces: equal(b' ') | equal(b'\t') | equal(b'\n') | equal(b'\r'),
-            controls: within(0, CONTROL),
-            wide: within(0x80, 0xFF),
-        }
-    }
-}
-
-/// Whether all blocks of a text stand up to a check. Without the instructions
-/// that make it quick it is not tried.
-pub(super) fn classify(text: &[u8], check: Check<'_>) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("pclmulqdq") {
-            // SAFETY: the processor has what the function asks for.
-            return unsafe { x86::classify_avx512(text, check) };
-        }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: as above.
-            return unsafe { x86::classify_avx2(text, check) };
-        }
-    }
-    let _ = (text, check);
-    false
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn classify_with(
-    text: &[u8],
-    mut check: Check<'_>,
-    classes: impl Fn(&[u8; 64]) -> Classes,
-    prefix_xor: impl Fn(u64) -> u64,
-) -> bool {
-    let (whole, rest) = text.as_chunks::<64>();
-    for bytes in whole {
-        if !check.block(&classes(bytes), u64::MAX, &prefix_xor) {
-            return false;
-        }
-    }
-    if !rest.is_empty() {
-        let mut padded = [b' '; 64];
-        padded[..rest.len()].copy_from_slice(rest);
-        let valid = !(u64::MAX << rest.len());
-        if !check.block(&classes(&padded), valid, &prefix_xor) {
-            return false;
-        }
-    }
-    check.finish()
-}
-
 /// Drops escaped quotes and everything inside strings.
 #[inline(always)]
 fn resolve(found: Found, carry: &mut Carry, prefix_xor: impl Fn(u64) -> u64) -> Block {
@@ -238,7 +146,7 @@ fn escaped(backslashes: u64, carry: &mut u64) -> u64 {
 
 /// Bit n of the result is the xor of bits 0..=n.
 #[inline(always)]
-fn prefix_xor(mut bits: u64) -> u64 {
+pub(super) fn prefix_xor(mut bits: u64) -> u64 {
     bits ^= bits << 1;
     bits ^= bits << 2;
     bits ^= bits << 4;
@@ -250,20 +158,20 @@ fn prefix_xor(mut bits: u64) -> u64 {
 /// `{` and `[` differ in this bit only, and so do `}` and `]`.
 const CASE: u8 = 0x20;
 /// The last control character.
-const CONTROL: u8 = 0x1F;
+pub(super) const CONTROL: u8 = 0x1F;
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(super) mod x86 {
     use std::arch::x86_64::{
         __m256i, __m512i, _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128,
         _mm_set_epi64x, _mm_set1_epi8, _mm256_cmpeq_epi8, _mm256_min_epu8, _mm256_movemask_epi8,
-        _mm256_or_si256, _mm256_set_epi64x, _mm256_set1_epi8, _mm256_sub_epi8,
-        _mm512_castsi256_si512, _mm512_cmpeq_epi8_mask, _mm512_cmple_epu8_mask, _mm512_inserti64x4,
-        _mm512_or_si512, _mm512_set1_epi8, _mm512_sub_epi8,
+        _mm256_or_si256, _mm256_set_epi64x, _mm256_set1_epi8, _mm512_castsi256_si512,
+        _mm512_cmpeq_epi8_mask, _mm512_cmple_epu8_mask, _mm512_inserti64x4, _mm512_or_si512,
+        _mm512_set1_epi8,
     };
     use std::arch::x86_64::{_mm_clmulepi64_si128, _mm_cvtsi128_si64, _mm_set1_epi8 as all_ones};
 
-    use super::{CASE, CONTROL, Check, Classes, Found, Map, classify_with, index_with, prefix_xor};
+    use super::{CASE, CONTROL, Found, Map, index_with, prefix_xor};
 
     #[target_feature(enable = "avx512bw,pclmulqdq,popcnt")]
     pub(super) fn index_avx512(text: &[u8], map: &mut Map) {
@@ -278,7 +186,7 @@ mod x86 {
     /// [`prefix_xor`] as one multiplication without carries.
     #[target_feature(enable = "pclmulqdq")]
     #[inline]
-    pub(super) fn prefix_clmul(bits: u64) -> u64 {
+    pub(in super::super) fn prefix_clmul(bits: u64) -> u64 {
         let product = _mm_clmulepi64_si128::<0>(_mm_set_epi64x(0, bits as i64), all_ones(-1));
         _mm_cvtsi128_si64(product) as u64
     }
@@ -297,48 +205,9 @@ mod x86 {
         }
     }
 
-    #[target_feature(enable = "avx512bw,pclmulqdq")]
-    pub(super) fn classify_avx512(text: &[u8], check: Check<'_>) -> bool {
-        let classes = |bytes: &[u8; 64]| {
-            let all = load(bytes);
-            Classes::new(
-                |byte| _mm512_cmpeq_epi8_mask(all, _mm512_set1_epi8(byte as i8)),
-                |low, high| {
-                    let from = _mm512_sub_epi8(all, _mm512_set1_epi8(low as i8));
-                    _mm512_cmple_epu8_mask(from, _mm512_set1_epi8((high - low) as i8))
-                },
-            )
-        };
-        classify_with(text, check, classes, |bits| prefix_clmul(bits))
-    }
-
-    #[target_feature(enable = "avx2")]
-    pub(super) fn classify_avx2(text: &[u8], check: Check<'_>) -> bool {
-        let classes = |bytes: &[u8; 64]| {
-            let halves = bytes.as_chunks::<32>().0;
-            let all = [load_half(&halves[0]), load_half(&halves[1])];
-            let join = |low: i32, high: i32| u64::from(low as u32) | u64::from(high as u32) << 32;
-            let equal = |byte: u8| {
-                let wanted = _mm256_set1_epi8(byte as i8);
-                let bits = |half| _mm256_movemask_epi8(_mm256_cmpeq_epi8(half, wanted));
-                join(bits(all[0]), bits(all[1]))
-            };
-            let within = |low: u8, high: u8| {
-                let most = _mm256_set1_epi8((high - low) as i8);
-                let bits = |half| {
-                    let from = _mm256_sub_epi8(half, _mm256_set1_epi8(low as i8));
-                    _mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_min_epu8(from, most), from))
-                };
-                join(bits(all[0]), bits(all[1]))
-            };
-            Classes::new(equal, within)
-        };
-        classify_with(text, check, classes, prefix_xor)
-    }
-
     #[target_feature(enable = "avx512bw")]
     #[inline]
-    fn load(bytes: &[u8; 64]) -> __m512i {
+    pub(in super::super) fn load(bytes: &[u8; 64]) -> __m512i {
         let halves = bytes.as_chunks::<32>().0;
         let (low, high) = (load_half(&halves[0]), load_half(&halves[1]));
         _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
@@ -346,7 +215,7 @@ mod x86 {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn load_half(bytes: &[u8; 32]) -> __m256i {
+    pub(in super::super) fn load_half(bytes: &[u8; 32]) -> __m256i {
         let words = bytes.as_chunks::<8>().0;
         let word = |at: usize| i64::from_le_bytes(words[at]);
         _mm256_set_epi64x(word(3), word(2), word(1), word(0))

@@ -44,6 +44,7 @@ mod alone;
 mod arrays;
 mod ast;
 mod blocks;
+mod classes;
 mod complexity;
 mod cow;
 mod error;

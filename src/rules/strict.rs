@@ -6,7 +6,7 @@
 //! it gives up on whatever is not simple (space between tokens, escapes,
 //! control characters), and on what is wrong; then `validate` decides.
 
-use super::blocks::{self, Classes};
+use super::classes::{self, Classes};
 use super::scan;
 use super::validate::Stack;
 
@@ -19,7 +19,7 @@ pub(super) fn is_well_formed(event: &[u8], stack: &mut Stack) -> bool {
     if !space_only || text.first() != Some(&b'{') || text.last() != Some(&b'}') {
         return false;
     }
-    blocks::classify(text, Check::new(text, stack))
+    classes::classify(text, Check::new(text, stack))
 }
 
 /// What has to be known of the block before: whether its last byte was one of

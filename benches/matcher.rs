@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use pointsman::rules::{Matcher, Mode, Pattern, RuleId, Scratch};
+use pointsman::rules::{Matcher, Mode, Pattern, RuleId, Scratch, Snapshot};
 use quamina::{Quamina, QuaminaBuilder};
 use support::citylots;
 use support::s3::{self, Keys};
@@ -76,23 +76,30 @@ fn now() -> Duration {
         .map_or(wall, Duration::from_nanos)
 }
 
-/// Events per second and matches per pass: the best of several rounds, since
-/// whatever else runs can only slow them down. The clock may be as coarse as a
-/// few milliseconds, so a round takes a quarter of a second.
-fn measure(events: &[Vec<u8>], mut matches: impl FnMut(&[u8]) -> usize) -> (f64, usize) {
-    let mut best = 0.0_f64;
-    let mut count = 0;
+/// An engine with its rules: the number of matches of an event.
+type Runner<'r> = Box<dyn FnMut(&[u8]) -> usize + 'r>;
+
+/// Events per second and matches per pass, for several runners over the same
+/// events or some of them: in turn, so that whatever else the machine does
+/// meets all of them, and the best of five rounds each, since it can only slow
+/// them down. The clock may be as coarse as a few milliseconds, so a turn takes
+/// a quarter of a second.
+fn race(runners: Vec<(&[Vec<u8>], Runner<'_>)>) -> Vec<(f64, usize)> {
+    let mut results = vec![(0.0_f64, 0); runners.len()];
+    let mut runners = runners;
     for _ in 0..5 {
-        let (start, mut done) = (now(), 0);
-        let mut spent = Duration::ZERO;
-        while spent < Duration::from_millis(250) {
-            count = events.iter().map(|event| matches(event)).sum();
-            done += events.len();
-            spent = now() - start;
+        for ((events, matches), (best, count)) in runners.iter_mut().zip(&mut results) {
+            let (start, mut done) = (now(), 0);
+            let mut spent = Duration::ZERO;
+            while spent < Duration::from_millis(250) {
+                *count = events.iter().map(|event| matches(event)).sum();
+                done += events.len();
+                spent = now() - start;
+            }
+            *best = best.max(done as f64 / spent.as_secs_f64());
         }
-        best = best.max(done as f64 / spent.as_secs_f64());
     }
-    (best, count)
+    results
 }
 
 fn ours(rules: &[String]) -> Matcher {
@@ -108,9 +115,9 @@ fn ours(rules: &[String]) -> Matcher {
     matcher
 }
 
-fn run_ours(matcher: &Matcher, mode: Mode, events: &[Vec<u8>]) -> (f64, usize) {
-    let (rules, mut scratch) = (matcher.snapshot(), Scratch::new());
-    measure(events, |event| {
+fn run_ours(rules: &Snapshot, mode: Mode) -> Runner<'_> {
+    let mut scratch = Scratch::new();
+    Box::new(move |event| {
         rules
             .matches_in(mode, event, &mut scratch)
             .expect("a valid event")
@@ -130,8 +137,8 @@ fn theirs(rules: &[String]) -> (Quamina<u32>, usize) {
     (quamina, taken)
 }
 
-fn run_theirs(quamina: &Quamina<u32>, events: &[Vec<u8>]) -> (f64, usize) {
-    measure(events, |event| {
+fn run_theirs(quamina: &Quamina<u32>) -> Runner<'_> {
+    Box::new(|event| {
         quamina
             .matches_for_event(event)
             .expect("a valid event")
@@ -167,28 +174,34 @@ fn categories() {
         }
         let mut with_nowhere = rules.clone();
         with_nowhere.push(NOWHERE.to_owned());
-        let matcher = ours(&rules);
-        let (strict, _) = run_ours(&matcher, Mode::Validating, &events);
-        let (fast, count) = run_ours(&matcher, Mode::Fast, &events);
-        let (full, _) = run_ours(&ours(&with_nowhere), Mode::Fast, &events);
+        let (few, all) = (ours(&rules).snapshot(), ours(&with_nowhere).snapshot());
         let (quamina, taken) = theirs(&rules);
-        let (q_fast, q_full, ratio, note) = if taken == rules.len() {
-            let (q_fast, q_count) = run_theirs(&quamina, &events);
-            let (q_full, _) = run_theirs(&theirs(&with_nowhere).0, &events);
-            let note = if q_count == count {
-                String::new()
-            } else {
-                format!(" (quamina {q_count})")
-            };
-            (
-                rate(q_fast),
-                rate(q_full),
-                format!("{:.1}", full / q_full),
-                note,
-            )
-        } else {
-            let refused = format!("refuses {}", rules.len() - taken);
-            (refused, "-".to_owned(), "-".to_owned(), String::new())
+        let quamina_all = theirs(&with_nowhere).0;
+        let mut runners = vec![
+            (&events[..], run_ours(&few, Mode::Validating)),
+            (&events[..], run_ours(&few, Mode::Fast)),
+            (&events[..], run_ours(&all, Mode::Fast)),
+        ];
+        if taken == rules.len() {
+            runners.push((&events[..], run_theirs(&quamina)));
+            runners.push((&events[..], run_theirs(&quamina_all)));
+        }
+        let results = race(runners);
+        let [(strict, _), (fast, count), (full, _)] = [results[0], results[1], results[2]];
+        let (q_fast, q_full, ratio, note) = match results[3..] {
+            [(q_fast, q_count), (q_full, _)] => {
+                let note = if q_count == count {
+                    String::new()
+                } else {
+                    format!(" (quamina {q_count})")
+                };
+                let ratio = format!("{:.1}", full / q_full);
+                (rate(q_fast), rate(q_full), ratio, note)
+            }
+            _ => {
+                let refused = format!("refuses {}", rules.len() - taken);
+                (refused, "-".to_owned(), "-".to_owned(), String::new())
+            }
         };
         println!(
             "| {name} | {} | {} | {} | {q_fast} | {} | {q_full} | {ratio} | {count}{note} |",
@@ -238,14 +251,20 @@ fn row(count: usize, name: &str, rules: &[String], events: &[Vec<u8>], compare: 
     let (live, start) = (LIVE.load(Ordering::Relaxed), now());
     let matcher = ours(rules);
     let (build, memory) = (now() - start, LIVE.load(Ordering::Relaxed) - live);
-    let (fast, matches) = run_ours(&matcher, Mode::Fast, events);
+    let snapshot = matcher.snapshot();
     let mut theirs_columns = ["-", "-", "-", "-"].map(str::to_owned);
+    let (fast, matches);
     if compare {
         let (live, start) = (LIVE.load(Ordering::Relaxed), now());
         let (quamina, taken) = theirs(rules);
         let (build, memory) = (now() - start, LIVE.load(Ordering::Relaxed) - live);
         let few = &events[..events.len().min(few)];
-        let (other, _) = run_theirs(&quamina, few);
+        let results = race(vec![
+            (events, run_ours(&snapshot, Mode::Fast)),
+            (few, run_theirs(&quamina)),
+        ]);
+        let (other, _) = results[1];
+        (fast, matches) = results[0];
         let note = if taken < rules.len() {
             format!(" (takes {taken})")
         } else {
@@ -257,6 +276,8 @@ fn row(count: usize, name: &str, rules: &[String], events: &[Vec<u8>], compare: 
             format!("{:.3} s", build.as_secs_f64()),
             format!("{:.1} MB", memory as f64 / 1e6),
         ];
+    } else {
+        (fast, matches) = race(vec![(events, run_ours(&snapshot, Mode::Fast))])[0];
     }
     let [other, ratio, other_build, other_memory] = theirs_columns;
     println!(

@@ -5,6 +5,7 @@ mod corpus;
 mod events;
 mod explain;
 mod generate;
+mod library;
 mod lint;
 mod parse;
 mod properties;

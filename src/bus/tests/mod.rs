@@ -6,6 +6,7 @@ mod delivery;
 mod intake;
 mod keeping;
 mod reading;
+mod slow;
 
 use std::path::PathBuf;
 

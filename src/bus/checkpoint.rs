@@ -251,6 +251,7 @@ fn route(r: &mut Reader<'_>, id: RouteId) -> Result<Route, Undecodable> {
 }
 
 fn lines(r: &mut Reader<'_>, route: &mut Route) -> Result<(), Undecodable> {
+    let (mut keyed, mut heads) = (Vec::new(), Vec::new());
     for _ in 0..r.len()? {
         let key = r.u64()?;
         let busy = match r.varint()? {
@@ -258,18 +259,22 @@ fn lines(r: &mut Reader<'_>, route: &mut Route) -> Result<(), Undecodable> {
             seq => Some(seq),
         };
         let waiting = r.seqs()?;
-        for seq in busy.into_iter().chain(waiting.iter().copied()) {
-            route.keyed.insert(seq, key);
-        }
+        let seqs = busy.into_iter().chain(waiting.iter().copied());
+        keyed.extend(seqs.map(|seq| (seq, key)));
         let head = route.keys.restore(key, busy, waiting);
-        route.follow(
-            key,
-            Change {
-                up: head,
-                down: None,
-            },
-        );
-        if let Some(seq) = busy.filter(|&seq| !route.is_delayed(seq)) {
+        heads.extend(busy.or(head).map(|seq| (seq, key)));
+    }
+    // Lines come in no order; in theirs, neighbours are put where they belong quickly.
+    keyed.sort_unstable();
+    for (seq, key) in keyed {
+        route.keyed.insert(seq, key);
+    }
+    heads.sort_unstable();
+    for (seq, key) in heads {
+        if !route.keys.is_busy(key, seq) {
+            let up = Some(seq);
+            route.follow(key, Change { up, down: None });
+        } else if !route.is_delayed(seq) {
             let class = usize::from(route.replay_of(seq).is_some());
             route.heads[class].insert(seq);
         }

@@ -49,7 +49,7 @@ def duckdb_task(task, path, out):
             f"copy (select * from {source} where {VALID}) to '{out}' (format parquet, compression zstd, partition_by (country))"
         )
         written = f"{out}/**/*.parquet"
-    return con.execute(f"select count(*) from '{written}'").fetchone()[0]
+    return con.execute(f"select count(*) from read_parquet('{written}')").fetchone()[0]
 
 
 def polars_task(task, path, out):

@@ -189,3 +189,49 @@ fn clickstream_events_land_as_partitioned_files_once() {
     assert!(project.ok(&["audit"]).contains("the ledger adds up"));
     assert_eq!(node.stop(), 0);
 }
+
+#[test]
+fn one_file_becomes_bronze_silver_and_gold() {
+    let project = Project::new();
+    crate::support::copy(
+        &crate::support::repo().join("examples/medallion"),
+        project.root(),
+    );
+    let config = std::fs::read_to_string(project.path("pointsman.yaml")).expect("the example");
+    project.write(
+        "pointsman.yaml",
+        config.replace("127.0.0.1:7072", "127.0.0.1:0"),
+    );
+    project.ok(&["run", "--until-idle", "2"]);
+    assert_eq!(project.count("select count(*) from lake.bronze"), Some(120));
+    assert_eq!(project.count("select count(*) from lake.silver"), Some(118));
+    let rescued = "select count(*) from lake.silver where _rescued is not null";
+    assert_eq!(project.count(rescued), Some(40));
+    assert_eq!(project.count("select count(*) from gold"), Some(6));
+    assert_eq!(project.count("select sum(sales) from gold"), Some(118));
+    // A corrected file of the second day replaces that day's figures.
+    let second = project.path("inbox/sales-2026-03-02.csv");
+    let mended = std::fs::read_to_string(&second)
+        .expect("the sample")
+        .replace("desert", "harbour");
+    project.drop_in("inbox/sales-2026-03-02.csv", mended);
+    project.ok(&["run", "--until-idle", "2"]);
+    assert_eq!(project.count("select sum(sales) from gold"), Some(119));
+    assert_eq!(project.count("select count(*) from gold"), Some(6));
+    let bronze = "select count(*) from lake.bronze where file = 'sales-2026-03-02.csv'";
+    assert_eq!(project.count(bronze), Some(80));
+    // The upkeep puts small files together; nothing is old yet.
+    let event = r#"{"source":"test","detail-type":"Upkeep","detail":{}}"#;
+    project.run_with(&["send"], event.as_bytes());
+    project.ok(&["run", "--until-idle", "2"]);
+    assert_eq!(project.count("select count(*) from lake.bronze"), Some(160));
+    let manifests = project.path("data/lake/bronze/_manifests");
+    let compacted = std::fs::read_dir(manifests)
+        .expect("manifests")
+        .map(|e| std::fs::read_to_string(e.expect("an entry").path()).expect("a manifest"))
+        .filter(|text| text.contains("\"replaces\""))
+        .count();
+    assert!(compacted > 0, "nothing was put together");
+    assert!(project.ok(&["audit"]).contains("the ledger adds up"));
+    assert_eq!(project.ok(&["dlq", "list"]).trim(), "no dead letters");
+}

@@ -163,8 +163,19 @@ fn maintain(field: &Field<'_>) -> Option<MaintainOptions> {
             keep: table.get("keep").and_then(|f| f.duration()),
             grace: table
                 .get("grace")
-                .and_then(|f| f.duration())
+                .and_then(|f| grace(&f))
                 .unwrap_or(days(7)),
         },
     })
+}
+
+/// A publication moves its files before it names them, so they must be safe
+/// from the upkeep for some time.
+fn grace(field: &Field<'_>) -> Option<Duration> {
+    let grace = field.duration()?;
+    if grace < Duration::from_secs(3600) {
+        field.report(field.error(&codes::BAD_VALUE, "`grace` must be at least `1h`"));
+        return None;
+    }
+    Some(grace)
 }

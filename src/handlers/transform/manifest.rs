@@ -160,9 +160,16 @@ impl Manifest {
         match std::fs::read(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(unreadable(&path, &e)),
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|e| unreadable(&path, &e)),
+            Ok(bytes) => {
+                let mut manifest: Self =
+                    serde_json::from_slice(&bytes).map_err(|e| unreadable(&path, &e))?;
+                if manifest.published_ms == 0 {
+                    // One of before the time was kept: its file has it.
+                    manifest.published_ms =
+                        modified_ms(&path).map_err(|e| unreadable(&path, &e))?;
+                }
+                Ok(Some(manifest))
+            }
         }
     }
 
@@ -249,6 +256,14 @@ impl Manifest {
         }
         detail
     }
+}
+
+fn modified_ms(path: &Path) -> std::io::Result<i64> {
+    let since = std::fs::metadata(path)?
+        .modified()?
+        .duration_since(std::time::UNIX_EPOCH);
+    let ms = since.map_or(0, |since| since.as_millis());
+    Ok(i64::try_from(ms).unwrap_or(i64::MAX))
 }
 
 fn unreadable(path: &Path, e: &dyn std::error::Error) -> Failure {

@@ -7,7 +7,7 @@ use super::read::{self, Expected, Started, open};
 use super::rejects::{Origin, RejectFile};
 use super::run::{self, Written};
 use super::stream::{Read, Records, Setting, Source};
-use super::{Inner, done, locks, quarantine, sql};
+use super::{Inner, done, locks, quarantine, sql, upkeep};
 use crate::handlers::objects::{Object, Place};
 use crate::handlers::{Context, Done, Emit, Failure, Message};
 use datafusion::catalog::streaming::StreamingTable;
@@ -34,12 +34,22 @@ pub(super) async fn handle(
     let path = Manifest::path(&inner.env.lake, table, &publication);
     let _held = locks::lock(&path).await;
     let mut revision = 0;
+    let mut kept = None;
     if let Some(published) = Manifest::load(&inner.env.lake, table, &publication)? {
-        if published.definition == inner.definition {
+        // One of before definitions were kept is taken as it is.
+        if published.definition.is_empty() || published.definition == inner.definition {
             return Ok(done(&published, policy));
         }
         // The transform is not what it was: what it makes now takes the place.
         revision = published.revision + 1;
+        // No upkeep meanwhile: it could put together what is about to be replaced.
+        kept = Some(upkeep::lock(&inner.env.lake, table).await);
+        if upkeep::stands_for(&inner.env.lake, &published)? {
+            return Err(Failure::permanent(
+                "Compacted",
+                "the transform has changed, but the files that it made of this event were put together with others and cannot be replaced; publish into another table",
+            ));
+        }
         tracing::info!(
             handler = inner.name,
             publication,
@@ -60,7 +70,9 @@ pub(super) async fn handle(
         params: params(inner, message)?,
         cx,
     };
-    match attempt.run().await {
+    let result = attempt.run().await;
+    drop(kept);
+    match result {
         Err(failure) if is_superseded(&object, &failure) => Ok(superseded(&object, &failure)),
         Err(reason) if reason.code == drift::QUARANTINED => attempt.set_aside(&reason).await,
         published => published.map(|manifest| done(&manifest, policy)),

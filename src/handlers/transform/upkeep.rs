@@ -19,6 +19,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::sync::OwnedMutexGuard;
 
 const DAY_MS: i64 = 24 * 3_600_000;
 /// The list of files that are not needed any more, and since when.
@@ -63,7 +64,7 @@ pub async fn maintain(
     upkeep: &Upkeep,
     now_ms: i64,
 ) -> Result<Kept, Failure> {
-    let _held = locks::lock(&lake.join(table).join(GONE)).await;
+    let _held = lock(lake, table).await;
     let mut kept = Kept::default();
     let (root, name, keep) = (lake.to_path_buf(), table.to_owned(), upkeep.keep);
     kept.expired = run::blocking(move || expire(&root, &name, keep, now_ms)).await?;
@@ -77,6 +78,19 @@ pub async fn maintain(
     let (root, name, grace) = (lake.to_path_buf(), table.to_owned(), upkeep.grace);
     kept.removed = run::blocking(move || vacuum(&root, &name, grace, now_ms)).await?;
     Ok(kept)
+}
+
+/// Waits until no upkeep of the table is under way, and keeps others out.
+pub(super) async fn lock(lake: &Path, table: &str) -> OwnedMutexGuard<()> {
+    locks::lock(&lake.join(table).join(GONE)).await
+}
+
+/// Whether files of other publications stand for some of this one's.
+pub(super) fn stands_for(lake: &Path, published: &Manifest) -> Result<bool, Failure> {
+    let mine: BTreeSet<&str> = published.outputs.iter().map(|o| o.path.as_str()).collect();
+    let all = Manifest::all(lake, &published.table)?;
+    let mut replaced = all.iter().flat_map(|m| &m.replaces);
+    Ok(replaced.any(|path| mine.contains(path.as_str())))
 }
 
 fn failed(what: &str, path: &Path, e: &dyn std::error::Error) -> Failure {

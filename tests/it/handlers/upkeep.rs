@@ -92,6 +92,11 @@ async fn small_files_are_put_together_and_old_ones_go() {
     let kept = run(&world, start + DAY + 2 * 3_600_000).await;
     assert_eq!((kept.removed, data_files(&world)), (40, 4));
     assert_eq!(world.csv(ROWS).await, "200,200,2");
+    // A transform that changed cannot take back what was put together, and says so.
+    let mut changed = by_day();
+    changed.sql = Some("select id, 'x' as day from input".to_owned());
+    let refused = handle(&world.transform(changed), world.created("0.csv")).await;
+    assert_eq!(refused.unwrap_err().code, "Compacted");
     // A retry of a cause whose files were put together is answered, not done again.
     let again = handle(&handler, world.created("0.csv")).await.unwrap();
     assert_eq!(again.summary["publication"], publications[0].as_str());

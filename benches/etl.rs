@@ -173,6 +173,7 @@ fn options(sql: Option<&str>, by: &str, checked: bool) -> TransformOptions {
                 .collect(),
             target_file_bytes: 256 << 20,
             max_open_writers: 10_000,
+            s3: None,
         },
     }
 }
@@ -210,6 +211,7 @@ fn run(path: &Path, sql: Option<&str>, by: &str, checked: bool) {
         version_id: None,
         sequencer: None,
         reason: "bench".to_owned(),
+        deletion_type: None,
         time_ms: 0,
     };
     let message = Message {

@@ -121,6 +121,7 @@ impl Home {
             deletes: false,
             forget_after: Duration::from_secs(86_400),
             after: After::Keep,
+            defaults: pointsman::event::Defaults::default(),
         };
         let state = State::open(&self.path("side.db")).unwrap();
         let bus: Arc<dyn Intake> = bus.clone();

@@ -62,19 +62,6 @@ pub(super) async fn audit(State(node): State<Arc<Node>>) -> Json<Value> {
     Json(json!({ "balanced": balanced, "ledger": ledger }))
 }
 
-/// `GET /sources`: how each source stands.
-pub(super) async fn sources(State(node): State<Arc<Node>>) -> Result<Json<Value>, ApiError> {
-    let mut sources = serde_json::Map::new();
-    for (name, folder) in node.folders() {
-        let status = folder
-            .status()
-            .await
-            .map_err(|e| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "Source", e.to_string()))?;
-        sources.insert(name.clone(), json!(status));
-    }
-    Ok(Json(Value::Object(sources)))
-}
-
 /// `GET /plan`: the configuration in force, defaults included, secrets not.
 pub(super) async fn plan(State(node): State<Arc<Node>>) -> Json<Value> {
     Json(json!(*node.config()))

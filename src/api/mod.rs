@@ -10,6 +10,7 @@ mod reload;
 mod replays;
 mod rules;
 mod serve;
+mod sources;
 mod stream;
 mod subscriptions;
 mod trace;
@@ -71,7 +72,10 @@ pub fn routes(node: Arc<Node>) -> Router {
         .route("/routes/resume", post(queues::resume))
         .route("/replays", get(replays::list).post(replays::begin))
         .route("/replays/cancel", post(replays::cancel))
-        .route("/sources", get(admin::sources))
+        .route("/sources", get(sources::list))
+        .route("/sources/{name}/rescan", post(sources::rescan))
+        .route("/sources/{name}/forget", post(sources::forget))
+        .route("/sources/{name}/notifications", post(sources::notify))
         .route("/query", post(admin::query))
         .route("/match", post(rules::explain))
         .route("/schema/infer", get(rules::infer))

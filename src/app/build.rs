@@ -1,23 +1,22 @@
 //! Opening a node: ground first, then right to left, sources last.
 
 use super::brokers::{self, Brokers};
+use super::buckets;
 use super::endpoints::{Endpoints, EndpointsError};
-use super::reload::folders;
-use super::sources::bringers;
+use super::reload::{self, folders};
+use super::sources::{BringError, bringers};
 use super::wiring::{self, Routes};
-use super::{Folders, Live, Node, marks};
+use super::{Buckets, Folders, Live, Node, marks};
 use crate::bus::{Bus, BusError, BusOptions};
 use crate::clock::SharedClock;
-use crate::config::{Config, Source};
+use crate::config::Config;
 use crate::delivery::Delivery;
 use crate::emit::Emitter;
-use crate::handlers::objects::Places;
 use crate::handlers::query::{Query, QueryEnv};
 use crate::handlers::{Failure, Progress};
 use crate::observe::Metrics;
 use crate::replay::{ReplayError, Replays};
 use crate::router::{Router, TableError};
-use crate::sources::folder::SourceError;
 use crate::state::{State, StateError};
 use crate::tasks::Tasks;
 use arc_swap::ArcSwap;
@@ -71,7 +70,7 @@ pub enum StartError {
         /// The source.
         name: String,
         /// Why.
-        error: SourceError,
+        error: BringError,
     },
 }
 
@@ -123,6 +122,7 @@ impl Node {
                 rejects: data.join("rejects"),
                 scratch: data.join("scratch"),
                 memory_bytes: config.node.query_memory_bytes,
+                places: Arc::new(ArcSwap::from_pointee(buckets::places(&config)?)),
             }),
             bus,
             router,
@@ -138,6 +138,7 @@ impl Node {
                 worked: wiring::worked(&config),
                 config: Arc::clone(&config),
                 folders: Folders::new(),
+                buckets: Buckets::new(),
             }),
             running: Mutex::default(),
             stop_sources,
@@ -185,11 +186,12 @@ impl Node {
             let mark = marks::bringer(config, what);
             running.sources.insert(name, (mark, started));
         }
-        let folders = folders(&running);
+        let (folders, buckets) = (folders(&running), reload::buckets(&running));
         self.live.rcu(|live| Live {
             config: Arc::clone(&live.config),
             worked: live.worked.clone(),
             folders: folders.clone(),
+            buckets: buckets.clone(),
         });
         Ok(())
     }
@@ -212,14 +214,4 @@ fn open_bus(config: &Config, clock: &SharedClock) -> Result<Bus, BusError> {
         tracing::error!(?damage, "the log is damaged; `pointsman doctor` tells more");
     }
     Ok(bus)
-}
-
-/// The folders that events may name objects of.
-pub(super) fn places(config: &Config) -> Places {
-    let mut places = Places::default();
-    for (name, source) in &config.sources {
-        let Source::Folder(options) = source;
-        places.add_folder(name, options.root.clone());
-    }
-    places
 }

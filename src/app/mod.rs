@@ -3,6 +3,7 @@
 
 mod after;
 mod brokers;
+mod buckets;
 mod build;
 mod endpoints;
 mod load;
@@ -29,6 +30,7 @@ use crate::observe::Metrics;
 use crate::replay::Replays;
 use crate::router::Router;
 use crate::sources::folder::FolderHandle;
+use crate::sources::s3::S3Handle;
 use crate::state::State;
 use crate::tasks::Tasks;
 use crate::topics::{Links, Signer, Subscriptions};
@@ -76,10 +78,14 @@ struct Live {
     /// Routes that have a consumer.
     worked: BTreeSet<String>,
     folders: Folders,
+    buckets: Buckets,
 }
 
 /// Folder sources by name.
 type Folders = BTreeMap<String, Arc<FolderHandle>>;
+
+/// Bucket sources by name.
+type Buckets = BTreeMap<String, Arc<S3Handle>>;
 
 /// What runs, by name, with the mark of the declaration that it was built from.
 #[derive(Default)]
@@ -99,6 +105,12 @@ impl Node {
     #[must_use]
     pub fn folders(&self) -> BTreeMap<String, Arc<FolderHandle>> {
         self.live.load().folders.clone()
+    }
+
+    /// The bucket sources by name; empty while offline.
+    #[must_use]
+    pub fn buckets(&self) -> BTreeMap<String, Arc<S3Handle>> {
+        self.live.load().buckets.clone()
     }
 
     /// Whether messages wait on a route that somebody here works on; those of a

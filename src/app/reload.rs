@@ -6,11 +6,11 @@
 //! finishes what it has before its successor begins.
 
 use super::brokers::{self, Brokers};
-use super::build::places;
+use super::buckets::places;
 use super::endpoints::EndpointsError;
 use super::sources::bringers;
 use super::wiring::{self, Routes, Wiring};
-use super::{Folders, Live, Node, Running, marks};
+use super::{Buckets, Folders, Live, Node, Running, marks};
 use crate::bus::{Backlog, BusError, RouteInfo};
 use crate::config::{Config, Diff, Loaded, diff, same_secrets};
 use crate::delivery::{Consumer, RunningConsumer};
@@ -151,6 +151,7 @@ impl Node {
             config: Arc::clone(&config),
             worked: wiring::worked(&config),
             folders: live.folders.clone(),
+            buckets: live.buckets.clone(),
         });
         let names = routes.keys().cloned().collect();
         let late = wiring::late_rules(&config);
@@ -249,7 +250,8 @@ impl Node {
         routes: &Routes,
         subscriptions: &Subscriptions,
     ) -> Result<Vec<Consumer>, Failure> {
-        let places = places(config);
+        let places = places(config)?;
+        self.query.set_places(places.clone());
         let wiring = Wiring {
             config,
             routes,
@@ -325,11 +327,12 @@ impl Node {
                 }
             }
         }
-        let folders = folders(running);
+        let (folders, buckets) = (folders(running), buckets(running));
         self.live.rcu(|live| Live {
             config: Arc::clone(&live.config),
             worked: live.worked.clone(),
             folders: folders.clone(),
+            buckets: buckets.clone(),
         });
     }
 
@@ -380,6 +383,14 @@ pub(super) fn folders(running: &Running) -> Folders {
         Some((name.clone(), Arc::clone(source.folder()?)))
     };
     running.sources.iter().filter_map(folder).collect()
+}
+
+/// The bucket sources among what runs.
+pub(super) fn buckets(running: &Running) -> Buckets {
+    let bucket = |(name, (_, source)): (&String, &(String, super::sources::RunningSource))| {
+        Some((name.clone(), Arc::clone(source.bucket()?)))
+    };
+    running.sources.iter().filter_map(bucket).collect()
 }
 
 /// The files, read and checked again.

@@ -1,9 +1,10 @@
 //! Sources and schedules: one started, one stopped, whatever its kind.
 
-use super::{Node, after, schedules};
-use crate::config::{Config, Schedule, Source};
+use super::{Node, after, buckets, schedules};
+use crate::config::{Config, S3Source, Schedule, Source};
 use crate::sources::Intake;
-use crate::sources::folder::{After, FolderHandle, FolderOptions, FolderSource, SourceError};
+use crate::sources::folder::{After, FolderHandle, FolderOptions, FolderSource};
+use crate::sources::s3::{self, S3Handle};
 use crate::tasks::Tasks;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -30,12 +31,21 @@ pub(super) struct RunningSource {
     stop: CancellationToken,
     tasks: Tasks,
     folder: Option<Arc<FolderHandle>>,
+    bucket: Option<Arc<S3Handle>>,
 }
+
+/// Why a source does not start.
+pub type BringError = Box<dyn std::error::Error + Send + Sync>;
 
 impl RunningSource {
     /// The folder source, if it is one.
     pub fn folder(&self) -> Option<&Arc<FolderHandle>> {
         self.folder.as_ref()
+    }
+
+    /// The bucket source, if it is one.
+    pub fn bucket(&self) -> Option<&Arc<S3Handle>> {
+        self.bucket.as_ref()
     }
 
     /// Stops it; when this returns, it hands nothing in any more.
@@ -54,17 +64,21 @@ impl Node {
         &self,
         name: &str,
         what: Bringer<'_>,
-    ) -> Result<RunningSource, SourceError> {
+    ) -> Result<RunningSource, BringError> {
         let stop = self.stop_sources.child_token();
         let mut running = RunningSource {
             stop: stop.clone(),
             tasks: self.tasks.part(),
             folder: None,
+            bucket: None,
         };
         let intake: Arc<dyn Intake> = Arc::new(self.router.clone());
         match what {
             Bringer::Source(Source::Folder(options)) => {
                 running.folder = Some(self.folder(name, options, intake, &running).await?);
+            }
+            Bringer::Source(Source::S3(s3)) => {
+                running.bucket = Some(self.bucket(s3, intake, &running).await?);
             }
             Bringer::Schedule(schedule) => running.tasks.spawn(schedules::run(
                 name.trim_start_matches("schedules/").to_owned(),
@@ -84,9 +98,12 @@ impl Node {
         options: &FolderOptions,
         intake: Arc<dyn Intake>,
         running: &RunningSource,
-    ) -> Result<Arc<FolderHandle>, SourceError> {
+    ) -> Result<Arc<FolderHandle>, BringError> {
         let started = FolderSource::start(
-            options.clone(),
+            FolderOptions {
+                defaults: self.config().node.event_defaults(),
+                ..options.clone()
+            },
             intake,
             self.state.clone(),
             self.clock.clone(),
@@ -102,5 +119,32 @@ impl Node {
             ));
         }
         Ok(handle)
+    }
+
+    async fn bucket(
+        &self,
+        source: &S3Source,
+        intake: Arc<dyn Intake>,
+        running: &RunningSource,
+    ) -> Result<Arc<S3Handle>, BringError> {
+        let config = self.config();
+        let connection = source.connection.as_deref();
+        let bucket = buckets::open(&config, connection, &source.options.bucket)?;
+        let mut options = source.options.clone();
+        options.defaults = config.node.event_defaults();
+        if let Some(region) = buckets::region(&config, connection) {
+            region.clone_into(&mut options.defaults.region);
+        }
+        let (handle, run) = s3::start(
+            options,
+            Arc::new(bucket.listing),
+            intake,
+            self.state.clone(),
+            self.clock.clone(),
+            running.stop.clone(),
+        )
+        .await?;
+        running.tasks.spawn(run);
+        Ok(Arc::new(handle))
     }
 }

@@ -267,7 +267,10 @@ impl Wiring<'_> {
                 transform_env(self.config),
                 self.places.clone(),
             )?),
-            HandlerKind::Load(load) => Arc::new(warehouse::handler(self.config, load)?),
+            HandlerKind::Load(load) => {
+                let handler = warehouse::handler(self.config, load)?;
+                Arc::new(handler.reading(self.places.clone()))
+            }
             HandlerKind::Maintain(options) => {
                 let data = &self.config.node.data;
                 Arc::new(MaintainHandler::new(

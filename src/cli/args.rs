@@ -51,7 +51,7 @@ pub(super) enum Command {
     /// List topics and their subscriptions, and how these stand; disable and enable them.
     Topics(TopicsArgs),
     /// Show how the sources stand.
-    Sources(JsonArgs),
+    Sources(SourcesArgs),
     /// Print the messages of a topic as they come.
     Subscribe(SubscribeArgs),
     /// Look at what failed for good; send it again or drop it.
@@ -77,6 +77,31 @@ pub(super) enum Command {
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct SourcesArgs {
+    #[command(subcommand)]
+    pub what: Option<SourcesCommand>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub(super) enum SourcesCommand {
+    /// Look through all of a source now, and wait until that is done
+    Rescan {
+        /// The source
+        source: String,
+    },
+    /// Forget files or objects, so that those that are there are taken again
+    Forget {
+        /// The source
+        source: String,
+        /// A path, or a glob as in `include`
+        which: String,
     },
 }
 

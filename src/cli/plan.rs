@@ -1,6 +1,6 @@
 //! What is configured and how it stands: `plan`, `sources`.
 
-use super::args::{At, JsonArgs, PlanArgs};
+use super::args::{At, PlanArgs, SourcesArgs, SourcesCommand};
 use super::client::{connect_running, load};
 use super::{Answer, CliError, say};
 use serde_json::{Value, json};
@@ -55,8 +55,30 @@ fn outline(value: &Value, depth: usize, lines: &mut Vec<String>) {
     }
 }
 
-pub(super) async fn sources(at: &At, args: &JsonArgs) -> Result<Answer, CliError> {
+pub(super) async fn sources(at: &At, args: &SourcesArgs) -> Result<Answer, CliError> {
     let client = connect_running(at).await?;
+    match &args.what {
+        None => {}
+        Some(SourcesCommand::Rescan { source }) => {
+            let path = format!("/sources/{source}/rescan");
+            client.post(&path, Vec::new()).await?;
+            return say(&format!("looked through `{source}`")).map(|()| Answer::Yes);
+        }
+        Some(SourcesCommand::Forget { source, which }) => {
+            let path = format!("/sources/{source}/forget");
+            let body = json!({ "which": which }).to_string();
+            let answer: Value = serde_json::from_slice(
+                &client.post(&path, body.into_bytes()).await?,
+            )
+            .map_err(|e| CliError::new(format!("the node's answer is not understood: {e}")))?;
+            let count = answer["forgotten"].as_u64().unwrap_or(0);
+            say(&format!("forgot {count}"))?;
+            return Ok(match count {
+                0 => Answer::No,
+                _ => Answer::Yes,
+            });
+        }
+    }
     let found: Value = client.get_json("/sources", &[]).await?;
     if args.json {
         return say(&found.to_string()).map(|()| Answer::Yes);

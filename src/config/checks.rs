@@ -20,6 +20,7 @@ pub trait Checker {
 /// What cannot work.
 pub(super) fn errors(config: &Config) -> Vec<Diagnostic> {
     let mut found = folders(config);
+    found.extend(super::buckets::check(config));
     found.extend(loops::check(config));
     found
 }
@@ -164,9 +165,13 @@ fn twins(config: &Config) -> Vec<Diagnostic> {
 }
 
 fn folder_sources(config: &Config) -> impl Iterator<Item = (&String, &FolderOptions)> {
-    config.sources.iter().map(|(name, source)| match source {
-        Source::Folder(folder) => (name, folder),
-    })
+    config
+        .sources
+        .iter()
+        .filter_map(|(name, source)| match source {
+            Source::Folder(folder) => Some((name, folder)),
+            _ => None,
+        })
 }
 
 /// A path without `.` and `..`, as far as the text alone tells.

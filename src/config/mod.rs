@@ -6,6 +6,7 @@
 //! program uses; `checks` look at the whole. No step stops at a mistake: all of
 //! them are reported at once, with their places.
 
+mod buckets;
 mod checks;
 mod connection;
 #[cfg(test)]
@@ -38,8 +39,8 @@ pub use connection::{
 pub use diff::{Change, Diff, diff, same_secrets};
 pub use model::{
     Backing, Backlog, Config, DEFAULT_BUS, DiskQuota, EventSchema, Exec, Handler, HandlerKind,
-    Load, Node, Queue, Route, Rule, RuleStart, Schedule, SchemaPolicy, Source, Subscription,
-    Target, TargetInput, To, Topic, Webhook, WebhookFormat, When,
+    Load, Node, Queue, Route, Rule, RuleStart, S3Source, Schedule, SchemaPolicy, Source,
+    Subscription, Target, TargetInput, To, Topic, Webhook, WebhookFormat, When,
 };
 pub use rule_tests::{RuleTest, run_tests};
 pub use schema::{json_schema, reference};

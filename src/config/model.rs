@@ -17,6 +17,7 @@ use crate::handlers::transform::TransformOptions;
 use crate::rules::Pattern;
 use crate::rules::input::TargetInputSpec;
 use crate::sources::folder::FolderOptions;
+use crate::sources::s3::S3SourceOptions;
 use crate::topics::FilterOn;
 use chrono_tz::Tz;
 use std::collections::BTreeMap;
@@ -119,6 +120,19 @@ pub struct DiskQuota {
 pub enum Source {
     /// A watched folder.
     Folder(FolderOptions),
+    /// A bucket.
+    S3(Box<S3Source>),
+}
+
+/// A bucket as a source.
+#[derive(Clone, Debug)]
+pub struct S3Source {
+    /// The connection; `None`: as AWS's own tools find region and credentials.
+    pub connection: Option<String>,
+    /// What is looked for, and how.
+    pub options: S3SourceOptions,
+    /// How notifications come, if they do.
+    pub notifications: Option<String>,
 }
 
 impl Source {
@@ -127,6 +141,7 @@ impl Source {
     pub fn bus(&self) -> &str {
         match self {
             Self::Folder(folder) => &folder.bus,
+            Self::S3(s3) => &s3.options.bus,
         }
     }
 }

@@ -3,14 +3,15 @@
 
 use super::connection::Connection;
 use super::model::{
-    Backing, Config, Exec, Handler, HandlerKind, Load, Node, Queue, Rule, RuleStart, Schedule,
-    SchemaPolicy, Source, Subscription, Target, TargetInput, To, Webhook, When,
+    Backing, Config, Exec, Handler, HandlerKind, Load, Node, Queue, Rule, RuleStart, S3Source,
+    Schedule, SchemaPolicy, Source, Subscription, Target, TargetInput, To, Webhook, When,
 };
 use super::units::{format_duration, format_size};
 use crate::delivery::RetryPolicy;
 use crate::drivers::amqp::{Declare, Kind as QueueKind};
 use crate::handlers::load::Mode;
 use crate::handlers::maintain::{MaintainOptions, TableRef};
+use crate::handlers::objects::BucketFolder;
 use crate::handlers::transform::{
     Duplicates, Format, Input, Ragged, RejectLimit, TransformOptions,
 };
@@ -193,8 +194,53 @@ fn connection(connection: &Connection, paths: &Paths<'_>) -> Value {
 }
 
 fn source(source: &Source, paths: &Paths<'_>) -> Value {
-    let Source::Folder(folder) = source;
-    json!({ "bus": folder.bus, "folder": folder_source(folder, paths) })
+    match source {
+        Source::Folder(folder) => {
+            json!({ "bus": folder.bus, "folder": folder_source(folder, paths) })
+        }
+        Source::S3(s3) => json!({ "bus": s3.options.bus, "s3": s3_source(s3) }),
+    }
+}
+
+fn start(start: &Start) -> String {
+    match start {
+        Start::All => "all".to_owned(),
+        Start::Now => "now".to_owned(),
+        Start::Since(ms) => crate::event::rfc3339(*ms),
+    }
+}
+
+fn s3_source(source: &S3Source) -> Value {
+    let s3 = &source.options;
+    json!({
+        "connection": source.connection,
+        "bucket": s3.bucket,
+        "prefix": s3.prefix,
+        "include": s3.include,
+        "exclude": s3.exclude,
+        "every": format_duration(s3.every),
+        "every_idle": format_duration(s3.every_idle),
+        "reconcile": format_duration(s3.reconcile),
+        "ordered": s3.ordered,
+        "versions": s3.versions,
+        "start": start(&s3.start),
+        "deletes": s3.deletes,
+        "forget_after": format_duration(s3.forget_after),
+        "notifications": source.notifications,
+        // What it costs: requests that list, a day, by the number of keys.
+        "list_calls_a_day": {
+            "up_to_1000_keys": s3.calls_a_day(1),
+            "1000000_keys": s3.calls_a_day(1_000_000),
+        },
+    })
+}
+
+fn s3_folder(folder: &BucketFolder) -> Value {
+    json!({
+        "connection": folder.connection,
+        "bucket": folder.bucket,
+        "prefix": folder.prefix,
+    })
 }
 
 fn folder_source(folder: &FolderOptions, paths: &Paths<'_>) -> Value {
@@ -214,11 +260,7 @@ fn folder_source(folder: &FolderOptions, paths: &Paths<'_>) -> Value {
             "trailer": folder.finished.trailer,
         },
         "reconcile": format_duration(folder.reconcile),
-        "start": match folder.start {
-            Start::All => "all".to_owned(),
-            Start::Now => "now".to_owned(),
-            Start::Since(ms) => crate::event::rfc3339(ms),
-        },
+        "start": start(&folder.start),
         "content_hash": folder.content_hash,
         "deletes": folder.deletes,
         "forget_after": format_duration(folder.forget_after),
@@ -503,6 +545,7 @@ fn transform(options: &TransformOptions, paths: &Paths<'_>) -> Value {
             "partition_by": options.write.partition_by,
             "target_size": format_size(options.write.target_file_bytes),
             "max_open_files": options.write.max_open_writers,
+            "s3": options.write.s3.as_ref().map(s3_folder),
         },
     })
 }

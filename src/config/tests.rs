@@ -70,6 +70,9 @@ node:
   region: here
   public_url: https://events.example.com
 sources:
+  raw:
+    bus: files
+    s3: { connection: cloud, bucket: raw, prefix: in/, include: "*.csv", exclude: [x], every: 10s, every_idle: 1m, reconcile: 2h, ordered: true, versions: true, start: now, deletes: true, forget_after: 1d, notifications: webhook }
   inbox:
     bus: files
     folder:
@@ -128,7 +131,7 @@ handlers:
       sql: |
         select *
         from input
-      write: { table: flights, format: csv, partition_by: month, target_size: 1MiB, max_open_files: 8 }
+      write: { table: flights, format: csv, partition_by: month, target_size: 1MiB, max_open_files: 8, s3: { connection: cloud, bucket: lake, prefix: clean } }
   load: { load: { table: flights, mode: upsert, key: [month] } }
   exec: { from: q, exec: { command: [cat, "${env:HOOK}"], env: { A: "${env:KEY}" }, cwd: sub } }
   http: { http: { url: http://example.com } }
@@ -284,7 +287,9 @@ fn same(kind: &Kind, stated: &serde_json::Value, held: &serde_json::Value) -> bo
 #[test]
 fn values_arrive_where_they_belong() {
     let config = load(FULL);
-    let Source::Folder(inbox) = &config.sources["inbox"];
+    let Source::Folder(inbox) = &config.sources["inbox"] else {
+        panic!("`inbox` is a folder");
+    };
     assert!(inbox.root.ends_with("hidden-inbox"));
     assert_eq!(inbox.start, Start::Since(1_356_998_400_000));
     assert_eq!(inbox.after, After::Move(config.root.join("done")));

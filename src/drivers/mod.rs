@@ -7,6 +7,7 @@
 
 pub mod amqp;
 pub mod postgres;
+pub mod s3;
 
 /// What a driver can be in a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,4 +64,5 @@ pub const DRIVERS: &[Driver] = &[
     },
     postgres::DRIVER,
     amqp::DRIVER,
+    s3::DRIVER,
 ];

@@ -173,6 +173,10 @@ leave it out: the default is that timeout and 30 seconds."
 "The connection that is named leads to a system of another kind: an `amqp` queue needs an `amqp` connection,
 an S3 source an `aws` one. Each connection under `connections:` has one kind."
 
+    TWO_BUCKETS "P0211" "one bucket name by two connections"
+"An event names its bucket, and nothing in it tells by which connection the bucket is reached. Two buckets of one
+name, at two endpoints, cannot be told apart in one node; the same bucket is reached by the same connection everywhere."
+
     BAD_PATTERN "P0301" "not an event pattern"
 "The pattern is not one that EventBridge would take. A pattern has the event's shape; its leaves are lists of
 what is allowed: `source: [aws.s3]`, `detail: { size: [{ numeric: [\">\", 0] }] }`.

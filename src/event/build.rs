@@ -68,6 +68,8 @@ pub struct ObjectEvent {
     pub sequencer: Option<String>,
     /// `detail.reason`.
     pub reason: String,
+    /// `detail.deletion-type`, for deletes in a bucket.
+    pub deletion_type: Option<&'static str>,
     /// When the object was written, Unix milliseconds.
     pub time_ms: i64,
 }
@@ -90,18 +92,25 @@ impl ObjectEvent {
         put("etag", self.etag.map(Value::from));
         put("version-id", self.version_id.map(Value::from));
         put("sequencer", self.sequencer.map(Value::from));
+        let mut detail = json!({
+            "version": "0",
+            "bucket": { "name": self.bucket },
+            "object": object,
+            "reason": self.reason,
+        });
+        if let Some(kind) = self.deletion_type {
+            detail["deletion-type"] = json!(kind);
+        }
         EventBuilder {
             id: self.id,
+            resources: match self.source.as_str() {
+                "aws.s3" => vec![format!("arn:aws:s3:::{}", self.bucket)],
+                _ => Vec::new(),
+            },
             source: self.source,
             detail_type: self.detail_type,
             time_ms: self.time_ms,
-            resources: Vec::new(),
-            detail: json!({
-                "version": "0",
-                "bucket": { "name": self.bucket },
-                "object": object,
-                "reason": self.reason,
-            }),
+            detail,
         }
         .build(defaults)
     }

@@ -2,6 +2,8 @@
 //! the answer says that they are durable.
 
 pub mod folder;
+pub mod notifications;
+pub mod s3;
 
 use crate::event::Event;
 use futures::future::BoxFuture;

@@ -74,6 +74,52 @@ const STEPS: &[&str] = &[
          INSERT INTO folder_counts VALUES (NEW.source, NEW.state, 1)
              ON CONFLICT DO UPDATE SET files = files + 1;
      END;",
+    // Buckets: a row per key, or per version where versions are listed. The
+    // number is what a walk keeps of a row that it has seen.
+    "CREATE TABLE s3_sources (
+         id              INTEGER PRIMARY KEY AUTOINCREMENT,
+         name            TEXT NOT NULL UNIQUE,
+         bucket          TEXT NOT NULL,
+         first_start_ms  INTEGER NOT NULL,
+         baseline_done   INTEGER NOT NULL DEFAULT 0
+     );
+     CREATE TABLE s3_objects (
+         id           INTEGER PRIMARY KEY AUTOINCREMENT,
+         source       INTEGER NOT NULL,
+         key          TEXT NOT NULL,
+         version      TEXT NOT NULL DEFAULT '',
+         etag         TEXT NOT NULL,
+         size         INTEGER NOT NULL,
+         modified_ms  INTEGER NOT NULL,
+         state        INTEGER NOT NULL,
+         salt         INTEGER NOT NULL DEFAULT 0,
+         at_ms        INTEGER NOT NULL,
+         reason       TEXT,
+         UNIQUE (source, key, version)
+     );
+     CREATE INDEX s3_objects_refused ON s3_objects (source, at_ms) WHERE state = 3;
+     CREATE INDEX s3_objects_gone ON s3_objects (source, at_ms) WHERE state = 4;
+     CREATE TABLE s3_counts (
+         source   INTEGER NOT NULL,
+         state    INTEGER NOT NULL,
+         objects  INTEGER NOT NULL,
+         PRIMARY KEY (source, state)
+     ) WITHOUT ROWID;
+     CREATE TRIGGER s3_objects_added AFTER INSERT ON s3_objects BEGIN
+         INSERT INTO s3_counts VALUES (NEW.source, NEW.state, 1)
+             ON CONFLICT DO UPDATE SET objects = objects + 1;
+     END;
+     CREATE TRIGGER s3_objects_removed AFTER DELETE ON s3_objects BEGIN
+         UPDATE s3_counts SET objects = objects - 1
+             WHERE source = OLD.source AND state = OLD.state;
+     END;
+     CREATE TRIGGER s3_objects_moved AFTER UPDATE OF state ON s3_objects
+         WHEN OLD.state <> NEW.state BEGIN
+         UPDATE s3_counts SET objects = objects - 1
+             WHERE source = OLD.source AND state = OLD.state;
+         INSERT INTO s3_counts VALUES (NEW.source, NEW.state, 1)
+             ON CONFLICT DO UPDATE SET objects = objects + 1;
+     END;",
 ];
 
 /// Brings the database to the newest layout; every step is one transaction.

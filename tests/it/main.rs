@@ -4,6 +4,7 @@
 mod support;
 
 mod broken;
+mod buckets;
 mod bus;
 mod cli;
 mod conformance;

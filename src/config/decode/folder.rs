@@ -16,8 +16,12 @@ pub(in crate::config) fn source(field: &Field<'_>) -> Option<Source> {
     let bus = table
         .bus()
         .map_or_else(|| DEFAULT_BUS.to_owned(), |bus| bus.value);
-    let folder = table.need("folder")?;
-    folder_options(&folder, field.name.clone(), bus).map(Source::Folder)
+    let kind = table.one_of(&fields::SOURCE_KINDS)?;
+    let name = field.name.clone();
+    match kind.name.as_str() {
+        "folder" => folder_options(&kind, name, bus).map(Source::Folder),
+        _ => super::s3::source(&kind, name, bus).map(|s3| Source::S3(Box::new(s3))),
+    }
 }
 
 fn folder_options(field: &Field<'_>, name: String, bus: String) -> Option<FolderOptions> {
@@ -46,6 +50,7 @@ fn folder_options(field: &Field<'_>, name: String, bus: String) -> Option<Folder
             .get("after")
             .and_then(|f| after(&f))
             .unwrap_or(After::Keep),
+        defaults: crate::event::Defaults::default(),
         root: root?,
     };
     if let Some(field) = table.get("reconcile")
@@ -56,7 +61,7 @@ fn folder_options(field: &Field<'_>, name: String, bus: String) -> Option<Folder
     Some(options)
 }
 
-fn globs(field: &Field<'_>) -> Vec<String> {
+pub(super) fn globs(field: &Field<'_>) -> Vec<String> {
     let fields = field.one_or_more().unwrap_or_default();
     let globs: Vec<_> = fields
         .iter()
@@ -109,7 +114,7 @@ fn finished(field: Option<Field<'_>>) -> Finished {
     finished
 }
 
-fn start(field: &Field<'_>) -> Option<Start> {
+pub(super) fn start(field: &Field<'_>) -> Option<Start> {
     let text = field.string()?;
     let midnight = |day: NaiveDate| Some(day.and_hms_opt(0, 0, 0)?.and_utc().timestamp_millis());
     match text.as_str() {

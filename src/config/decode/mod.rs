@@ -9,6 +9,7 @@ mod load;
 mod outputs;
 mod queues;
 mod rules;
+mod s3;
 mod transform;
 
 pub(super) use transform::paths_hint;

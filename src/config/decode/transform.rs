@@ -376,6 +376,7 @@ fn write(field: &Field<'_>) -> Option<WriteOptions> {
             .unwrap_or_default(),
         target_file_bytes: target_file_bytes.unwrap_or(128 << 20),
         max_open_writers: open.and_then(|n| usize::try_from(n).ok()).unwrap_or(1_024),
+        s3: table.get("s3").and_then(|f| super::s3::folder(&f)),
     })
 }
 

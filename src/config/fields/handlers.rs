@@ -1,7 +1,7 @@
 //! Handlers.
 
 use super::Kind::{Bool, Choice, Duration, Integer, List, Number, OneOf, Size, Table, Text, Texts};
-use super::{RETRY, Shape, TEXT, TEXT_OR_LIST, WEBHOOK, field};
+use super::{RETRY, S3_FOLDER, Shape, TEXT, TEXT_OR_LIST, WEBHOOK, field};
 
 /// Fields that say what a handler does.
 pub(in crate::config) const HANDLER_KINDS: [&str; 5] =
@@ -266,6 +266,12 @@ pub(in crate::config) static WRITE: Shape = Shape {
             Integer(1, 16_384),
             "1024",
             "most files that are begun and not finished at once; with fewer than there are partitions, a partition gets several files",
+        ),
+        field(
+            "s3",
+            Table(&S3_FOLDER),
+            "",
+            "a bucket that the files are written to (default: the lake in the data folder)",
         ),
     ],
 };

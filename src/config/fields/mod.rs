@@ -7,6 +7,7 @@ mod handlers;
 mod outputs;
 mod queues;
 mod rules;
+mod s3;
 
 pub(super) use connections::{AMQP, AWS, CONNECTION, CONNECTION_KINDS, POSTGRES, TLS};
 pub(super) use handlers::{
@@ -17,6 +18,7 @@ pub(super) use queues::{AMQP_QUEUE, BACKINGS, DRAIN_FROM, QUEUE};
 pub(super) use rules::{
     CIRCUIT, INPUT_KINDS, RULE, SUBSCRIBED_WEBHOOK, TARGET, TARGET_KINDS, TRANSFORMER, WEBHOOK,
 };
+pub(super) use s3::{S3, S3_FOLDER};
 
 use Kind::{Bool, Choice, Duration, Integer, List, Names, OneOf, Size, Table, Text};
 
@@ -223,11 +225,20 @@ pub(super) static DISK: Shape = Shape {
     ],
 };
 
+/// Fields of a source, of which it has one.
+pub(super) const SOURCE_KINDS: [&str; 2] = ["folder", "s3"];
+
 pub(super) static SOURCE: Shape = Shape {
     title: "a source",
     fields: &[
         field("bus", Text, "default", "bus that its events go to"),
         field("folder", Table(&FOLDER), "", "a watched folder"),
+        field(
+            "s3",
+            Table(&S3),
+            "",
+            "a bucket of S3, or of what speaks its protocol",
+        ),
     ],
 };
 

@@ -2,10 +2,11 @@
 
 use crate::event::Event;
 use crate::handlers::Failure;
-use crate::handlers::transform::manifest::{ColumnInfo, ObjectRef, Output, inside, named_type};
+use crate::handlers::objects::{Place, Places};
+use crate::handlers::transform::manifest::{ColumnInfo, ObjectRef, Output, named_type};
 use arrow::datatypes::DataType;
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A publication that is to be loaded.
 #[derive(Clone, Debug)]
@@ -28,7 +29,7 @@ pub struct Incoming {
 #[derive(Clone, Debug)]
 pub struct DataFile {
     /// Where it lies.
-    pub path: PathBuf,
+    pub place: Place,
     /// Values of the partition columns, in their order.
     pub values: Vec<Option<String>>,
 }
@@ -55,8 +56,8 @@ impl Incoming {
     ///
     /// # Errors
     /// Permanent failures: another kind of event, another format than Parquet,
-    /// or a path that leads out of the lake.
-    pub fn of(event: &Event, lake: &Path) -> Result<Self, Failure> {
+    /// a path that leads out of the lake, or a bucket that nothing declares.
+    pub fn of(event: &Event, lake: &Path, places: &Places) -> Result<Self, Failure> {
         let detail: Detail = serde_json::from_str(event.detail_text()).map_err(|e| {
             Failure::permanent(
                 "NotAnalyticsReady",
@@ -89,17 +90,11 @@ impl Incoming {
             .collect();
         let mut files = Vec::with_capacity(detail.outputs.len());
         for output in &detail.outputs {
-            let path = inside(lake, &output.path).ok_or_else(|| {
-                Failure::permanent(
-                    "BadPath",
-                    format!("`{}` leads out of the lake", output.path),
-                )
-            })?;
             let values = partition
                 .iter()
                 .map(|(name, _)| output.partition.get(name).cloned().flatten());
             files.push(DataFile {
-                path,
+                place: places.address(lake, &output.path)?,
                 values: values.collect(),
             });
         }
@@ -131,7 +126,7 @@ mod tests {
             0,
         )
         .unwrap();
-        Incoming::of(&event, Path::new("/lake"))
+        Incoming::of(&event, Path::new("/lake"), &Places::default())
     }
 
     #[test]
@@ -143,9 +138,11 @@ mod tests {
             "schema": [{"name": "m", "type": "bigint"}], "publication": "p"
         }))
         .unwrap();
-        assert_eq!(good.files[0].path, Path::new("/lake/t/m=1/a.parquet"));
+        assert_eq!(good.files[0].place.to_string(), "/lake/t/m=1/a.parquet");
         assert_eq!(good.partition, [("m".to_owned(), DataType::Int64)]);
         assert_eq!((good.id.as_str(), good.rows), ("p", 3));
+        let elsewhere = read(&json!({"outputs": [output("s3://b/x.parquet")]})).unwrap_err();
+        assert_eq!(elsewhere.code, "UnknownBucket");
         for bad in ["../x.parquet", "/etc/passwd", "t/../../x"] {
             let failure = read(&json!({"outputs": [output(bad)]})).unwrap_err();
             assert_eq!(

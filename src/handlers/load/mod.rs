@@ -23,6 +23,7 @@ pub use delta::DeltaLoader;
 pub use loader::{Loaded, Loader};
 pub use maintain::{Maintained, maintain};
 
+use super::objects::Places;
 use super::{Class, Context, Done, Failure, Handler, Message, Outcome};
 use deltalake::DeltaTable;
 use futures::future::BoxFuture;
@@ -40,6 +41,7 @@ const RECEIPTS_KEPT: &str = "interval 90 days";
 pub struct LoadHandler {
     options: LoadOptions,
     lake: PathBuf,
+    places: Places,
     loader: Arc<dyn Loader>,
 }
 
@@ -67,8 +69,18 @@ impl LoadHandler {
         Ok(Self {
             options,
             lake,
+            places: Places::default(),
             loader,
         })
+    }
+}
+
+impl LoadHandler {
+    /// The buckets that outputs may lie in.
+    #[must_use]
+    pub fn reading(mut self, places: Places) -> Self {
+        self.places = places;
+        self
     }
 }
 
@@ -82,7 +94,7 @@ impl LoadHandler {
     async fn all(&self, batch: &[Message], cx: &Context) -> Vec<Result<Done, Failure>> {
         let parsed: Vec<Result<Incoming, Failure>> = batch
             .iter()
-            .map(|m| Incoming::of(&m.event, &self.lake))
+            .map(|m| Incoming::of(&m.event, &self.lake, &self.places))
             .collect();
         let sound: Vec<&Incoming> = parsed.iter().filter_map(|p| p.as_ref().ok()).collect();
         let mut loaded = self.together(&sound, cx).await.into_iter();

@@ -5,6 +5,7 @@
 use super::incoming::Incoming;
 use super::options::Mode;
 use crate::handlers::Failure;
+use crate::handlers::objects::{Blob, Place};
 use arrow::array::{
     Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, new_null_array,
 };
@@ -19,8 +20,6 @@ use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use std::fs::File;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -37,7 +36,7 @@ const SHOWN_CHARS: usize = 60;
 /// A file with the partition values of its rows.
 #[derive(Debug)]
 struct Part {
-    path: PathBuf,
+    place: Place,
     /// The object that it was made of, where known.
     object: Option<String>,
     values: Vec<(String, DataType, Option<String>)>,
@@ -61,7 +60,10 @@ pub fn schemas(incoming: &[&Incoming]) -> Result<Vec<Schema>, Failure> {
     let mut schemas: Vec<Schema> = Vec::new();
     for one in incoming {
         for file in &one.files {
-            let found = reader(&file.path)?.schema().as_ref().clone();
+            let found = reader(&file.place, &open(&file.place)?)?
+                .schema()
+                .as_ref()
+                .clone();
             let partition = one
                 .partition
                 .iter()
@@ -76,25 +78,29 @@ pub fn schemas(incoming: &[&Incoming]) -> Result<Vec<Schema>, Failure> {
     Ok(schemas)
 }
 
-fn reader(path: &std::path::Path) -> Result<ParquetRecordBatchReaderBuilder<File>, Failure> {
-    let file = File::open(path).map_err(|e| match e.kind() {
+fn open(place: &Place) -> Result<Blob, Failure> {
+    place.open().map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Failure::permanent(
             "OutputGone",
-            format!(
-                "{} is gone: the lake's file was removed before it was loaded",
-                path.display()
-            ),
+            format!("{place} is gone: the lake's file was removed before it was loaded"),
         ),
-        _ => Failure::transient("ReadFailed", format!("{} cannot be read", path.display()))
-            .caused_by(&e),
-    })?;
-    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| {
-        Failure::permanent(
-            "CorruptInput",
-            format!("{} is not a sound Parquet file", path.display()),
-        )
-        .caused_by(&e)
+        _ => unreadable(place, &e),
     })
+}
+
+fn reader(place: &Place, blob: &Blob) -> Result<ParquetRecordBatchReaderBuilder<Blob>, Failure> {
+    ParquetRecordBatchReaderBuilder::try_new(blob.clone()).map_err(|e| match blob.trouble() {
+        Some(trouble) => unreadable(place, trouble),
+        None => Failure::permanent(
+            "CorruptInput",
+            format!("{place} is not a sound Parquet file"),
+        )
+        .caused_by(&e),
+    })
+}
+
+fn unreadable(place: &Place, e: &std::io::Error) -> Failure {
+    Failure::transient("ReadFailed", format!("{place} cannot be read")).caused_by(e)
 }
 
 impl Outputs {
@@ -114,7 +120,7 @@ impl Outputs {
                 let values =
                     values.map(|((name, kind), value)| (name.clone(), kind.clone(), value.clone()));
                 parts.push(Part {
-                    path: file.path.clone(),
+                    place: file.place.clone(),
                     object: one.object.clone(),
                     values: values.collect(),
                 });
@@ -158,15 +164,16 @@ impl Outputs {
     ) -> Result<(), Failure> {
         let mut order = 0_i64;
         for part in &self.parts {
-            let batches = reader(&part.path)?
+            let blob = open(&part.place)?;
+            let batches = reader(&part.place, &blob)?
                 .build()
-                .map_err(|e| unsound(part, &e.into()))?;
+                .map_err(|e| unsound(part, &blob, &e.into()))?;
             let mut before = 0;
             for batch in batches {
                 if self.cancel.is_cancelled() {
                     return Err(crate::handlers::transform::cancelled());
                 }
-                let batch = batch.map_err(|e| unsound(part, &e))?;
+                let batch = batch.map_err(|e| unsound(part, &blob, &e))?;
                 let batch = self.columns(part, &batch, &mut order, before)?;
                 before += batch.num_rows();
                 if !take(batch)? {
@@ -183,7 +190,7 @@ impl Outputs {
     pub fn name(&self, row: u64) -> Option<String> {
         let mut left = usize::try_from(row).ok()?;
         for part in &self.parts {
-            let file = reader(&part.path).ok()?;
+            let file = reader(&part.place, &open(&part.place).ok()?).ok()?;
             let rows = usize::try_from(file.metadata().file_metadata().num_rows()).ok()?;
             if left >= rows {
                 left -= rows;
@@ -224,7 +231,7 @@ impl Outputs {
                 ))
             })
             .collect();
-        let file = part.path.file_name().unwrap_or_default().to_string_lossy();
+        let file = part.place.name();
         let of = match &part.object {
             Some(object) => format!(" of {object}"),
             None => String::new(),
@@ -278,7 +285,7 @@ impl Outputs {
         RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|e| {
             Failure::permanent(
                 "CorruptInput",
-                format!("{} has nulls where it must not", part.path.display()),
+                format!("{} has nulls where it must not", part.place),
             )
             .caused_by(&e)
         })
@@ -364,10 +371,13 @@ pub fn lacks(column: &str, mode: &Mode) -> Failure {
     )
 }
 
-fn unsound(part: &Part, e: &ArrowError) -> Failure {
+fn unsound(part: &Part, blob: &Blob, e: &ArrowError) -> Failure {
+    if let Some(trouble) = blob.trouble() {
+        return unreadable(&part.place, trouble);
+    }
     Failure::permanent(
         "CorruptInput",
-        format!("{} cannot be read to its end", part.path.display()),
+        format!("{} cannot be read to its end", part.place),
     )
     .caused_by(e)
 }

@@ -15,9 +15,9 @@ use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Bytes of one ranged read.
 const PART: u64 = 4 << 20;
@@ -58,7 +58,7 @@ struct Stored {
 }
 
 impl Place {
-    /// Opens the object as it is now. Blocks; must run on a thread of a runtime.
+    /// Opens the object as it is now. Blocks.
     ///
     /// # Errors
     /// When it is not there (`NotFound`) or cannot be read.
@@ -112,8 +112,21 @@ impl Place {
     }
 }
 
+/// The runtime that reads from buckets. It is one of its own, because whoever
+/// reads blocks a thread: were that a thread of the runtime that does the
+/// reading, it could wait for itself.
 fn runtime() -> io::Result<Handle> {
-    Handle::try_current().map_err(io::Error::other)
+    static READING: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
+        Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("bucket-read")
+            .enable_all()
+            .build()
+    });
+    match &*READING {
+        Ok(runtime) => Ok(runtime.handle().clone()),
+        Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+    }
 }
 
 fn answer<T>(receiver: &Receiver<io::Result<T>>) -> io::Result<T> {
@@ -347,6 +360,7 @@ mod tests {
         store.put(&path, bytes.into()).await.unwrap();
         let place = Place::Stored {
             store: Arc::clone(&store) as Arc<dyn ObjectStore>,
+            bucket: "b".to_owned(),
             path,
             version: None,
             url: "s3://b/a.bin".to_owned(),

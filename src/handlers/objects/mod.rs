@@ -45,6 +45,17 @@ pub struct Object {
     pub etag: Option<String>,
 }
 
+/// A folder in a bucket, as the configuration names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketFolder {
+    /// The connection; `None`: as AWS's own tools find region and credentials.
+    pub connection: Option<String>,
+    /// The bucket.
+    pub bucket: String,
+    /// The folder, without slashes at its ends; may be empty.
+    pub prefix: String,
+}
+
 /// Where an object lies.
 #[derive(Clone, Debug)]
 pub enum Place {
@@ -54,6 +65,8 @@ pub enum Place {
     Stored {
         /// The bucket's store.
         store: Arc<dyn ObjectStore>,
+        /// The bucket.
+        bucket: String,
         /// Its key.
         path: StorePath,
         /// The version that is meant, in a versioned bucket.
@@ -61,6 +74,15 @@ pub enum Place {
         /// As people write it: `s3://BUCKET/KEY`.
         url: String,
     },
+}
+
+impl Place {
+    /// The last part of its path.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let whole = self.to_string();
+        whole.rsplit('/').next().unwrap_or_default().to_owned()
+    }
 }
 
 impl std::fmt::Display for Place {
@@ -137,6 +159,7 @@ impl Places {
         let url = format!("{S3_SCHEME}{bucket}/{key}");
         Ok(Place::Stored {
             store,
+            bucket: bucket.to_owned(),
             path,
             version,
             url,

@@ -4,7 +4,8 @@
 
 use super::folders;
 use crate::handlers::Failure;
-use crate::handlers::transform::manifest::{FOLDER, Manifest, inside, named_type};
+use crate::handlers::objects::{Place, Places};
+use crate::handlers::transform::manifest::{FOLDER, Manifest, named_type};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
@@ -23,8 +24,10 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
+use object_store::path::Path as StorePath;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Names of the lake's tables.
@@ -53,7 +56,10 @@ pub struct LakeTable {
 
 #[derive(Debug)]
 struct LakeFile {
-    path: PathBuf,
+    /// The store that it lies in.
+    store: ObjectStoreUrl,
+    /// Where it lies there.
+    location: StorePath,
     bytes: u64,
     values: Vec<ScalarValue>,
 }
@@ -63,7 +69,7 @@ impl LakeTable {
     ///
     /// # Errors
     /// When one cannot be read.
-    pub fn open(root: &Path, name: &str) -> Result<Self, Failure> {
+    pub fn open(root: &Path, name: &str, places: &Places) -> Result<Self, Failure> {
         let manifests = Manifest::visible(root, name)?;
         let by: Vec<String> = manifests
             .last()
@@ -73,7 +79,7 @@ impl LakeTable {
             .iter()
             .map(|n| Arc::new(Field::new(n, kind_of(&manifests, n), true)))
             .collect();
-        let file_schema = file_schema(root, &manifests, &by);
+        let file_schema = file_schema(root, &manifests, &by, places);
         let all: Vec<FieldRef> = file_schema
             .fields()
             .iter()
@@ -82,7 +88,7 @@ impl LakeTable {
             .collect();
         let mut files: Vec<(String, Vec<LakeFile>)> = Vec::new();
         for manifest in &manifests {
-            let found = files_of(root, manifest, &partition)?;
+            let found = files_of(root, manifest, &partition, places)?;
             match files
                 .iter_mut()
                 .find(|(format, _)| *format == manifest.format)
@@ -181,7 +187,7 @@ fn kind_of(manifests: &[Manifest], name: &str) -> DataType {
 
 /// The columns in the files: those of the newest file first, then older ones
 /// that it has no more.
-fn file_schema(root: &Path, manifests: &[Manifest], by: &[String]) -> SchemaRef {
+fn file_schema(root: &Path, manifests: &[Manifest], by: &[String], places: &Places) -> SchemaRef {
     let mut fields: Vec<FieldRef> = Vec::new();
     let mut seen: Vec<&Vec<_>> = Vec::new();
     for manifest in manifests.iter().rev() {
@@ -200,7 +206,7 @@ fn file_schema(root: &Path, manifests: &[Manifest], by: &[String]) -> SchemaRef 
             .first()
             .filter(|_| manifest.format == "parquet");
         let found = exact
-            .and_then(|o| parquet_fields(&inside(root, &o.path)?))
+            .and_then(|o| parquet_fields(&places.address(root, &o.path).ok()?))
             .unwrap_or_else(declared);
         for field in found {
             if by.contains(field.name()) {
@@ -238,9 +244,8 @@ fn common(a: &DataType, b: &DataType) -> DataType {
     }
 }
 
-fn parquet_fields(path: &Path) -> Option<Vec<FieldRef>> {
-    let file = std::fs::File::open(path).ok()?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).ok()?;
+fn parquet_fields(place: &Place) -> Option<Vec<FieldRef>> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(place.open().ok()?).ok()?;
     Some(reader.schema().fields().iter().cloned().collect())
 }
 
@@ -248,27 +253,41 @@ fn files_of(
     root: &Path,
     manifest: &Manifest,
     partition: &[FieldRef],
+    places: &Places,
 ) -> Result<Vec<LakeFile>, Failure> {
     let mut files = Vec::with_capacity(manifest.outputs.len());
     for output in &manifest.outputs {
-        let bad = || {
-            Failure::permanent(
-                "BadPath",
-                format!("`{}` leads out of the lake", output.path),
-            )
-        };
         let values = partition.iter().map(|field| {
             let text = output.partition.get(field.name()).cloned().flatten();
             value(text, field.data_type())
         });
+        let (store, location) = stored(&places.address(root, &output.path)?)?;
         files.push(LakeFile {
-            path: std::path::absolute(inside(root, &output.path).ok_or_else(bad)?)
-                .map_err(|_| bad())?,
+            store,
+            location,
             bytes: output.bytes,
             values: values.collect::<Result<_, _>>()?,
         });
     }
     Ok(files)
+}
+
+/// Where the engine finds a file: the store, and the place in it.
+fn stored(place: &Place) -> Result<(ObjectStoreUrl, StorePath), Failure> {
+    let bad = |e: &dyn std::error::Error| {
+        Failure::permanent("BadPath", format!("{place} cannot be read")).caused_by(e)
+    };
+    match place {
+        Place::File(path) => {
+            let path = std::path::absolute(path).map_err(|e| bad(&e))?;
+            let location = StorePath::from_absolute_path(path).map_err(|e| bad(&e))?;
+            Ok((ObjectStoreUrl::local_filesystem(), location))
+        }
+        Place::Stored { path, bucket, .. } => {
+            let store = super::bucket_url(bucket).map_err(|e| bad(&e))?;
+            Ok((store, path.clone()))
+        }
+    }
 }
 
 fn value(text: Option<String>, kind: &DataType) -> Result<ScalarValue, Failure> {
@@ -316,29 +335,27 @@ impl TableProvider for LakeTable {
         let limit = limit.filter(|_| filters.iter().all(|f| self.of_partitions(f)));
         let mut scans: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
         for (format, files) in &self.files {
-            let wanted = self.wanted(state, files, filters)?;
-            if wanted.is_empty() {
-                continue;
+            let mut stores: BTreeMap<&str, Vec<&LakeFile>> = BTreeMap::new();
+            for file in self.wanted(state, files, filters)? {
+                stores.entry(file.store.as_str()).or_default().push(file);
             }
-            let group: FileGroup = wanted
-                .into_iter()
-                .map(|file| {
+            for files in stores.into_values() {
+                let store = files[0].store.clone();
+                let parts = files.into_iter().map(|file| {
                     let mut part = PartitionedFile::new(String::new(), file.bytes);
-                    part.object_meta.location =
-                        object_store::path::Path::from_absolute_path(&file.path)?;
+                    part.object_meta.location = file.location.clone();
                     part.partition_values.clone_from(&file.values);
-                    Ok(part)
-                })
-                .collect::<Result<Vec<_>>>()?
-                .into();
-            let groups = group.split_files(state.config().target_partitions());
-            let config =
-                FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), self.source(format))
+                    part
+                });
+                let group: FileGroup = parts.collect::<Vec<_>>().into();
+                let groups = group.split_files(state.config().target_partitions());
+                let config = FileScanConfigBuilder::new(store, self.source(format))
                     .with_file_groups(groups)
                     .with_limit(limit)
                     .with_projection_indices(projection.cloned())?
                     .build();
-            scans.push(DataSourceExec::from_data_source(config));
+                scans.push(DataSourceExec::from_data_source(config));
+            }
         }
         let schema = match projection {
             None => Arc::clone(&self.schema),

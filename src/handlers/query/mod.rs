@@ -14,10 +14,13 @@ mod tables;
 pub use engine::{Position, SqlProblem};
 pub use output::{Output, Style};
 
+use super::objects::{Places, S3_SCHEME};
+use arc_swap::ArcSwap;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider};
 use datafusion::common::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::prelude::SessionContext;
 use std::path::{Path, PathBuf};
@@ -36,6 +39,19 @@ pub struct QueryEnv {
     pub scratch: PathBuf,
     /// Memory for one query, in bytes.
     pub memory_bytes: usize,
+    /// The buckets that files of the lake may lie in.
+    pub places: Arc<ArcSwap<Places>>,
+}
+
+impl QueryEnv {
+    fn places(&self) -> Arc<Places> {
+        self.places.load_full()
+    }
+}
+
+/// The URL that the engine knows the store of a bucket by.
+fn bucket_url(bucket: &str) -> Result<ObjectStoreUrl, DataFusionError> {
+    ObjectStoreUrl::parse(format!("{S3_SCHEME}{bucket}"))
 }
 
 /// Answers queries.
@@ -73,6 +89,11 @@ impl Query {
     #[must_use]
     pub fn new(env: QueryEnv) -> Self {
         Self { env }
+    }
+
+    /// Sets the buckets that files of the lake may lie in.
+    pub fn set_places(&self, places: Places) {
+        self.env.places.store(Arc::new(places));
     }
 
     /// Runs a query.
@@ -113,6 +134,11 @@ impl Query {
 
     fn context(&self) -> Result<SessionContext, DataFusionError> {
         let session = engine::session(self.env.memory_bytes, &self.env.scratch, engine::cores())?;
+        for (bucket, store) in self.env.places().buckets() {
+            let url = bucket_url(bucket)?;
+            let runtime = session.runtime_env();
+            runtime.register_object_store(url.as_ref(), Arc::clone(store));
+        }
         let catalog = MemoryCatalogProvider::new();
         let env = Arc::new(self.env.clone());
         catalog.register_schema(

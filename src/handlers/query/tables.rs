@@ -104,7 +104,9 @@ impl SchemaProvider for Lake {
             };
         }
         let (root, name) = (self.env.lake.clone(), name.to_owned());
-        let table = tokio::task::spawn_blocking(move || lake::LakeTable::open(&root, &name));
+        let places = self.env.places();
+        let open = move || lake::LakeTable::open(&root, &name, &places);
+        let table = tokio::task::spawn_blocking(open);
         let table = table.await.map_err(external)?.map_err(external)?;
         Ok(Some(Arc::new(table)))
     }

@@ -10,6 +10,7 @@
 //! dies between the publication and the settling and the batch falls apart.
 
 use super::batch::{Broken, Feed, Place, check_whole};
+use super::bucket::Target;
 use super::cell::Cell;
 use super::ledger::{self, hour};
 use super::manifest::{self, Events, Manifest};
@@ -279,7 +280,20 @@ async fn one(inner: &Arc<Inner>, rows: Rows<'_>, cx: &Context) -> Result<Arc<str
     let cause = cause(&events);
     let table = inner.options.write.table.clone();
     let publication = manifest::publication_id(&inner.name, &table, &cause);
-    if Manifest::load(&inner.env.lake, &table, &publication)?.is_some() {
+    let target = Target::of(inner)?;
+    let mut revision = 0;
+    let there = match Manifest::load(&inner.env.lake, &table, &publication)? {
+        Some(there) => Some(there),
+        None => match &target {
+            None => None,
+            Some(target) => {
+                target
+                    .published(&table, &publication, &mut revision)
+                    .await?
+            }
+        },
+    };
+    if there.is_some() {
         inner.ledger.lock().await.add(&publication, &events);
         return Ok(publication.into());
     }
@@ -293,24 +307,19 @@ async fn one(inner: &Arc<Inner>, rows: Rows<'_>, cx: &Context) -> Result<Arc<str
         inner,
         (Arc::new(input), &sql::Params::new()),
         &staging,
-        &run::file_id(&publication, 0),
+        &run::file_id(&publication, revision),
         cx,
     )
     .await?;
     let mut manifest = run::manifest(inner, &cause, &publication, written);
+    manifest.revision = revision;
     manifest.rows_in = rows.seen;
     manifest.rejects.count = rows.seen - rows.good.len() as u64;
     manifest.ignored = rows.ignored;
     manifest.bytes_in = bytes as u64;
     manifest.duration_ms = run::millis(began);
     manifest.events = listed(&publication, &events);
-    let lake = inner.env.lake.clone();
-    let published = run::blocking(move || {
-        ledger::write_ids(&lake, &table, &manifest.publication, &events)?;
-        staging.publish(&manifest)?;
-        Ok(events)
-    })
-    .await;
+    let published = committed(inner, target, staging, manifest, events).await;
     let mut ledger = inner.ledger.lock().await;
     match published {
         Ok(events) => ledger.add(&publication, &events),
@@ -321,6 +330,30 @@ async fn one(inner: &Arc<Inner>, rows: Rows<'_>, cx: &Context) -> Result<Arc<str
         }
     }
     Ok(publication.into())
+}
+
+/// Writes the ids, and then what was published.
+async fn committed(
+    inner: &Inner,
+    target: Option<Target<'_>>,
+    staging: Staging,
+    manifest: Manifest,
+    events: Vec<(i64, String)>,
+) -> Result<Vec<(i64, String)>, Failure> {
+    let lake = inner.env.lake.clone();
+    let in_bucket = target.is_some();
+    let (staging, manifest, events) = run::blocking(move || {
+        ledger::write_ids(&lake, &manifest.table, &manifest.publication, &events)?;
+        if !in_bucket {
+            staging.publish(&manifest)?;
+        }
+        Ok((staging, manifest, events))
+    })
+    .await?;
+    if let Some(target) = target {
+        target.publish(&staging, manifest).await?;
+    }
+    Ok(events)
 }
 
 fn listed(publication: &str, events: &[(i64, String)]) -> Option<Events> {

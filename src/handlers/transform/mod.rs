@@ -9,6 +9,7 @@
 //! manifest and answers from it.
 
 pub mod batch;
+mod bucket;
 pub mod cell;
 mod check;
 mod disk;
@@ -67,6 +68,8 @@ struct Inner {
     definition: String,
     references: reference::Cache,
     ledger: tokio::sync::Mutex<ledger::Ledger>,
+    /// Leftovers in the bucket were looked for.
+    swept: tokio::sync::OnceCell<()>,
 }
 
 impl TransformHandler {
@@ -97,6 +100,7 @@ impl TransformHandler {
                 declared,
                 references: reference::Cache::default(),
                 ledger: tokio::sync::Mutex::default(),
+                swept: tokio::sync::OnceCell::new(),
             }),
         })
     }

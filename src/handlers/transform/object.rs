@@ -1,5 +1,6 @@
 //! One object: from its event to its publication.
 
+use super::bucket::Target;
 use super::drift::{self, Known};
 use super::manifest::{self, Manifest, ObjectRef, Rejects};
 use super::publish::Staging;
@@ -60,6 +61,12 @@ pub(super) async fn handle(
     if let Some(aside) = quarantine::Record::load(&inner.env, table, &publication)? {
         return Ok(aside.done());
     }
+    let target = Target::of(inner)?;
+    if let Some(target) = &target
+        && let Some(published) = target.published(table, &publication, &mut revision).await?
+    {
+        return Ok(done(&published, policy));
+    }
     let object = inner.places.locate(&message.event)?;
     let attempt = Attempt {
         inner,
@@ -68,6 +75,7 @@ pub(super) async fn handle(
         object: &object,
         revision,
         params: params(inner, message)?,
+        target,
         cx,
     };
     let result = attempt.run().await;
@@ -114,6 +122,7 @@ struct Attempt<'a> {
     /// How often the cause was published before.
     revision: u32,
     params: sql::Params,
+    target: Option<Target<'a>>,
     cx: &'a Context,
 }
 
@@ -156,7 +165,17 @@ impl Attempt<'_> {
         open::unchanged(self.object, before)?;
         let mut manifest = self.manifest(&read, written, size, began);
         manifest.changes = source.changes.untold(&known.unwrap_or_default());
-        let manifest = run::blocking(move || publish(&staging, read.rejects, manifest)).await?;
+        let told = run::blocking(move || with_rejects(read.rejects, manifest)).await?;
+        let manifest = match &self.target {
+            Some(target) => target.publish(&staging, told).await?,
+            None => {
+                run::blocking(move || {
+                    staging.publish(&told)?;
+                    Ok(told)
+                })
+                .await?
+            }
+        };
         self.learn(&source).await?;
         Ok(manifest)
     }
@@ -282,18 +301,13 @@ impl Attempt<'_> {
     }
 }
 
-/// Puts the rejects in their place, then the files, then the manifest.
-fn publish(
-    staging: &Staging,
-    rejects: RejectFile,
-    mut manifest: Manifest,
-) -> Result<Manifest, Failure> {
+/// Puts the rejects in their place, before the files and the manifest.
+fn with_rejects(rejects: RejectFile, mut manifest: Manifest) -> Result<Manifest, Failure> {
     let count = rejects.count();
     let path: Option<PathBuf> = rejects.publish()?;
     manifest.rejects = Rejects {
         count,
         path: path.as_deref().map(Path::display).map(|p| p.to_string()),
     };
-    staging.publish(&manifest)?;
     Ok(manifest)
 }

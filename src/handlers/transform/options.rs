@@ -1,6 +1,7 @@
 //! What can be said of a transform, as it is used.
 
 use super::drift::Policy;
+use crate::handlers::objects::BucketFolder;
 use encoding_rs::Encoding;
 use globset::GlobMatcher;
 use sha2::{Digest, Sha256};
@@ -210,6 +211,8 @@ pub struct WriteOptions {
     pub target_file_bytes: u64,
     /// Most files open at once; the least used is closed first.
     pub max_open_writers: usize,
+    /// The bucket that the files go to; `None`: the lake.
+    pub s3: Option<BucketFolder>,
 }
 
 /// The runtime's part in a transform: folders and limits.

@@ -67,7 +67,7 @@ impl Staging {
             .map_err(step("the plan could not be written"))?;
         self.move_files(&paths)
             .map_err(step("the files could not be moved into the table"))?;
-        self.commit(manifest)
+        commit(&self.lake, manifest)
     }
 
     fn move_files(&self, paths: &[&str]) -> io::Result<()> {
@@ -89,17 +89,21 @@ impl Staging {
         }
         disk::sync_dirs(&self.lake, folders.iter().map(PathBuf::as_path))
     }
+}
 
-    fn commit(&self, manifest: &Manifest) -> Result<(), Failure> {
-        let path = Manifest::path(&self.lake, &manifest.table, &manifest.publication);
-        let folder = self.lake.join(&manifest.table).join(FOLDER);
-        let text = serde_json::to_vec_pretty(manifest)
-            .map_err(|e| failed("the manifest could not be written", &path, &e.into()))?;
-        fs::create_dir_all(&folder)
-            .and_then(|()| disk::sync_dir(&self.lake.join(&manifest.table)))
-            .and_then(|()| disk::write_atomic(&path, &text))
-            .map_err(|e| failed("the manifest could not be written", &path, &e))
-    }
+/// Commits a manifest whose files are where they belong.
+///
+/// # Errors
+/// When the disk refuses; readers see nothing then.
+pub fn commit(lake: &Path, manifest: &Manifest) -> Result<(), Failure> {
+    let path = Manifest::path(lake, &manifest.table, &manifest.publication);
+    let folder = lake.join(&manifest.table).join(FOLDER);
+    let text = serde_json::to_vec_pretty(manifest)
+        .map_err(|e| failed("the manifest could not be written", &path, &e.into()))?;
+    fs::create_dir_all(&folder)
+        .and_then(|()| disk::sync_dir(&lake.join(&manifest.table)))
+        .and_then(|()| disk::write_atomic(&path, &text))
+        .map_err(|e| failed("the manifest could not be written", &path, &e))
 }
 
 impl Drop for Staging {

@@ -13,6 +13,7 @@ use super::publish::Staging;
 use super::sink::{Limits, Sink};
 use super::{ledger, locks, run};
 use crate::handlers::Failure;
+use crate::handlers::objects::S3_SCHEME;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -136,7 +137,9 @@ fn groups(manifests: &[Manifest], small: u64) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for manifest in manifests.iter().filter(|m| m.format == "parquet") {
         let day = manifest.published_ms.div_euclid(DAY_MS);
-        for file in manifest.outputs.iter().filter(|o| o.bytes < small) {
+        // What lies in a bucket is left as it is.
+        let here = |o: &&Output| o.bytes < small && !o.path.starts_with(S3_SCHEME);
+        for file in manifest.outputs.iter().filter(here) {
             let same = |group: &&mut Group<'_>| {
                 group.day == day
                     && group.files[0].partition == file.partition
@@ -186,6 +189,7 @@ async fn compact(
         partition_by: Vec::new(),
         target_file_bytes: upkeep.target,
         max_open_writers: 1,
+        s3: None,
     };
     let into = staging.folder.join(table).join(&folder);
     let files = rewrite(lake, &replaced, &write, into, &publication[..16]).await?;

@@ -3,7 +3,7 @@
 use super::finished::How;
 use super::look::{Look, show};
 use super::options::FolderOptions;
-use crate::event::{Defaults, EventError, ObjectEvent, object_id};
+use crate::event::{EventError, ObjectEvent, object_id};
 use crate::sources::Incoming;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -105,6 +105,7 @@ impl Version<'_> {
             version_id: None,
             sequencer: Some(format!("{:016X}", self.sequencer.max(0))),
             reason: why.to_owned(),
+            deletion_type: None,
             time_ms,
         }
     }
@@ -116,7 +117,7 @@ fn incoming(
     cursor: &str,
 ) -> Result<Incoming, EventError> {
     Ok(Incoming {
-        event: event.build(&Defaults::default())?,
+        event: event.build(&options.defaults)?,
         bus: options.bus.clone(),
         cursor: Some(format!("{}: {cursor}", options.name)),
     })

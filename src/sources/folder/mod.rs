@@ -48,7 +48,7 @@ mod hints;
 mod ledger;
 mod look;
 mod mounts;
-mod names;
+pub(super) mod names;
 mod observe;
 mod openers;
 pub mod options;

@@ -1,5 +1,6 @@
 //! What can be said of a folder source, as it is used.
 
+use crate::event::Defaults;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct FolderOptions {
     pub forget_after: Duration,
     /// What happens to a file once all its deliveries are done.
     pub after: After,
+    /// Account and region of the events.
+    pub defaults: Defaults,
 }
 
 /// When a file is taken as finished. All conditions must hold.
@@ -107,6 +110,7 @@ pub(crate) mod tests {
             deletes: false,
             forget_after: Duration::from_secs(86_400),
             after: After::Keep,
+            defaults: Defaults::default(),
         }
     }
 }

@@ -57,6 +57,7 @@ impl World {
             version_id: None,
             sequencer: None,
             reason: "test".to_owned(),
+            deletion_type: None,
             time_ms: 0,
         }
         .build(&Defaults::default())
@@ -97,6 +98,7 @@ impl World {
             rejects: self.path("rejects"),
             scratch: self.path("scratch"),
             memory_bytes: 64 << 20,
+            places: std::sync::Arc::default(),
         })
     }
 
@@ -179,6 +181,7 @@ pub fn options() -> TransformOptions {
             partition_by: Vec::new(),
             target_file_bytes: 128 << 20,
             max_open_writers: 64,
+            s3: None,
         },
     }
 }

@@ -1,3 +1,4 @@
 //! Sources on the real things that they watch.
 
-mod folder;
+pub mod folder;
+mod s3;

@@ -4,6 +4,7 @@
 pub mod postgres;
 pub mod rabbitmq;
 pub mod receiver;
+pub mod seaweedfs;
 
 use serde_json::Value;
 use std::fs;

@@ -458,6 +458,7 @@ mod tests {
             partition_by: vec!["part".to_owned()],
             target_file_bytes: 1 << 20,
             max_open_writers: 3,
+            s3: None,
         };
         let limits = Limits {
             chunk: 4_000,

@@ -104,3 +104,39 @@ async fn files_that_come_and_go_while_it_scans_do_no_harm() {
     assert_eq!(keys.len(), taken);
     handle.stop().await;
 }
+
+/// `POINTSMAN_LONG=1` makes it 100,000 files.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_grows_through_a_stop_in_the_middle_is_taken_once() {
+    let many = match std::env::var_os("POINTSMAN_LONG") {
+        Some(_) => 100_000,
+        None => 3_000,
+    };
+    let nest = Nest::new();
+    let write = |half: usize| {
+        for n in (half..many).step_by(2) {
+            let dir = nest.path(&format!("{:02}/{:02}", n % 20, n % 37));
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join(format!("{n}")), "x").unwrap();
+        }
+    };
+    write(0);
+    let begun = Instant::now();
+    let handle = nest.start().await;
+    nest.wait_for(&handle, many / 8).await;
+    handle.stop().await;
+    write(1);
+    let handle = nest.start().await;
+    while nest.bus.len() < many {
+        assert!(begun.elapsed() < SOON * 10, "{} of {many}", nest.bus.len());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    handle.rescan().await.unwrap();
+    handle.wait_idle().await.unwrap();
+    assert_eq!(nest.bus.len(), many);
+    // What was under way at the stop is handed in again and known by its id.
+    let mut keys = nest.bus.created();
+    keys.dedup();
+    assert_eq!(keys.len(), many);
+    handle.stop().await;
+}

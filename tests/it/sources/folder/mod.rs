@@ -192,6 +192,7 @@ pub fn options(root: &Path) -> FolderOptions {
         deletes: false,
         forget_after: Duration::from_secs(86_400),
         after: After::Keep,
+        defaults: pointsman::event::Defaults::default(),
     }
 }
 

@@ -1,0 +1,107 @@
+//! Checks of what refers to buckets: connections, and names that mean one thing.
+
+use super::model::{Config, HandlerKind, Source};
+use crate::error::{Diagnostic, codes, quoted};
+use std::collections::BTreeMap;
+
+/// A bucket, and who speaks of it.
+pub(crate) struct Use<'a> {
+    /// Dotted path of the table that names it.
+    pub path: String,
+    /// The connection, where one is named.
+    pub connection: Option<&'a str>,
+    /// The bucket.
+    pub bucket: &'a str,
+}
+
+impl Config {
+    /// Every bucket that is named anywhere.
+    pub(crate) fn buckets(&self) -> Vec<Use<'_>> {
+        let mut uses = Vec::new();
+        for (name, source) in &self.sources {
+            if let Source::S3(s3) = source {
+                uses.push(Use {
+                    path: format!("sources.{name}.s3"),
+                    connection: s3.connection.as_deref(),
+                    bucket: &s3.options.bucket,
+                });
+            }
+        }
+        for (name, handler) in &self.handlers {
+            let (kind, to) = match &handler.kind {
+                HandlerKind::Transform(options) => ("transform.write", &options.write.s3),
+                _ => continue,
+            };
+            if let Some(to) = to {
+                uses.push(Use {
+                    path: format!("handlers.{name}.{kind}.s3"),
+                    connection: to.connection.as_deref(),
+                    bucket: &to.bucket,
+                });
+            }
+        }
+        uses
+    }
+}
+
+/// What cannot work.
+pub(super) fn check(config: &Config) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut firsts: BTreeMap<&str, Use<'_>> = BTreeMap::new();
+    for one in config.buckets() {
+        found.extend(connection(config, &one));
+        if let Some(first) = firsts.get(one.bucket) {
+            if first.connection != one.connection {
+                found.push(ambiguous(config, first, &one));
+            }
+        } else {
+            firsts.insert(one.bucket, one);
+        }
+    }
+    for (name, source) in &config.sources {
+        if let Source::S3(s3) = source
+            && let Some(from) = s3.notifications.as_deref()
+            && from != "webhook"
+        {
+            let message = format!("`{from}` is nothing that notifications come by");
+            let mut diagnostic = Diagnostic::error(&codes::BAD_VALUE, message);
+            diagnostic.place = config.place(&format!("sources.{name}.s3.notifications"));
+            found.push(diagnostic.hint("write `notifications: webhook`"));
+        }
+    }
+    found
+}
+
+fn connection(config: &Config, one: &Use<'_>) -> Option<Diagnostic> {
+    let name = one.connection?;
+    let place = config.place(&format!("{}.connection", one.path));
+    let of_aws = config.connections.iter().filter(|(_, c)| c.kind() == "aws");
+    let fitting: Vec<&str> = of_aws.map(|(name, _)| name.as_str()).collect();
+    let mut diagnostic = match config.connections.get(name) {
+        Some(known) if known.kind() == "aws" => return None,
+        Some(known) => {
+            let kind = known.kind();
+            let message =
+                format!("the connection `{name}` is of kind `{kind}`; `aws` is needed here");
+            Diagnostic::error(&codes::WRONG_CONNECTION, message)
+        }
+        None => {
+            let message = format!("the connection `{name}` is not declared");
+            Diagnostic::error(&codes::UNKNOWN_NAME, message).suggest(name, fitting.iter().copied())
+        }
+    };
+    diagnostic.place = place;
+    Some(match fitting.is_empty() {
+        true => diagnostic.hint("declare one under `connections:`, like `minio: { aws: { endpoint: http://127.0.0.1:9000 } }`"),
+        false => diagnostic.hint(format!("these are of kind `aws`: {}", quoted(&fitting))),
+    })
+}
+
+/// Events name a bucket, and nothing else tells by which connection it is reached.
+fn ambiguous(config: &Config, first: &Use<'_>, second: &Use<'_>) -> Diagnostic {
+    let bucket = second.bucket;
+    let message = format!("the bucket `{bucket}` is reached by two connections");
+    let mut diagnostic = Diagnostic::error(&codes::TWO_BUCKETS, message);
+    diagnostic.place = config.place(&format!("{}.bucket", second.path));
+    diagnostic.related(config.place(&format!("{}.bucket", first.path)), "the other")
+}

@@ -263,7 +263,7 @@ impl Wiring<'_> {
         let work: Arc<dyn Work> = match &handler.kind {
             HandlerKind::Transform(options) => Arc::new(TransformHandler::new(
                 name,
-                options.clone(),
+                (**options).clone(),
                 transform_env(self.config),
                 self.places.clone(),
             )?),

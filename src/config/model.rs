@@ -121,7 +121,7 @@ pub enum Source {
     /// A watched folder.
     Folder(FolderOptions),
     /// A bucket.
-    S3(Box<S3Source>),
+    S3(S3Source),
 }
 
 /// A bucket as a source.
@@ -355,7 +355,7 @@ pub struct Handler {
 #[derive(Clone, Debug)]
 pub enum HandlerKind {
     /// Reads records, checks them, runs SQL, writes files.
-    Transform(TransformOptions),
+    Transform(Box<TransformOptions>),
     /// Brings files into a table.
     Load(Load),
     /// Keeps a table in order.

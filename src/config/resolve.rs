@@ -427,7 +427,7 @@ fn resolve_handler(handler: RawHandler, names: &Names<'_>) -> Option<Handler> {
             retry: handler.retry.policy(),
         },
         kind: match handler.kind? {
-            RawKind::Transform(transform) => HandlerKind::Transform(*transform),
+            RawKind::Transform(transform) => HandlerKind::Transform(transform),
             RawKind::Load(load) => HandlerKind::Load(resolve_load(load, names)),
             RawKind::Maintain(maintain) => HandlerKind::Maintain(maintain),
             RawKind::Exec(exec) => HandlerKind::Exec(exec),

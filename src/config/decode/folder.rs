@@ -20,7 +20,7 @@ pub(in crate::config) fn source(field: &Field<'_>) -> Option<Source> {
     let name = field.name.clone();
     match kind.name.as_str() {
         "folder" => folder_options(&kind, name, bus).map(Source::Folder),
-        _ => super::s3::source(&kind, name, bus).map(|s3| Source::S3(Box::new(s3))),
+        _ => super::s3::source(&kind, name, bus).map(Source::S3),
     }
 }
 

@@ -29,9 +29,9 @@ async fn many_keys_are_each_one_event() {
         .for_each(|put| async { put.unwrap() })
         .await;
     eprintln!("{many} puts in {:?}", began.elapsed());
-    // The source has looked all the while.
-    pond.wait_for(&source, many).await;
+    // The source has looked all the while; after a long walk it rests for long.
     source.handle.rescan().await.unwrap();
+    pond.wait_for(&source, many).await;
     let keys = pond.bus.created();
     let distinct: std::collections::BTreeSet<&String> = keys.iter().collect();
     assert_eq!((keys.len(), distinct.len()), (many, many));

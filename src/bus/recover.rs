@@ -146,7 +146,7 @@ impl Recovery<'_> {
         self.report.segments = sizes.len();
         let mut closed = Vec::new();
         for (&id, &bytes) in sizes.range(..start) {
-            closed.push(Closed::new(self.closed_meta(id)?, bytes, None));
+            closed.push(Closed::new(self.closed_meta(id, bytes)?, bytes, None));
         }
         let (mut active, mut ended) = (None, None);
         for (&id, &bytes) in sizes.range(start..) {
@@ -414,12 +414,18 @@ impl Recovery<'_> {
         Meta::decode_file(&head).ok().filter(|m| m.id == id)
     }
 
-    fn closed_meta(&mut self, id: u32) -> Result<Meta, BusError> {
-        if let Some(meta) = self.saved_meta(id) {
-            return Ok(meta);
+    fn closed_meta(&mut self, id: u32, bytes: u64) -> Result<Meta, BusError> {
+        let saved = self.saved_meta(id);
+        if let Some(meta) = saved.as_ref().filter(|m| m.sound == bytes) {
+            return Ok(meta.clone());
         }
         let data = self.load(id)?;
         let walk = record::walk(&data, segment::salt(self.key, id), segment::HEADER);
+        // What follows the last record may be damage; an index that ends before it is of
+        // a time when the segment was closed and, after a crash, gone on with.
+        if let Some(meta) = saved.filter(|m| m.sound == walk.sound as u64) {
+            return Ok(meta);
+        }
         self.note_holes(id, &walk);
         let index = index_from(&data, id, self.key, &walk);
         self.report.rebuilt_indexes += 1;
@@ -446,6 +452,9 @@ impl Recovery<'_> {
             file.truncate(len).map_err(failed("truncate"))?;
         }
         drop(file);
+        // It may be from before a crash that took the segments after this one. Not there
+        // is as good.
+        let _ = self.fs.remove(&segment::index_path(self.dir, last));
         let file = self.rewrite(last, data, walk)?;
         Ok((file, len))
     }

@@ -216,3 +216,47 @@ async fn a_closed_segment_that_was_cut_short_is_told() {
         assert!(again.sound(), "{again:#?}");
     }
 }
+
+#[tokio::test]
+async fn an_index_from_before_the_segment_was_gone_on_with_is_not_believed() {
+    let mut bench = Bench::new();
+    let large = bench.options.segment_bytes;
+    bench.options.segment_bytes = 4_000;
+    let bus = bench.start();
+    let r = route(&bus, "r").await;
+    let mut count = 0;
+    while bus.maintain().unwrap().indexed == 0 {
+        count += 1;
+        let event = event(&format!("e{count}"), &[r]);
+        bus.accept(vec![event]).await.unwrap();
+    }
+    let index = crate::bus::segment::index_path(&bench.options.dir, 1);
+    let stale = crate::storage::read_all(&bench.fs, &index).unwrap();
+    let kept = bus.get(count - 1).unwrap().unwrap();
+    bus.close().await.unwrap();
+    drop(bus);
+    // A crash took the second segment, and the first is gone on with.
+    let second = crate::bus::segment::path(&bench.options.dir, 2);
+    bench.fs.remove(&second).unwrap();
+    bench.options.segment_bytes = large;
+    let bus = bench.start();
+    let again = event("again", &[r]);
+    let seq = bus.accept(vec![again]).await.unwrap()[0].seq;
+    assert!(seq > kept.seq);
+    drop(bus);
+    bench.options.segment_bytes = 4_000;
+    let bus = bench.start();
+    let next = event("next", &[r]);
+    bus.accept(vec![next]).await.unwrap();
+    drop(bus);
+    for stale in [None, Some(stale)] {
+        if let Some(stale) = stale {
+            // As if it had been there all the time.
+            let file = bench.fs.open(&index, crate::storage::Mode::Truncate);
+            file.unwrap().write_at(0, &stale).unwrap();
+        }
+        let bus = bench.start();
+        assert_eq!(bus.get(seq).unwrap().unwrap().id, "again");
+        assert_eq!(bus.get(kept.seq).unwrap().unwrap(), kept);
+    }
+}

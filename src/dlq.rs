@@ -87,6 +87,12 @@ pub enum DlqError {
     /// No route has this name.
     #[error("no route is named `{0}`")]
     UnknownRoute(String),
+    /// It is not among the dead letters.
+    #[error("event {0} is not among the dead letters")]
+    Gone(u64),
+    /// It lies on several routes.
+    #[error("event {0} lies on several routes: {names}; name one", names = .1.join(", "))]
+    Several(u64, Vec<String>),
     /// The log does not answer.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -153,6 +159,28 @@ pub async fn redrive(
         }
     }
     Ok(redriven)
+}
+
+/// The one dead letter of an event, on `route` or wherever it lies, with the name
+/// of its route.
+///
+/// # Errors
+/// When there is none, or more than one.
+pub fn one(bus: &Bus, seq: u64, route: Option<&str>) -> Result<(String, DeadLetter), DlqError> {
+    let selection = Selection {
+        route: route.map(str::to_owned),
+        seq: Some(seq),
+        ..Selection::default()
+    };
+    let mut found = Vec::new();
+    each(bus, &selection, |dead| found.push(dead))?;
+    let names = names(bus);
+    let of = |dead: &DeadLetter| name(&names, dead.route);
+    if found.len() > 1 {
+        return Err(DlqError::Several(seq, found.iter().map(of).collect()));
+    }
+    let dead = found.pop().ok_or(DlqError::Gone(seq))?;
+    Ok((of(&dead), dead))
 }
 
 /// Drops dead letters, for a reason that the log keeps. Answers how many.

@@ -4,7 +4,7 @@ use super::ApiError;
 use crate::app::Node;
 use crate::bus::Pressure;
 use crate::handlers::query::{Output, QueryError, Style};
-use crate::observe::Outside;
+use crate::observe::{Books, Outside};
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -24,7 +24,13 @@ pub(super) async fn healthz(State(node): State<Arc<Node>>) -> Response {
             format!("refusing events: {reason}"),
         ),
         (None, Pressure::Warn { reason }) => (StatusCode::OK, format!("ok, but {reason}")),
-        (None, Pressure::Ok) => (StatusCode::OK, "ok".to_owned()),
+        (None, Pressure::Ok) => match node.bus.damage().len() {
+            0 => (StatusCode::OK, "ok".to_owned()),
+            n => (
+                StatusCode::OK,
+                format!("ok, but {n} places in the log are damaged; `pointsman audit` names them"),
+            ),
+        },
     };
     (status, format!("{text}\n")).into_response()
 }
@@ -35,7 +41,13 @@ pub(super) async fn metrics(
 ) -> Result<([(HeaderName, &'static str); 1], String), ApiError> {
     let text = node
         .metrics
-        .render(&node.bus.audit(), node.bus.disk_bytes(), &outside(&node))
+        .render(&Books {
+            ledger: node.bus.audit(),
+            disk_bytes: node.bus.disk_bytes(),
+            expiring: node.expiring(),
+            damage: node.bus.damage().len(),
+            outside: outside(&node),
+        })
         .map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Metrics", e.to_string()))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(CONTENT_TYPE, kind)], text))
@@ -55,11 +67,19 @@ fn outside(node: &Node) -> Outside {
     }
 }
 
+/// What holds for every route.
+const EQUATION: &str = "enqueued + replayed + moved_in = delivered + dead + purged + expired + moved_out + ready + leased + delayed";
+
 /// `GET /audit`: the ledger, and whether it adds up.
 pub(super) async fn audit(State(node): State<Arc<Node>>) -> Json<Value> {
     let ledger = node.bus.audit();
     let balanced = ledger.balanced();
-    Json(json!({ "balanced": balanced, "ledger": ledger }))
+    Json(json!({
+        "balanced": balanced,
+        "equation": EQUATION,
+        "ledger": ledger,
+        "damage": node.bus.damage(),
+    }))
 }
 
 /// `GET /plan`: the configuration in force, defaults included, secrets not.

@@ -63,6 +63,18 @@ pub(super) async fn groups(
     Ok(Json(dlq::groups(&node.bus, &which.selection()?)?))
 }
 
+/// `GET /dlq/expiring`: how many dead letters are soon too old to be kept.
+pub(super) async fn expiring(State(node): State<Arc<Node>>) -> Json<Value> {
+    let soon = node.expiring().into_iter().map(|soon| {
+        json!({
+            "route": soon.name,
+            "count": soon.count,
+            "first_at": crate::event::rfc3339(soon.first_at_ms),
+        })
+    });
+    Json(soon.collect())
+}
+
 #[derive(Deserialize)]
 pub(super) struct Redrive {
     which: Which,

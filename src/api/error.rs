@@ -109,9 +109,17 @@ impl From<IntakeError> for ApiError {
             "Unavailable",
             error.to_string(),
         );
-        if let IntakeError::Busy { retry_after, .. } = error {
+        if let IntakeError::Busy {
+            retry_after,
+            overloaded,
+            ..
+        } = error
+        {
             answer.code = "Busy";
             answer.retry_after = Some(retry_after);
+            if overloaded {
+                answer.status = StatusCode::TOO_MANY_REQUESTS.as_u16();
+            }
         }
         answer
     }
@@ -130,6 +138,10 @@ impl From<DlqError> for ApiError {
                 Self::new(StatusCode::NOT_FOUND, "NotFound", error.to_string())
                     .hint("`pointsman queues` lists the routes")
             }
+            DlqError::Gone(_) | DlqError::Several(..) => {
+                Self::new(StatusCode::CONFLICT, "Conflict", error.to_string())
+                    .hint("`pointsman dlq list` shows them")
+            }
             DlqError::Bus(error) => error.into(),
         }
     }
@@ -142,4 +154,28 @@ pub(super) async fn not_found(uri: Uri) -> ApiError {
         "NotFound",
         format!("there is nothing at `{}`", uri.path()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(overloaded: bool, seconds: u64) -> (u16, Option<String>) {
+        let response = ApiError::from(IntakeError::Busy {
+            reason: "full".to_owned(),
+            retry_after: Duration::from_secs(seconds),
+            overloaded,
+        })
+        .into_response();
+        let after = response.headers().get(RETRY_AFTER);
+        let after = after.and_then(|after| after.to_str().ok());
+        (response.status().as_u16(), after.map(str::to_owned))
+    }
+
+    #[test]
+    fn too_much_is_429_and_no_room_is_503_both_with_a_time() {
+        assert_eq!(answered(true, 1), (429, Some("1".to_owned())));
+        assert_eq!(answered(false, 30), (503, Some("30".to_owned())));
+        assert_eq!(answered(false, 0).1, Some("1".to_owned()));
+    }
 }

@@ -3,6 +3,7 @@
 
 mod admin;
 mod dlq;
+mod edit;
 mod error;
 mod events;
 mod queues;
@@ -66,6 +67,8 @@ pub fn routes(node: Arc<Node>) -> Router {
         .route("/dlq/groups", get(dlq::groups))
         .route("/dlq/redrive", post(dlq::redrive))
         .route("/dlq/purge", post(dlq::purge))
+        .route("/dlq/edit", post(edit::edit))
+        .route("/dlq/expiring", get(dlq::expiring))
         .route("/audit", get(admin::audit))
         .route("/routes", get(queues::list))
         .route("/routes/pause", post(queues::pause))

@@ -85,6 +85,15 @@ pub(super) async fn resume(
     Ok(Json(json!({ "resumed": names })))
 }
 
+/// The number of a route.
+pub(super) fn route_id(node: &Node, name: &str) -> Result<RouteId, ApiError> {
+    node.bus.route_id(name).ok_or_else(|| {
+        let routes = node.bus.routes();
+        let known: Vec<&str> = routes.iter().map(|route| route.name.as_str()).collect();
+        ApiError::missing("route", name, &known)
+    })
+}
+
 /// The route of this name, or those that lead to the queue of this name.
 fn named(node: &Node, name: &str) -> Result<Vec<(String, RouteId)>, ApiError> {
     if let Some(id) = node.bus.route_id(name) {

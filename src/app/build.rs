@@ -6,7 +6,7 @@ use super::endpoints::{Endpoints, EndpointsError};
 use super::reload::{self, folders};
 use super::sources::{BringError, bringers};
 use super::wiring::{self, Routes};
-use super::{Buckets, Folders, Live, Node, marks};
+use super::{Buckets, Folders, Live, Node, expiring, marks};
 use crate::bus::{Bus, BusError, BusOptions};
 use crate::clock::SharedClock;
 use crate::config::Config;
@@ -167,6 +167,11 @@ impl Node {
 
     /// Starts everything that works.
     async fn begin(&self, config: &Arc<Config>, routes: &Routes) -> Result<(), StartError> {
+        self.tasks.spawn(expiring::warn(
+            self.bus.clone(),
+            config.node.dead_letter_retention,
+            self.stop_sources.child_token(),
+        ));
         let mut running = self.running.lock().await;
         self.note_moves(config).await?;
         self.sweep_claims(config);

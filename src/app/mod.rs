@@ -6,6 +6,7 @@ mod brokers;
 mod buckets;
 mod build;
 mod endpoints;
+mod expiring;
 mod load;
 mod marks;
 mod reload;

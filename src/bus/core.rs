@@ -377,6 +377,7 @@ impl Core {
             return Pressure::Refuse {
                 reason: e.to_string(),
                 retry_after: Duration::from_secs(60),
+                overloaded: false,
             };
         }
         let options = &self.options;
@@ -384,6 +385,7 @@ impl Core {
         let refuse = |reason, secs| Pressure::Refuse {
             reason,
             retry_after: Duration::from_secs(secs),
+            overloaded: false,
         };
         if options.disk_refuse.is_some_and(|mark| log >= mark) {
             return refuse(format!("the log holds {log} bytes, its quota"), 30);
@@ -397,7 +399,11 @@ impl Core {
         }
         let waiting = lock(&self.queue).bytes;
         if waiting >= options.intake_bytes {
-            return refuse(format!("{waiting} bytes wait to be written"), 1);
+            return Pressure::Refuse {
+                reason: format!("{waiting} bytes wait to be written"),
+                retry_after: Duration::from_secs(1),
+                overloaded: true,
+            };
         }
         if options.disk_warn.is_some_and(|mark| log >= mark) {
             return Pressure::Warn {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::core::{Core, lock};
+use super::batch::prepare;
+use super::core::{Core, Work, lock};
 use super::error::BusError;
 use super::item::Item;
 use super::route::DeadRef;
-use super::types::{DeadFilter, DeadLetter, DeadPage, Redriven, RouteId};
+use super::types::{Accepted, DeadFilter, DeadLetter, DeadPage, NewEvent, Redriven, RouteId};
 
 /// Dead letters of one route that are about to expire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,6 +144,31 @@ impl Core {
             Ok((items, answer))
         })
         .await
+    }
+
+    pub(crate) async fn replace_dead(
+        &self,
+        route: RouteId,
+        seq: u64,
+        event: NewEvent,
+        why: &str,
+    ) -> Result<Accepted, BusError> {
+        self.check_open()?;
+        let dead = lock(&self.state)
+            .route(route)
+            .is_some_and(|route| route.dead.contains_key(&seq));
+        if !dead {
+            return Err(BusError::NoDeadLetter { route, seq });
+        }
+        let bytes = self.check_events(std::slice::from_ref(&event))?;
+        let items = vec![Item::Purged {
+            route,
+            seqs: vec![seq],
+            why: why.to_owned(),
+        }];
+        let events = prepare(self, vec![event]);
+        let accepted = self.commit(Work::Commit { items, events }, bytes).await?;
+        accepted.first().copied().ok_or(BusError::Closed)
     }
 
     pub(crate) async fn purge(

@@ -43,6 +43,9 @@ pub enum BusError {
         reason: String,
         /// When it is worth trying again.
         retry_after: Duration,
+        /// Whether more comes than can be written, so that patience is all it takes;
+        /// otherwise room has to be made first.
+        overloaded: bool,
     },
     /// A single call carries more than one commit may hold.
     #[error("{what} is {size} bytes, over the limit of {limit}")]

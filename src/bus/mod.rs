@@ -278,6 +278,21 @@ impl Bus {
         self.handle.core().redrive(route, seqs, to).await
     }
 
+    /// Puts a new event, with its own deliveries, in the place of a dead letter, which
+    /// is purged for the stated reason; one commit. The first event stays as it is.
+    pub async fn replace_dead(
+        &self,
+        route: RouteId,
+        seq: u64,
+        event: NewEvent,
+        why: &str,
+    ) -> Result<Accepted, BusError> {
+        self.handle
+            .core()
+            .replace_dead(route, seq, event, why)
+            .await
+    }
+
     /// Drops dead letters for a stated reason, which the log keeps. Returns how many.
     pub async fn purge(&self, route: RouteId, seqs: &[u64], why: &str) -> Result<u64, BusError> {
         self.handle.core().purge(route, seqs, why).await

@@ -26,11 +26,13 @@ impl Core {
         if let Pressure::Refuse {
             reason,
             retry_after,
+            overloaded,
         } = self.pressure()
         {
             return Err(BusError::Refused {
                 reason,
                 retry_after,
+                overloaded,
             });
         }
         let bytes = self.check_events(&events)?;
@@ -43,7 +45,7 @@ impl Core {
     }
 
     /// Checks what does not depend on the state; the sum of the payloads.
-    fn check_events(&self, events: &[NewEvent]) -> Result<usize, BusError> {
+    pub(super) fn check_events(&self, events: &[NewEvent]) -> Result<usize, BusError> {
         let too_large = |what, size: usize, limit: usize| {
             Err(BusError::TooLarge {
                 what,

@@ -397,6 +397,9 @@ pub enum Pressure {
         reason: String,
         /// When it is worth trying again.
         retry_after: Duration,
+        /// Whether more comes than can be written, so that patience is all it takes;
+        /// otherwise room has to be made first.
+        overloaded: bool,
     },
 }
 

@@ -58,6 +58,9 @@ pub(super) enum Command {
     Dlq(DlqArgs),
     /// Give events of the past to a route again; list and cancel replays.
     Replay(ReplayArgs),
+    /// Check every byte of the data folder of a stopped node; exit code 1 if something is
+    /// damaged.
+    Doctor(DoctorArgs),
     /// Print the ledger; exit code 1 if it does not add up.
     Audit(JsonArgs),
     /// Run SQL over the lake and the warehouse.
@@ -256,6 +259,20 @@ pub(super) enum ReplayCommand {
 }
 
 #[derive(Args)]
+pub(super) struct DoctorArgs {
+    /// Repair what is safe: cut off an unfinished write, build indexes again, write
+    /// damage down as known. No sound byte is removed.
+    #[arg(long)]
+    pub repair: bool,
+    /// The data folder, instead of the configured one.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
 pub(super) struct ReloadArgs {
     /// Where the messages go that wait on a route whose rule is gone:
     /// `ROUTE=drop` or `ROUTE=move-to:OTHER`. May be given again.
@@ -439,12 +456,31 @@ pub(super) enum DlqCommand {
         /// All of them.
         #[arg(long)]
         all: bool,
-        /// Send them to this route instead of their own.
-        #[arg(long, value_name = "ROUTE")]
-        to: Option<String>,
-        /// At most this many a second.
-        #[arg(long, value_name = "N")]
-        rate: Option<f64>,
+        /// The route that they go to; SAME: each to its own.
+        #[arg(long, value_name = "SAME|ROUTE", default_value = "SAME")]
+        to: String,
+        /// At most so many: `10/s`, `600/m`, or a number a second.
+        #[arg(long, value_name = "N/s")]
+        rate: Option<String>,
+    },
+    /// Send a dead letter again with other contents. The first event stays in the log
+    /// as it came; the new one is caused by it. Without --detail or --event, $VISUAL
+    /// or $EDITOR opens on the event.
+    Edit {
+        /// Sequence number of the event.
+        seq: u64,
+        /// The route, where the event lies on several.
+        #[arg(long)]
+        route: Option<String>,
+        /// The new `detail`: JSON text, or `@FILE`.
+        #[arg(long, value_name = "JSON", conflicts_with = "event")]
+        detail: Option<String>,
+        /// The whole new event: JSON text, or `@FILE`.
+        #[arg(long, value_name = "JSON")]
+        event: Option<String>,
+        /// The route that it goes to; SAME: its own.
+        #[arg(long, value_name = "SAME|ROUTE", default_value = "SAME")]
+        to: String,
     },
     /// Drop dead letters for good.
     Purge {

@@ -3,7 +3,7 @@
 use super::args::{At, JsonArgs};
 use super::client::connect;
 use super::table::table;
-use super::{Answer, CliError, say};
+use super::{Answer, CliError, say, talk};
 use serde_json::Value;
 
 pub(super) async fn audit(at: &At, args: &JsonArgs) -> Result<Answer, CliError> {
@@ -15,12 +15,17 @@ pub(super) async fn audit(at: &At, args: &JsonArgs) -> Result<Answer, CliError> 
     if args.json {
         say(&audit.to_string())?;
     } else {
-        print(&audit["ledger"], balanced)?;
+        print(&audit, balanced)?;
     }
     Ok(if balanced { Answer::Yes } else { Answer::No })
 }
 
-fn print(ledger: &Value, balanced: bool) -> Result<(), CliError> {
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn print(audit: &Value, balanced: bool) -> Result<(), CliError> {
+    let ledger = &audit["ledger"];
     let buses: Vec<Vec<String>> = ledger["buses"]
         .as_object()
         .into_iter()
@@ -65,9 +70,10 @@ fn print(ledger: &Value, balanced: bool) -> Result<(), CliError> {
         say(&line)?;
     }
     say("")?;
-    say(
-        "enqueued + replayed + moved in = delivered + dead + purged + expired + moved out + ready + leased + delayed",
-    )?;
+    say(&text(&audit["equation"]).replace('_', " "))?;
+    for damage in audit["damage"].as_array().into_iter().flatten() {
+        talk(&format!("damage: {}", text(&damage["note"])));
+    }
     say(if balanced {
         "the ledger adds up"
     } else {

@@ -2,8 +2,9 @@
 
 use super::args::{At, DlqArgs, DlqCommand, Meant};
 use super::client::{Client, connect};
+use super::edit::{self, Letter};
 use super::table::{short, table};
-use super::{Answer, CliError, say};
+use super::{Answer, CliError, say, talk};
 use crate::api::Which;
 use serde_json::{Value, json};
 
@@ -23,6 +24,16 @@ pub(super) async fn run(at: &At, args: DlqArgs) -> Result<Answer, CliError> {
             to,
             rate,
         } => redrive(&client, meant, all, to, rate).await,
+        DlqCommand::Edit {
+            seq,
+            route,
+            detail,
+            event,
+            to,
+        } => {
+            let letter = Letter { seq, route, to };
+            edit::edit(&client, &letter, detail.as_deref(), event.as_deref()).await
+        }
         DlqCommand::Purge { meant, all, why } => purge(&client, meant, all, why).await,
     };
     client.close().await;
@@ -68,6 +79,14 @@ async fn list(
             say(&letter.to_string())?;
         }
         return Ok(Answer::Yes);
+    }
+    for soon in client.get_json::<Vec<Value>>("/dlq/expiring", &[]).await? {
+        talk(&format!(
+            "warning: {} dead letters of {} expire soon, the first at {}",
+            soon["count"],
+            text(&soon["route"]),
+            text(&soon["first_at"])
+        ));
     }
     if found.is_empty() {
         say("no dead letters")?;
@@ -199,11 +218,34 @@ async fn redrive(
     client: &Client,
     meant: Meant,
     all: bool,
-    to: Option<String>,
-    rate: Option<f64>,
+    to: String,
+    rate: Option<String>,
 ) -> Result<Answer, CliError> {
+    let rate = rate.as_deref().map(per_second).transpose()?;
+    let to = Some(to).filter(|to| to != "SAME");
     let request = json!({ "which": chosen(meant, all)?, "to": to, "rate": rate });
     done(client, "/dlq/redrive", &request, "redriven").await
+}
+
+/// `10/s`, `600/m`, `3600/h` or a number a second, as a number a second.
+fn per_second(text: &str) -> Result<f64, CliError> {
+    let (count, unit) = text.split_once('/').unwrap_or((text, "s"));
+    let seconds = match unit.trim() {
+        "s" => Some(1.0),
+        "m" => Some(60.0),
+        "h" => Some(3600.0),
+        _ => None,
+    };
+    let count = count
+        .trim()
+        .parse::<f64>()
+        .ok()
+        .filter(|n| n.is_finite() && *n > 0.0);
+    match (count, seconds) {
+        (Some(count), Some(seconds)) => Ok(count / seconds),
+        _ => Err(CliError::new(format!("--rate: `{text}` is not a rate"))
+            .hint("write `10/s`, `600/m` or `10`")),
+    }
 }
 
 async fn purge(client: &Client, meant: Meant, all: bool, why: String) -> Result<Answer, CliError> {
@@ -223,4 +265,19 @@ async fn done(
     let count = answer[what].as_u64().unwrap_or_default();
     say(&format!("{what}: {count}"))?;
     Ok(if count == 0 { Answer::No } else { Answer::Yes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_read_as_people_write_them() {
+        let rate = |text| per_second(text).ok();
+        assert_eq!(
+            (rate("10/s"), rate("600/m"), rate("0.5")),
+            (Some(10.0), Some(10.0), Some(0.5))
+        );
+        assert_eq!((rate("0"), rate("ten"), rate("5/day")), (None, None, None));
+    }
 }

@@ -7,7 +7,9 @@ mod bench;
 mod check;
 mod client;
 mod dlq;
+mod doctor;
 mod drivers;
+mod edit;
 mod events;
 mod matching;
 mod plan;
@@ -138,6 +140,7 @@ async fn dispatch(cli: Cli) -> Result<Answer, CliError> {
         Command::Sources(args) => plan::sources(at, &args).await,
         Command::Subscribe(args) => stream::subscribe(at, &args).await,
         Command::Dlq(args) => dlq::run(at, args).await,
+        Command::Doctor(args) => doctor::doctor(at, &args),
         Command::Audit(args) => audit::audit(at, &args).await,
         Command::Query(args) => query::query(at, &args).await,
         Command::Drivers(args) => drivers::drivers(&args),

@@ -1,7 +1,7 @@
 //! `pointsman run`
 
 use super::args::RunArgs;
-use super::signals::{interrupted, reloads};
+use super::signals::{Interrupts, hangups, reloads};
 use super::{Answer, CliError, colour, talk};
 use crate::api::Server;
 use crate::app::{Mode, Node};
@@ -33,6 +33,7 @@ pub(super) async fn run(args: RunArgs) -> Result<Answer, CliError> {
     }
     let config = Arc::new(config);
     raise_file_limit();
+    let (mut interrupts, hangups) = (Interrupts::listen(), hangups());
     let node = Node::open(Arc::clone(&config), Mode::Run, crate::clock::system())
         .await
         .map_err(|e| CliError::new(e.to_string()))?;
@@ -47,16 +48,20 @@ pub(super) async fn run(args: RunArgs) -> Result<Answer, CliError> {
     if failed.is_none() {
         tokio::spawn(tell_progress(node.progress.subscribe()));
         tokio::select! {
-            ended = wait(&node, args.until_idle) => ended?,
-            () = reloads(Arc::clone(&node), args.watch) => {}
+            ended = wait(&node, args.until_idle, &mut interrupts) => ended?,
+            () = reloads(Arc::clone(&node), args.watch, hangups) => {}
         }
     }
+    tracing::info!(
+        within_seconds = config.node.shutdown.as_secs_f64(),
+        "stopping; a second signal stops at once"
+    );
     stop.cancel();
     tokio::select! {
         closed = node.shutdown() => {
             closed.map_err(|e| CliError::new(format!("the log was not closed in good order: {e}")))?;
         }
-        () = interrupted() => {
+        () = interrupts.next() => {
             talk("stopping at once; what was not finished is done after the next start");
             return Ok(Answer::Yes);
         }
@@ -101,15 +106,19 @@ async fn serve(
 }
 
 /// Waits for a signal, or until there has been nothing to do for a while.
-async fn wait(node: &Node, until_idle: Option<f64>) -> Result<(), CliError> {
+async fn wait(
+    node: &Node,
+    until_idle: Option<f64>,
+    interrupts: &mut Interrupts,
+) -> Result<(), CliError> {
     let Some(seconds) = until_idle else {
-        interrupted().await;
+        interrupts.next().await;
         return Ok(());
     };
     let quiet = Duration::try_from_secs_f64(seconds)
         .map_err(|e| CliError::new(format!("--until-idle: {e}")))?;
     tokio::select! {
-        () = interrupted() => {}
+        () = interrupts.next() => {}
         () = idle(node, quiet) => {}
     }
     Ok(())

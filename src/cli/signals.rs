@@ -13,12 +13,34 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Resolves on SIGINT or SIGTERM.
-pub(super) async fn interrupted() {
-    tokio::select! {
-        () = next(listen(SignalKind::interrupt())) => {}
-        () = next(listen(SignalKind::terminate())) => {}
+/// SIGINT and SIGTERM, listened to from the beginning: one that comes while
+/// nobody asks is not lost.
+pub(super) struct Interrupts {
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+}
+
+impl Interrupts {
+    /// Listens from now on.
+    pub fn listen() -> Self {
+        Self {
+            interrupt: listen(SignalKind::interrupt()),
+            terminate: listen(SignalKind::terminate()),
+        }
     }
+
+    /// Resolves on the next of them.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            () = next(&mut self.interrupt) => {}
+            () = next(&mut self.terminate) => {}
+        }
+    }
+}
+
+/// SIGHUP, listened to from now on; without that it would end the process.
+pub(super) fn hangups() -> Option<Signal> {
+    listen(SignalKind::hangup())
 }
 
 /// Without a handler a signal keeps its usual meaning, so `None` is all right.
@@ -26,8 +48,8 @@ fn listen(kind: SignalKind) -> Option<Signal> {
     signal(kind).ok()
 }
 
-async fn next(mut signals: Option<Signal>) {
-    if let Some(signals) = &mut signals {
+async fn next(signals: &mut Option<Signal>) {
+    if let Some(signals) = signals {
         signals.recv().await;
     } else {
         std::future::pending::<()>().await;
@@ -36,19 +58,12 @@ async fn next(mut signals: Option<Signal>) {
 
 /// Reloads on SIGHUP, and with `watch` when a file of the configuration has
 /// changed. Never resolves.
-pub(super) async fn reloads(node: Arc<Node>, watch: bool) {
-    let mut hangups = listen(SignalKind::hangup());
+pub(super) async fn reloads(node: Arc<Node>, watch: bool, mut hangups: Option<Signal>) {
     let root = node.config().root.clone();
     let mut seen = look(&root).await;
     loop {
-        let hangup = async {
-            match &mut hangups {
-                Some(hangups) => drop(hangups.recv().await),
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            () = hangup => {}
+            () = next(&mut hangups) => {}
             () = tokio::time::sleep(LOOK), if watch => {
                 let now = look(&root).await;
                 // An editor may write in steps: a set that still moves is waited for.

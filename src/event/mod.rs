@@ -151,6 +151,23 @@ impl Event {
         Self::parse(Bytes::from(text))
     }
 
+    /// The event under another id and, where one is given, with another `detail`
+    /// (JSON text of an object).
+    ///
+    /// # Errors
+    /// When `detail` is not an object.
+    pub fn edited(&self, id: &str, detail: Option<&str>) -> Result<Self, EventError> {
+        let mut wire = parse_envelope(&self.text)?;
+        wire.id = Some(Cow::Borrowed(id));
+        if let Some(detail) = detail {
+            let raw: &RawValue = serde_json::from_str(detail)
+                .map_err(|e| EventError::at("detail", format!("is not JSON: {e}")))?;
+            wire.detail = Some(raw);
+        }
+        let text = serde_json::to_vec(&wire).map_err(|e| EventError::at("$", e.to_string()))?;
+        Self::parse(Bytes::from(text))
+    }
+
     /// The event as a replay gives it: with `replay-name`, as EventBridge marks
     /// replayed events
     /// (<https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-replay-archived-event.html>).
@@ -337,6 +354,21 @@ mod tests {
     fn a_complete_event_keeps_its_text() {
         let text = r#"{"version":"0", "id":"a","detail-type":"T","source":"s","account":"1","time":"2013-01-01T10:00:00Z","region":"r","resources":[],"detail":{}}"#;
         assert_eq!(&complete(text).unwrap().text()[..], text.as_bytes());
+    }
+
+    #[test]
+    fn an_edited_event_keeps_all_but_id_and_detail() {
+        let event = complete(r#"{"id":"a","source":"s","detail-type":"T","detail":{"n":3e2}}"#);
+        let event = event.unwrap();
+        let edited = event.edited("b", Some(r#"{"n":1.50}"#)).unwrap();
+        assert_eq!((edited.id(), edited.detail_text()), ("b", r#"{"n":1.50}"#));
+        assert_eq!(edited.time(), event.time());
+        assert_eq!(
+            event.edited("b", None).unwrap().detail_text(),
+            r#"{"n":3e2}"#
+        );
+        let wrong = event.edited("b", Some("[1]")).unwrap_err();
+        assert_eq!(wrong.to_string(), "detail: must be a JSON object");
     }
 
     #[test]

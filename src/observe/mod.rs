@@ -4,7 +4,7 @@ mod logs;
 
 pub use logs::{LogFormat, init_logs};
 
-use crate::bus::{Ledger, RouteLedger};
+use crate::bus::{Expiring, Ledger, RouteLedger};
 use crate::delivery::Watch;
 use crate::handlers::circuit::Light;
 use crate::topics::State;
@@ -31,6 +31,11 @@ struct BusLabel {
 struct RouteLabel {
     route: String,
     what: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RouteOnly {
+    route: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -109,15 +114,10 @@ impl Metrics {
     ///
     /// # Errors
     /// When a value cannot be written as text.
-    pub fn render(
-        &self,
-        ledger: &Ledger,
-        disk_bytes: u64,
-        outside: &Outside,
-    ) -> Result<String, Error> {
+    pub fn render(&self, books: &Books) -> Result<String, Error> {
         let mut text = String::new();
-        let mut registry = ledger_registry(ledger, disk_bytes);
-        add_outside(&mut registry, outside);
+        let mut registry = ledger_registry(books);
+        add_outside(&mut registry, &books.outside);
         encode(&mut text, &registry)?;
         // Each part ends with the end mark of the format; one is enough.
         let end = text.trim_end().trim_end_matches("# EOF").len();
@@ -144,16 +144,34 @@ impl Watch for Metrics {
     }
 }
 
+/// What is read from the log when metrics are asked for.
+#[derive(Default)]
+pub struct Books {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Size of the log on disk in bytes.
+    pub disk_bytes: u64,
+    /// Dead letters that expire soon.
+    pub expiring: Vec<Expiring>,
+    /// Pieces of damage that are known.
+    pub damage: usize,
+    /// How the other systems stand.
+    pub outside: Outside,
+}
+
 /// The ledger as metrics: counters of events per bus and of deliveries per route.
-fn ledger_registry(ledger: &Ledger, disk_bytes: u64) -> Registry {
+fn ledger_registry(books: &Books) -> Registry {
+    let ledger = &books.ledger;
     let mut registry = Registry::with_prefix("pointsman");
     let accepted = Family::<BusLabel, Counter>::default();
     let duplicates = Family::<BusLabel, Counter>::default();
+    let matched = Family::<BusLabel, Counter>::default();
     let unmatched = Family::<BusLabel, Counter>::default();
     for (bus, counts) in &ledger.buses {
         let label = BusLabel { bus: bus.clone() };
         accepted.get_or_create(&label).inc_by(counts.accepted);
         duplicates.get_or_create(&label).inc_by(counts.duplicates);
+        matched.get_or_create(&label).inc_by(counts.matched);
         unmatched.get_or_create(&label).inc_by(counts.unmatched);
     }
     let total = Family::<RouteLabel, Counter>::default();
@@ -172,12 +190,47 @@ fn ledger_registry(ledger: &Ledger, disk_bytes: u64) -> Registry {
         }
     }
     let disk = Gauge::<i64>::default();
-    disk.set(i64::try_from(disk_bytes).unwrap_or(i64::MAX));
+    disk.set(i64::try_from(books.disk_bytes).unwrap_or(i64::MAX));
+    let expiring = Family::<RouteOnly, Gauge>::default();
+    for soon in &books.expiring {
+        let label = RouteOnly {
+            route: soon.name.clone(),
+        };
+        let count = i64::try_from(soon.count).unwrap_or(i64::MAX);
+        expiring.get_or_create(&label).set(count);
+    }
+    let damage = Gauge::<i64>::default();
+    damage.set(i64::try_from(books.damage).unwrap_or(i64::MAX));
+    let lost = Counter::<u64>::default();
+    lost.inc_by(ledger.lost);
+    let balanced = Gauge::<i64>::default();
+    balanced.set(i64::from(ledger.balanced()));
     registry.register("events_accepted", "Events that are durable", accepted);
     registry.register(
         "events_duplicate",
         "Events that the bus had already",
         duplicates,
+    );
+    registry.register(
+        "events_matched",
+        "Events that at least one rule matched",
+        matched,
+    );
+    registry.register(
+        "events_lost",
+        "Events whose record is damaged and cannot be read",
+        lost,
+    );
+    registry.register(
+        "dead_letters_expiring",
+        "Dead letters in the last tenth of the time that they are kept",
+        expiring,
+    );
+    registry.register("log_damage", "Pieces of damage known in the log", damage);
+    registry.register(
+        "ledger_balanced",
+        "1 while every route and bus adds up and nothing is lost, else 0",
+        balanced,
     );
     registry.register("events_unmatched", "Events that no rule matched", unmatched);
     registry.register("deliveries", "Deliveries by what became of them", total);

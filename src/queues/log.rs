@@ -227,6 +227,7 @@ impl LogQueue {
             BusError::Refused {
                 reason,
                 retry_after,
+                ..
             } => QueueError::Busy {
                 queue: self.name.clone(),
                 reason: reason.clone(),

@@ -143,9 +143,8 @@ impl Replays {
         let (this, job, count) = (self.clone(), replay.clone(), *size);
         let page = tokio::task::spawn_blocking(move || this.page(&job, to, count)).await;
         let page = page.map_err(|e| Stop::Failed(format!("the log cannot be read: {e}")))??;
-        if page.read > 0 {
-            let average = (page.bytes / page.read).max(1);
-            *size = (PAGE_BYTES / average).clamp(8, PAGE);
+        if let Some(average) = page.bytes.checked_div(page.read) {
+            *size = (PAGE_BYTES / average.max(1)).clamp(8, PAGE);
         }
         if !page.deliveries.is_empty() {
             let bus = &self.shared.bus;

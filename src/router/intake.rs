@@ -115,13 +115,16 @@ fn refusal(error: BusError) -> IntakeError {
         BusError::Refused {
             reason,
             retry_after,
+            overloaded,
         } => IntakeError::Busy {
             reason,
             retry_after,
+            overloaded,
         },
         error if error.is_temporary() => IntakeError::Busy {
             reason: error.to_string(),
             retry_after: Duration::from_secs(1),
+            overloaded: false,
         },
         error => IntakeError::Stopped(error.to_string()),
     }

@@ -41,6 +41,9 @@ pub enum IntakeError {
         reason: String,
         /// When to try again.
         retry_after: Duration,
+        /// Whether more comes than can be written, so that patience is all it takes;
+        /// otherwise room has to be made first.
+        overloaded: bool,
     },
     /// The bus has stopped and needs a restart or an operator.
     #[error("the bus has stopped: {0}")]

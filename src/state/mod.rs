@@ -250,6 +250,29 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .map_err(|error| StateError::Commit(format!("no thread: {error}")))
 }
 
+/// Lets SQLite check every page of the database at `path`; what it finds, in its
+/// words. Nothing when there is no database.
+///
+/// # Errors
+/// When the file cannot be read at all.
+pub fn check(path: &Path) -> Result<Vec<String>, StateError> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let found = connection
+        .prepare("PRAGMA integrity_check")
+        .and_then(|mut check| {
+            let rows = check.query_map([], |row| row.get::<_, String>(0))?;
+            rows.collect::<Result<Vec<_>, _>>()
+        });
+    match found {
+        Ok(found) => Ok(found.into_iter().filter(|line| line != "ok").collect()),
+        // A file that is no database, or whose pages cannot be followed.
+        Err(error) => Ok(vec![error.to_string()]),
+    }
+}
+
 fn set_up(connection: &Connection) -> Result<(), StateError> {
     prepare(connection)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;

@@ -139,6 +139,7 @@ impl S3Handle {
         let ended = || IntakeError::Busy {
             reason: format!("source `{}` has ended", self.shared.name),
             retry_after: std::time::Duration::from_secs(1),
+            overloaded: false,
         };
         let hinted = match hints.is_empty() {
             true => Vec::new(),

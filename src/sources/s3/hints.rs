@@ -61,6 +61,7 @@ impl Engine {
                 let busy = IntakeError::Busy {
                     reason: halt.to_string(),
                     retry_after: COME_AGAIN,
+                    overloaded: false,
                 };
                 (Err(busy), Ok(()))
             }

@@ -167,6 +167,7 @@ impl Engine {
                 Err(IntakeError::Busy {
                     reason,
                     retry_after,
+                    ..
                 }) => {
                     if before.is_none() {
                         tracing::warn!(source = %self.options.name, reason, "paused");

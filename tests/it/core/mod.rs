@@ -1,11 +1,17 @@
 //! What people do to a node that runs, and what happens to it: reload, replay,
 //! late rules, dead letters, back-pressure, damage, shutdown.
 
+mod dead;
+mod ends;
+mod flow;
+mod pressure;
 mod reload;
 mod replay;
 
-use crate::support::{Project, text};
+use crate::support::{Project, Running, text};
 use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::ops::Range;
 
 /// Rules of a shop: each handler `name` gets every event of it, by the route
@@ -57,4 +63,28 @@ fn ledger(project: &Project, route: &str) -> Value {
         .clone();
     let found = routes.into_iter().find(|r| r["name"] == route);
     found.unwrap_or_else(|| panic!("no route {route}: {audit}"))
+}
+
+/// A request over real HTTP; the whole answer as text.
+fn http(node: &Running, method: &str, path: &str, body: &str) -> String {
+    let log = node.log();
+    let address = log.rsplit("http://").next().expect("an address");
+    let address: String = address
+        .chars()
+        .take_while(|c| c.is_ascii_digit() || ".:".contains(*c))
+        .collect();
+    let mut stream = TcpStream::connect(&address).expect("a connection");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).expect("a request");
+    stream.write_all(body.as_bytes()).expect("a body");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+fn metrics(node: &Running) -> String {
+    http(node, "GET", "/metrics", "")
 }

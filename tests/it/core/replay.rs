@@ -86,10 +86,7 @@ fn a_replay_gives_a_range_once_more_marked_and_to_its_route_alone() {
         "{}",
         text(&taken.stderr)
     );
-    let trace = project.ok(&[
-        "trace",
-        &all[between.len()]["id"].as_str().expect("an id").to_owned(),
-    ]);
+    let trace = project.ok(&["trace", all[between.len()]["id"].as_str().expect("an id")]);
     assert!(trace.contains("replayed by monday"), "{trace}");
     assert_eq!(ledger(&project, "book/book")["replayed"], 5);
     assert_eq!(node.stop(), 0);

@@ -138,9 +138,16 @@ impl Project {
 
     /// Starts `pointsman run` with arguments and waits until it answers.
     pub fn start_with(&self, args: &[&str]) -> Running {
+        let mut all = vec!["run"];
+        all.extend(args);
+        self.start_command(self.command(&all))
+    }
+
+    /// Starts a node by a command of one's own and waits until it answers.
+    pub fn start_command(&self, command: Command) -> Running {
         // Asking it would open the data folder while it does not answer yet.
         let before = fs::read_to_string(self.path("node.log")).unwrap_or_default();
-        let mut running = self.start_unchecked(args);
+        let mut running = self.spawn(command);
         let begun = Instant::now();
         while !running.log()[before.len()..].contains("runs; Ctrl-C stops it") {
             let ended = running.child.try_wait().expect("a status").is_some();
@@ -156,16 +163,19 @@ impl Project {
 
     /// Starts `pointsman run` and does not wait.
     pub fn start_unchecked(&self, args: &[&str]) -> Running {
+        let mut all = vec!["run"];
+        all.extend(args);
+        self.spawn(self.command(&all))
+    }
+
+    fn spawn(&self, mut command: Command) -> Running {
         let log = self.path("node.log");
         let file = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(&log)
             .expect("a log file");
-        let mut all = vec!["run"];
-        all.extend(args);
-        let child = self
-            .command(&all)
+        let child = command
             .stdout(file.try_clone().expect("a second handle"))
             .stderr(file)
             .spawn()
@@ -234,6 +244,10 @@ impl Running {
     pub fn stop(mut self) -> i32 {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        self.end()
+    }
+
+    fn end(&mut self) -> i32 {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a status") {
@@ -250,7 +264,7 @@ impl Running {
 
     /// Waits for it to end by itself.
     pub fn wait(mut self) -> i32 {
-        self.child.wait().expect("an end").code().unwrap_or(-1)
+        self.end()
     }
 }
 

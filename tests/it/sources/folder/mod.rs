@@ -114,6 +114,7 @@ impl Bus {
                 return Err(Some(IntakeError::Busy {
                     reason: "the disk is full".to_owned(),
                     retry_after: Duration::from_millis(20),
+                    overloaded: false,
                 }));
             }
             Mood::Die => return Err(None),

@@ -3,15 +3,12 @@
 use super::ApiError;
 use crate::app::Node;
 use crate::bus::Pressure;
-use crate::handlers::query::{Output, QueryError, Style};
 use crate::observe::{Books, Outside};
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -85,63 +82,4 @@ pub(super) async fn audit(State(node): State<Arc<Node>>) -> Json<Value> {
 /// `GET /plan`: the configuration in force, defaults included, secrets not.
 pub(super) async fn plan(State(node): State<Arc<Node>>) -> Json<Value> {
     Json(json!(*node.config()))
-}
-
-#[derive(Deserialize)]
-pub(super) struct Sql {
-    sql: String,
-    /// Most rows in the answer.
-    #[serde(default = "default_rows")]
-    limit: usize,
-    /// How the answer looks.
-    #[serde(default)]
-    format: Format,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Format {
-    /// A JSON object a line.
-    #[default]
-    Json,
-    /// Comma-separated values with a header.
-    Csv,
-    /// A table for people.
-    Table,
-}
-
-fn default_rows() -> usize {
-    10_000
-}
-
-/// `POST /query`: SQL over lake and warehouse.
-pub(super) async fn query(
-    State(node): State<Arc<Node>>,
-    Json(request): Json<Sql>,
-) -> Result<Vec<u8>, ApiError> {
-    answer(&node, &request)
-        .await
-        .map_err(|e| ApiError::bad("Query", e.to_string()))
-}
-
-async fn answer(node: &Node, request: &Sql) -> Result<Vec<u8>, QueryError> {
-    let style = match request.format {
-        Format::Json => Style::Json,
-        Format::Csv => Style::Csv,
-        Format::Table => Style::Table,
-    };
-    let mut answer = node.query.run(&request.sql).await?;
-    let mut text = Vec::new();
-    let mut output = Output::new(style, answer.schema, &mut text);
-    let mut left = request.limit;
-    while let Some(batch) = answer.rows.next().await {
-        let batch = batch?;
-        output.batch(&batch.slice(0, left.min(batch.num_rows())))?;
-        left = left.saturating_sub(batch.num_rows());
-        if left == 0 {
-            break;
-        }
-    }
-    output.finish()?;
-    Ok(text)
 }

@@ -6,6 +6,7 @@ mod dlq;
 mod edit;
 mod error;
 mod events;
+mod query;
 mod queues;
 mod reload;
 mod replays;
@@ -79,7 +80,8 @@ pub fn routes(node: Arc<Node>) -> Router {
         .route("/sources/{name}/rescan", post(sources::rescan))
         .route("/sources/{name}/forget", post(sources::forget))
         .route("/sources/{name}/notifications", post(sources::notify))
-        .route("/query", post(admin::query))
+        .route("/query", post(query::query))
+        .route("/maintain", post(query::maintain))
         .route("/match", post(rules::explain))
         .route("/schema/infer", get(rules::infer))
         .route("/plan", get(admin::plan))

@@ -3,6 +3,7 @@
 use crate::observe::LogFormat;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Routes events by declarative rules: from a folder, a bucket or HTTP, through
 /// queues and handlers, into files, tables and topics.
@@ -65,6 +66,8 @@ pub(super) enum Command {
     Audit(JsonArgs),
     /// Run SQL over the lake and the warehouse.
     Query(QueryArgs),
+    /// Put small files of the warehouse together and remove old ones.
+    Maintain(MaintainArgs),
     /// List the drivers that are built in, and what each can be.
     Drivers(JsonArgs),
     /// Explain an error code, such as P0101.
@@ -505,6 +508,27 @@ pub(super) struct QueryArgs {
     /// At most this many rows.
     #[arg(long, default_value_t = 10_000)]
     pub limit: usize,
+    /// Longest time, for example `30s` or `10m`.
+    #[arg(long, default_value = "5m", value_parser = crate::config::parse_duration)]
+    pub timeout: Duration,
+    /// Say how the query would be run: which files would be read, which not.
+    #[arg(long)]
+    pub explain: bool,
+    /// Write the answer to this file.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(super) struct MaintainArgs {
+    /// Tables of the warehouse; all of them without.
+    pub tables: Vec<String>,
+    /// Files that only older versions need are removed, for example `7d`.
+    #[arg(long, default_value = "7d", value_parser = crate::config::parse_duration)]
+    pub keep: Duration,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How a query's answer looks.
@@ -516,6 +540,8 @@ pub(super) enum QueryFormat {
     Csv,
     /// One JSON object a line.
     Json,
+    /// A Parquet file; needs `--output`, or a pipe.
+    Parquet,
 }
 
 #[derive(Args)]

@@ -143,6 +143,7 @@ async fn dispatch(cli: Cli) -> Result<Answer, CliError> {
         Command::Doctor(args) => doctor::doctor(at, &args),
         Command::Audit(args) => audit::audit(at, &args).await,
         Command::Query(args) => query::query(at, &args).await,
+        Command::Maintain(args) => query::maintain(at, &args).await,
         Command::Drivers(args) => drivers::drivers(&args),
         Command::Explain(args) => check::explain(&args),
         Command::Schema(args) => check::schema(at, args.what).await,

@@ -45,7 +45,7 @@ pub use model::{
 pub use rule_tests::{RuleTest, run_tests};
 pub use schema::{json_schema, reference};
 pub use text::Text;
-pub use units::{format_duration, format_size, moment};
+pub use units::{format_duration, format_size, moment, parse_duration};
 
 use crate::error::{Diagnostic, Lines, Place, Severity, Sources, codes};
 use read::{Cx, Field, File};

@@ -60,6 +60,14 @@ pub fn moment(text: &str, now_ms: i64) -> Result<i64, String> {
     }
 }
 
+/// A duration as people write it on the command line: `30s`, `1h30m`, `7d`.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    duration(text).map_err(|e| e.to_string())
+}
+
 /// Reads `250ms`, `5s`, `1h30m`, `1.5h`, `7d`, `0`.
 pub(super) fn duration(text: &str) -> Result<Duration, UnitError> {
     let wrong = |hint: String| UnitError {

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod ask;
 mod broken;
 mod buckets;
 mod bus;

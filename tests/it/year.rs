@@ -64,6 +64,7 @@ import deltalake, duckdb
 folder, delta, copied = sys.argv[1:4]
 files = sorted(glob.glob(os.path.join(folder, 'flights-*.csv')))
 db = duckdb.connect()
+db.execute('set enable_progress_bar = false')
 db.execute('''
   create table expected as
   select carrier, cast(flight as bigint) as flight, tailnum, origin, dest,

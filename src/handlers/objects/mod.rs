@@ -149,6 +149,23 @@ impl Places {
         self.stored(bucket, key, None)
     }
 
+    /// The file that a key of a declared folder names.
+    ///
+    /// # Errors
+    /// `UnknownBucket` or `BadKey`, both permanent.
+    pub fn file(&self, source: &str, key: &str) -> Result<Place, Failure> {
+        let root = self
+            .folders
+            .get(source)
+            .ok_or_else(|| self.unknown(source))?;
+        inside(root, key.as_bytes())
+            .map(Place::File)
+            .ok_or_else(|| {
+                let message = format!("key `{key}` leads out of source `{source}`");
+                Failure::permanent("BadKey", message)
+            })
+    }
+
     fn stored(&self, bucket: &str, key: &str, version: Option<String>) -> Result<Place, Failure> {
         let store = self.bucket(bucket).ok_or_else(|| self.unknown(bucket))?;
         let path = StorePath::parse(key).map_err(|e| {

@@ -2,7 +2,7 @@
 //! exist, partition columns have their types, and files of partitions that a
 //! query does not want are not opened.
 
-use super::folders;
+use super::{Scans, folders};
 use crate::handlers::Failure;
 use crate::handlers::objects::{Place, Places};
 use crate::handlers::transform::manifest::{FOLDER, Manifest, named_type};
@@ -28,7 +28,7 @@ use object_store::path::Path as StorePath;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 /// Names of the lake's tables.
 #[must_use]
@@ -52,6 +52,8 @@ pub struct LakeTable {
     partition: Vec<FieldRef>,
     /// Files by format.
     files: Vec<(String, Vec<LakeFile>)>,
+    name: String,
+    scans: Scans,
 }
 
 #[derive(Debug)]
@@ -102,7 +104,28 @@ impl LakeTable {
             file_schema,
             partition,
             files,
+            name: name.to_owned(),
+            scans: Scans::default(),
         })
+    }
+
+    /// The same; what is read of it is told to `scans`.
+    #[must_use]
+    pub(super) fn told_to(self, scans: Scans) -> Self {
+        Self { scans, ..self }
+    }
+
+    /// Tells how many of the files are read.
+    fn tell(&self, read: usize) {
+        let all: usize = self.files.iter().map(|(_, files)| files.len()).sum();
+        let by: Vec<&str> = self.partition.iter().map(|f| f.name().as_str()).collect();
+        let by = match by.is_empty() {
+            true => "not partitioned".to_owned(),
+            false => format!("partitioned by {}", by.join(", ")),
+        };
+        let line = format!("lake.{}: {read} of {all} files are read ({by})", self.name);
+        let mut scans = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+        scans.push(line);
     }
 
     /// Whether the filter speaks of partition columns only.
@@ -334,12 +357,14 @@ impl TableProvider for LakeTable {
         // A limit below a filter that is not ours to apply would lose rows.
         let limit = limit.filter(|_| filters.iter().all(|f| self.of_partitions(f)));
         let mut scans: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+        let mut read = 0;
         for (format, files) in &self.files {
             let mut stores: BTreeMap<&str, Vec<&LakeFile>> = BTreeMap::new();
             for file in self.wanted(state, files, filters)? {
                 stores.entry(file.store.as_str()).or_default().push(file);
             }
             for files in stores.into_values() {
+                read += files.len();
                 let store = files[0].store.clone();
                 let parts = files.into_iter().map(|file| {
                     let mut part = PartitionedFile::new(String::new(), file.bytes);
@@ -357,6 +382,7 @@ impl TableProvider for LakeTable {
                 scans.push(DataSourceExec::from_data_source(config));
             }
         }
+        self.tell(read);
         let schema = match projection {
             None => Arc::clone(&self.schema),
             Some(columns) => Arc::new(self.schema.project(columns)?),

@@ -2,8 +2,10 @@
 //!
 //! `NAME` and `warehouse.NAME` are the warehouse's tables, `lake.NAME` those of
 //! the lake (only what its manifests name), `rejects` (or `lake.rejects`) the
-//! records that were set aside.
+//! records that were set aside. A name with a `/` is an object of a declared
+//! source: `'SOURCE/KEY'` or `'s3://BUCKET/KEY'`.
 
+mod direct;
 pub mod engine;
 mod functions;
 mod lake;
@@ -13,6 +15,7 @@ mod tables;
 
 pub use engine::{Position, SqlProblem};
 pub use output::{Output, Style};
+pub use tables::warehouse_names;
 
 use super::objects::{Places, S3_SCHEME};
 use arc_swap::ArcSwap;
@@ -21,10 +24,13 @@ use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider};
 use datafusion::common::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::physical_plan::SendableRecordBatchStream;
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, displayable};
 use datafusion::prelude::SessionContext;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What is told of the tables that a query reads, a line a table.
+type Scans = Arc<Mutex<Vec<String>>>;
 
 /// The places and limits of queries.
 #[derive(Clone, Debug)]
@@ -91,7 +97,8 @@ impl Query {
         Self { env }
     }
 
-    /// Sets the buckets that files of the lake may lie in.
+    /// Sets the folders and buckets whose objects can be asked, and the buckets
+    /// that files of the lake may lie in.
     pub fn set_places(&self, places: Places) {
         self.env.places.store(Arc::new(places));
     }
@@ -101,22 +108,42 @@ impl Query {
     /// # Errors
     /// When the SQL is wrong or would change something, or cannot be run.
     pub async fn run(&self, sql: &str) -> Result<Answer, QueryError> {
-        let context = self.context()?;
-        let plan = engine::plan(&context, sql).await.map_err(|problem| {
+        let context = self.context(&Scans::default())?;
+        let plan = self.plan(&context, sql).await?;
+        let schema = plan.schema();
+        let rows = datafusion::physical_plan::execute_stream(plan, context.task_ctx())?;
+        Ok(Answer { schema, rows })
+    }
+
+    /// Tells how a query would be run: how many files of each table of the lake
+    /// would be read, and the plan, which names them.
+    ///
+    /// # Errors
+    /// When the SQL is wrong or would change something.
+    pub async fn explain(&self, sql: &str) -> Result<String, QueryError> {
+        let scans = Scans::default();
+        let context = self.context(&scans)?;
+        let plan = self.plan(&context, sql).await?;
+        let shown = displayable(plan.as_ref()).indent(false).to_string();
+        let mut lines = scans.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        lines.push(shown);
+        Ok(lines.join("\n"))
+    }
+
+    async fn plan(
+        &self,
+        context: &SessionContext,
+        sql: &str,
+    ) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
+        let plan = engine::plan(context, sql).await.map_err(|problem| {
             let problem = self.hinted(problem);
             QueryError::Sql {
                 shown: problem.shown_in(sql),
                 problem,
             }
         })?;
-        let plan = context
-            .state()
-            .create_physical_plan(&plan)
-            .await
-            .map_err(|e| shown(e, sql))?;
-        let schema = plan.schema();
-        let rows = datafusion::physical_plan::execute_stream(plan, context.task_ctx())?;
-        Ok(Answer { schema, rows })
+        let plan = context.state().create_physical_plan(&plan).await;
+        plan.map_err(|e| shown(e, sql))
     }
 
     /// Names of the tables that can be asked for.
@@ -132,7 +159,7 @@ impl Query {
         names
     }
 
-    fn context(&self) -> Result<SessionContext, DataFusionError> {
+    fn context(&self, scans: &Scans) -> Result<SessionContext, DataFusionError> {
         let session = engine::session(self.env.memory_bytes, &self.env.scratch, engine::cores())?;
         for (bucket, store) in self.env.places().buckets() {
             let url = bucket_url(bucket)?;
@@ -143,9 +170,13 @@ impl Query {
         let env = Arc::new(self.env.clone());
         catalog.register_schema(
             "warehouse",
-            Arc::new(tables::Warehouse::new(Arc::clone(&env))),
+            Arc::new(tables::Warehouse::new(
+                Arc::clone(&env),
+                session.runtime_env(),
+            )),
         )?;
-        catalog.register_schema("lake", Arc::new(tables::Lake::new(env)))?;
+        let lake = tables::Lake::new(env, Arc::clone(scans));
+        catalog.register_schema("lake", Arc::new(lake))?;
         let config = session
             .copied_config()
             .with_default_catalog_and_schema("pointsman", "warehouse")

@@ -7,6 +7,10 @@ use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::DataFusionError;
 use futures::StreamExt;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
 use std::io::{self, Write};
 
 /// How an answer is written.
@@ -18,6 +22,8 @@ pub enum Style {
     Csv,
     /// A JSON object a line.
     Json,
+    /// A Parquet file, compressed with zstd.
+    Parquet,
 }
 
 /// Rows of a table that are looked at to find the columns' widths.
@@ -35,6 +41,7 @@ pub struct Output<W: Write> {
     /// Rows written.
     pub rows: u64,
     header: bool,
+    parquet: Option<ArrowWriter<Vec<u8>>>,
 }
 
 struct Cell {
@@ -53,6 +60,7 @@ impl<W: Write> Output<W> {
             waiting: Vec::new(),
             rows: 0,
             header: true,
+            parquet: None,
         }
     }
 
@@ -82,6 +90,7 @@ impl<W: Write> Output<W> {
                 writer.write(batch)?;
                 writer.finish()?;
             }
+            Style::Parquet => self.file()?.write(batch)?,
             Style::Table => {
                 self.waiting.append(&mut cells(batch)?);
                 if self.widths.is_some() || self.waiting.len() >= MEASURED {
@@ -103,10 +112,28 @@ impl<W: Write> Output<W> {
                 let empty = RecordBatch::new_empty(self.schema.clone());
                 self.csv(&empty)?;
             }
+            Style::Parquet => {
+                self.file()?;
+                if let Some(file) = self.parquet.take() {
+                    self.to.write_all(&file.into_inner()?)?;
+                }
+            }
             Style::Csv | Style::Json => {}
         }
         self.to.flush()?;
         Ok(())
+    }
+
+    fn file(&mut self) -> Result<&mut ArrowWriter<Vec<u8>>, ParquetError> {
+        if self.parquet.is_none() {
+            let properties = WriterProperties::builder()
+                .set_compression(Compression::ZSTD(ZstdLevel::default()))
+                .build();
+            let schema = self.schema.clone();
+            self.parquet = Some(ArrowWriter::try_new(Vec::new(), schema, Some(properties))?);
+        }
+        let none = || ParquetError::General("no file was begun".to_owned());
+        self.parquet.as_mut().ok_or_else(none)
     }
 
     fn csv(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {

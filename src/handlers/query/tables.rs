@@ -1,10 +1,11 @@
 //! The schemas of the catalog: tables are found when they are asked for.
 
-use super::{QueryEnv, folders, lake, rejects};
+use super::{QueryEnv, Scans, direct, folders, lake, rejects};
 use crate::handlers::load;
 use async_trait::async_trait;
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::runtime_env::RuntimeEnv;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,25 +16,27 @@ pub const REJECTS: &str = "rejects";
 #[derive(Debug)]
 pub struct Warehouse {
     env: Arc<QueryEnv>,
+    runtime: Arc<RuntimeEnv>,
 }
 
 /// The lake: a folder of manifests a table.
 #[derive(Debug)]
 pub struct Lake {
     env: Arc<QueryEnv>,
+    scans: Scans,
 }
 
 impl Warehouse {
-    /// The warehouse of `env`.
-    pub fn new(env: Arc<QueryEnv>) -> Self {
-        Self { env }
+    /// The warehouse of `env`, and the objects of its places.
+    pub fn new(env: Arc<QueryEnv>, runtime: Arc<RuntimeEnv>) -> Self {
+        Self { env, runtime }
     }
 }
 
 impl Lake {
-    /// The lake of `env`.
-    pub fn new(env: Arc<QueryEnv>) -> Self {
-        Self { env }
+    /// The lake of `env`; what is read of it is told to `scans`.
+    pub fn new(env: Arc<QueryEnv>, scans: Scans) -> Self {
+        Self { env, scans }
     }
 }
 
@@ -67,6 +70,12 @@ impl SchemaProvider for Warehouse {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if direct::is_object(name) {
+            let runtime = Arc::clone(&self.runtime);
+            return direct::table(name, &self.env.places(), runtime)
+                .await
+                .map(Some);
+        }
         if !is_delta(&self.env.warehouse, name) {
             return match name == REJECTS {
                 true => rejects::table(&self.env.rejects).map(Some),
@@ -84,7 +93,7 @@ impl SchemaProvider for Warehouse {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        name == REJECTS || is_delta(&self.env.warehouse, name)
+        name == REJECTS || direct::is_object(name) || is_delta(&self.env.warehouse, name)
     }
 }
 
@@ -108,7 +117,7 @@ impl SchemaProvider for Lake {
         let open = move || lake::LakeTable::open(&root, &name, &places);
         let table = tokio::task::spawn_blocking(open);
         let table = table.await.map_err(external)?.map_err(external)?;
-        Ok(Some(Arc::new(table)))
+        Ok(Some(Arc::new(table.told_to(Arc::clone(&self.scans)))))
     }
 
     fn table_exist(&self, name: &str) -> bool {

@@ -125,9 +125,7 @@ pub(super) async fn maintain(
     for table in tables {
         let done = load::maintain(&warehouse.join(&table), keep).await;
         let done = done.map_err(|failure| ApiError::bad("Maintain", failure.message))?;
-        told.push(
-            json!({ "table": table, "compacted": done.compacted, "removed": done.removed }),
-        );
+        told.push(json!({ "table": table, "compacted": done.compacted, "removed": done.removed }));
     }
     Ok(Json(Value::Array(told)))
 }

@@ -60,9 +60,8 @@ fn questions_have_answers_in_every_form_within_limits() {
     let limited = project.ok(&["query", all, "--format", "csv", "--limit", "2"]);
     assert_eq!(limited, "id,day\n1,2024-01-01\n2,2024-01-02\n");
 
-    let numbers = "(select value from generate_series(1, 1000000))";
-    let endless = format!("select sum(a.value - b.value) from {numbers} a cross join {numbers} b");
-    let late = project.run(&["query", &endless, "--timeout", "1s"]);
+    let endless = "select max(value % 7) from generate_series(1, 1000000000000)";
+    let late = project.run(&["query", endless, "--timeout", "1s"]);
     assert!(!late.status.success());
     let said = text(&late.stderr);
     assert!(said.contains("took longer than 1 s"), "{said}");

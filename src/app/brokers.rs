@@ -3,9 +3,10 @@
 
 use super::wiring::Wiring;
 use crate::bus::{Bus, RouteOptions};
-use crate::config::{AmqpConnection, Backing, Backlog, Config, Connection, Queue, To};
+use crate::config::{AmqpConnection, Backing, Backlog, Config, Connection, Queue, Text, To};
 use crate::delivery::{BatchOptions, Consumer, DeliveryOptions};
 use crate::drivers::amqp::{AmqpQueue, Link, LinkOptions, TlsFiles};
+use crate::drivers::sqs::{AwsOptions, SqsQueue};
 use crate::emit::Notify;
 use crate::queues::Queue as Holds;
 use crate::queues::{
@@ -169,7 +170,30 @@ pub(super) fn open(
             let link = Link::new(link(connection, amqp), purpose);
             Some(Arc::new(AmqpQueue::new(options.clone(), link)))
         }
+        Backing::Sqs {
+            connection,
+            options,
+        } => {
+            let aws = aws(config, connection)?;
+            Some(Arc::new(SqsQueue::new(options.clone(), aws)))
+        }
     }
+}
+
+/// How the `aws` connection of this name reaches AWS.
+pub(super) fn aws(config: &Config, name: &str) -> Option<AwsOptions> {
+    let Some(Connection::Aws(aws)) = config.connections.get(name) else {
+        return None;
+    };
+    let reveal = |text: &Option<Text>| text.as_ref().map(|text| text.reveal().to_owned());
+    Some(AwsOptions {
+        name: name.to_owned(),
+        region: aws.region.clone(),
+        endpoint: reveal(&aws.endpoint),
+        key: reveal(&aws.access_key_id).zip(reveal(&aws.secret_access_key)),
+        session_token: reveal(&aws.session_token),
+        profile: aws.profile.clone(),
+    })
 }
 
 fn link(name: &str, amqp: &AmqpConnection) -> LinkOptions {

@@ -6,6 +6,7 @@ use super::connection::Connection;
 use super::text::Text;
 use crate::delivery::{DeliveryOptions, RetryPolicy};
 use crate::drivers::amqp::QueueOptions as AmqpQueueOptions;
+use crate::drivers::sqs::QueueOptions as SqsQueueOptions;
 use crate::emit::Notify;
 use crate::error::{Place, Sources};
 use crate::handlers::circuit::CircuitOptions;
@@ -179,6 +180,13 @@ pub enum Backing {
         /// The queue there.
         options: AmqpQueueOptions,
     },
+    /// On Amazon SQS.
+    Sqs {
+        /// Name of the connection.
+        connection: String,
+        /// The queue there.
+        options: SqsQueueOptions,
+    },
 }
 
 impl Backing {
@@ -197,6 +205,10 @@ impl Backing {
                 connection,
                 options,
             } => format!("amqp {connection}/{}", options.queue),
+            Self::Sqs {
+                connection,
+                options,
+            } => format!("sqs {connection}/{}", options.queue),
         }
     }
 }

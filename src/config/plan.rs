@@ -292,12 +292,25 @@ fn queue(queue: &Queue) -> Value {
 }
 
 fn backing(backing: &Backing, value: &mut Value) {
-    let Backing::Amqp {
-        connection,
-        options,
-    } = backing
-    else {
-        return;
+    let (connection, options) = match backing {
+        Backing::Log => return,
+        Backing::Amqp {
+            connection,
+            options,
+        } => (connection, options),
+        Backing::Sqs {
+            connection,
+            options,
+        } => {
+            value["sqs"] = json!({
+                "connection": connection,
+                "queue": options.queue,
+                "declare": if options.declare { json!(true) } else { json!("passive") },
+                "prefetch": options.prefetch,
+                "max_message_size": format_size(options.max_message_bytes as u64),
+            });
+            return;
+        }
     };
     value["amqp"] = json!({
         "connection": connection,

@@ -50,6 +50,16 @@ pub(super) struct RawQueue {
 pub(super) enum RawBacking {
     Log,
     Amqp(RawAmqpQueue),
+    Sqs(RawSqsQueue),
+}
+
+#[derive(Clone)]
+pub(super) struct RawSqsQueue {
+    pub connection: At<String>,
+    pub queue: Option<At<String>>,
+    pub declare: bool,
+    pub prefetch: Option<usize>,
+    pub max_message_bytes: usize,
 }
 
 #[derive(Clone)]

@@ -7,12 +7,13 @@ use super::model::{
     Topic,
 };
 use super::raw::{
-    Named, Raw, RawBacking, RawHandler, RawKind, RawLoad, RawQueue, RawRetry, RawRule,
+    Named, Raw, RawBacking, RawHandler, RawKind, RawLoad, RawQueue, RawRetry, RawRule, RawSqsQueue,
     RawSubscription, RawTarget, RawTo,
 };
 use super::read::{At, Cx};
 use crate::delivery::DeliveryOptions;
 use crate::drivers::amqp::QueueOptions;
+use crate::drivers::sqs::QueueOptions as SqsQueueOptions;
 use crate::emit::Notify;
 use crate::error::{Diagnostic, Place, codes};
 use crate::topics;
@@ -270,8 +271,10 @@ fn backing(
     at_work: Option<usize>,
     names: &Names<'_>,
 ) -> Backing {
-    let RawBacking::Amqp(amqp) = raw else {
-        return Backing::Log;
+    let amqp = match raw {
+        RawBacking::Log => return Backing::Log,
+        RawBacking::Sqs(sqs) => return sqs_backing(sqs, queue, at_work, names),
+        RawBacking::Amqp(amqp) => amqp,
     };
     names.connection("amqp", &amqp.connection);
     // So many that the next batch is there when one is done.
@@ -290,6 +293,41 @@ fn backing(
             dead_letter_exchange: amqp.dead_letter_exchange.clone(),
             dead_letter_routing_key: amqp.dead_letter_routing_key.clone(),
             max_message_bytes: amqp.max_message_bytes,
+        },
+    }
+}
+
+fn sqs_backing(
+    sqs: &RawSqsQueue,
+    queue: &Named<RawQueue>,
+    at_work: Option<usize>,
+    names: &Names<'_>,
+) -> Backing {
+    names.connection("aws", &sqs.connection);
+    let ordered = queue.value.as_ref().is_some_and(|q| q.order_by.is_some());
+    if let Some(name) = &sqs.queue
+        && ordered
+        && !name.value.ends_with(".fifo")
+    {
+        let message = "`order_by` needs a FIFO queue, whose name ends with `.fifo`";
+        let diagnostic = Diagnostic::error(&codes::BAD_VALUE, message).at(name.place.clone());
+        names
+            .cx
+            .report(diagnostic.hint("a standard queue of SQS keeps no order"));
+    }
+    let suffix = if ordered { ".fifo" } else { "" };
+    Backing::Sqs {
+        connection: sqs.connection.value.clone(),
+        options: SqsQueueOptions {
+            queue: match &sqs.queue {
+                Some(name) => name.value.clone(),
+                None => format!("{}{suffix}", queue.name),
+            },
+            declare: sqs.declare,
+            prefetch: sqs
+                .prefetch
+                .unwrap_or_else(|| at_work.unwrap_or(0).saturating_mul(2).max(20)),
+            max_message_bytes: sqs.max_message_bytes,
         },
     }
 }

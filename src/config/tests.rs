@@ -92,6 +92,7 @@ sources:
 queues:
   q: { visibility: 20m, delay: 1s, order_by: detail.customer, retry: { cap: 1m } }
   b: { backlog: drain, amqp: { connection: rabbit, queue: etl.b, declare: passive, kind: classic, prefetch: 7, delivery_limit: 5, dead_letter_exchange: dlx, dead_letter_routing_key: dead, max_message_size: 1MiB }, drain_from: { amqp: { connection: rabbit } } }
+  s: { order_by: detail.customer, sqs: { connection: cloud, queue: etl.fifo, declare: passive, prefetch: 7, max_message_size: 64KiB } }
 rules:
   r:
     description: everything

@@ -8,6 +8,7 @@
 pub mod amqp;
 pub mod postgres;
 pub mod s3;
+pub mod sqs;
 
 /// What a driver can be in a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,4 +66,5 @@ pub const DRIVERS: &[Driver] = &[
     postgres::DRIVER,
     amqp::DRIVER,
     s3::DRIVER,
+    sqs::DRIVER,
 ];

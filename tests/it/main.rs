@@ -4,6 +4,7 @@
 mod support;
 
 mod ask;
+mod aws;
 mod broken;
 mod buckets;
 mod bus;

@@ -3,9 +3,10 @@
 use super::retry;
 use crate::config::fields::{self, BACKINGS};
 use crate::config::model::Backlog;
-use crate::config::raw::{RawAmqpQueue, RawBacking, RawQueue};
+use crate::config::raw::{RawAmqpQueue, RawBacking, RawQueue, RawSqsQueue};
 use crate::config::read::{Field, Table};
 use crate::drivers::amqp::{Declare, Kind};
+use crate::drivers::sqs::QueueOptions as SqsOptions;
 use crate::error::{Diagnostic, codes};
 use std::time::Duration;
 
@@ -47,7 +48,38 @@ pub(in crate::config) fn queue(field: &Field<'_>) -> Option<RawQueue> {
 /// The broker that a queue is on.
 fn backing(table: &Table<'_>) -> Option<RawBacking> {
     let kind = table.one_of(&BACKINGS)?;
-    amqp(&kind).map(RawBacking::Amqp)
+    match kind.name.as_str() {
+        "amqp" => amqp(&kind).map(RawBacking::Amqp),
+        _ => sqs(&kind).map(RawBacking::Sqs),
+    }
+}
+
+fn sqs(field: &Field<'_>) -> Option<RawSqsQueue> {
+    let table = field.table(&fields::SQS_QUEUE)?;
+    let most = SqsOptions::MAX_BODY;
+    let size = table.get("max_message_size").and_then(|f| {
+        let size = usize::try_from(f.size()?).ok();
+        if size.is_none_or(|size| size > most) {
+            let message = "SQS takes 1 MiB with the attributes: at most `1008KiB`";
+            f.report(f.error(&codes::BAD_VALUE, message));
+            return None;
+        }
+        size
+    });
+    let prefetch = table.get("prefetch").and_then(|f| f.integer(1..=65_535));
+    let connection = table.need("connection");
+    Some(RawSqsQueue {
+        queue: table
+            .get("queue")
+            .and_then(|f| f.string().map(|name| f.at(name))),
+        declare: table
+            .get("declare")
+            .and_then(|f| f.choice(&[("true", true), ("passive", false)]))
+            .unwrap_or(true),
+        prefetch: prefetch.and_then(|n| usize::try_from(n).ok()),
+        max_message_bytes: size.unwrap_or(most),
+        connection: connection.and_then(|f| f.string().map(|name| f.at(name)))?,
+    })
 }
 
 fn amqp(field: &Field<'_>) -> Option<RawAmqpQueue> {

@@ -4,7 +4,7 @@ use super::Kind::{Bool, Choice, Duration, Integer, OneOf, Size, Table, Text};
 use super::{RETRY, Shape, field};
 
 /// Fields that say which broker a queue is on.
-pub(in crate::config) const BACKINGS: [&str; 1] = ["amqp"];
+pub(in crate::config) const BACKINGS: [&str; 2] = ["amqp", "sqs"];
 
 pub(in crate::config) static QUEUE: Shape = Shape {
     title: "a queue",
@@ -39,6 +39,7 @@ pub(in crate::config) static QUEUE: Shape = Shape {
             "",
             "the queue is on an AMQP broker (default: in the node's own log)",
         ),
+        field("sqs", Table(&SQS_QUEUE), "", "the queue is on Amazon SQS"),
         field(
             "backlog",
             Choice(&["move", "drain"]),
@@ -56,12 +57,41 @@ pub(in crate::config) static QUEUE: Shape = Shape {
 
 pub(in crate::config) static DRAIN_FROM: Shape = Shape {
     title: "`drain_from`",
-    fields: &[field(
-        "amqp",
-        Table(&AMQP_QUEUE),
-        "",
-        "a queue on an AMQP broker",
-    )],
+    fields: &[
+        field("amqp", Table(&AMQP_QUEUE), "", "a queue on an AMQP broker"),
+        field("sqs", Table(&SQS_QUEUE), "", "a queue on Amazon SQS"),
+    ],
+};
+
+pub(in crate::config) static SQS_QUEUE: Shape = Shape {
+    title: "an SQS queue",
+    fields: &[
+        field("connection", Text, "", "name of an `aws` connection"),
+        field(
+            "queue",
+            Text,
+            "",
+            "its name or URL (default: the queue's own name, and `.fifo` with `order_by`)",
+        ),
+        field(
+            "declare",
+            OneOf(&[Bool, Choice(&["passive"])]),
+            "true",
+            "`true`: it is made when it is missing; `passive`: it must be there",
+        ),
+        field(
+            "prefetch",
+            Integer(1, 65_535),
+            "",
+            "received messages that wait for a handler at most (default: twice what its handlers work on at a time, at least 20)",
+        ),
+        field(
+            "max_message_size",
+            Size,
+            "1008KiB",
+            "largest body, at most 1008KiB; a larger one is kept in `data/claims` and referred to",
+        ),
+    ],
 };
 
 pub(in crate::config) static AMQP_QUEUE: Shape = Shape {

@@ -1,12 +1,13 @@
 //! The systems that the suites run against.
 
-use crate::support::{Project, rabbitmq};
+use crate::support::{Project, aws, rabbitmq};
 
 /// Where a queue's messages wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backing {
     Embedded,
     RabbitMq,
+    Sqs,
 }
 
 impl Backing {
@@ -17,6 +18,10 @@ impl Backing {
             Self::RabbitMq => format!(
                 "connections: {{ broker: {{ amqp: {{ url: \"{}\" }} }} }}\n",
                 rabbitmq::shared().url()
+            ),
+            Self::Sqs => format!(
+                "connections: {{ broker: {} }}\n",
+                aws::shared().connection()
             ),
         }
     }
@@ -29,6 +34,11 @@ impl Backing {
             Self::RabbitMq => {
                 format!("{{ {more} amqp: {{ connection: broker, queue: {name} }} }}")
             }
+            // SQS keeps order in FIFO queues alone.
+            Self::Sqs if more.contains("order_by") => {
+                format!("{{ {more} sqs: {{ connection: broker, queue: {name}.fifo }} }}")
+            }
+            Self::Sqs => format!("{{ {more} sqs: {{ connection: broker, queue: {name} }} }}"),
         }
     }
 

@@ -185,6 +185,7 @@ macro_rules! suites {
     ($($test:ident)*) => {
         suite!(embedded, Backing::Embedded, $($test)*);
         suite!(rabbitmq, Backing::RabbitMq, $($test)*);
+        suite!(sqs, Backing::Sqs, $($test)*);
     };
 }
 

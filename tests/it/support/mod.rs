@@ -1,6 +1,7 @@
 //! A tiny harness round the real binary: a folder of its own, a running node,
 //! and patience with a limit.
 
+pub mod aws;
 pub mod postgres;
 pub mod rabbitmq;
 pub mod receiver;

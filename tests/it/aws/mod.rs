@@ -1,0 +1,3 @@
+//! Queues on SQS and topics on SNS, against a server that speaks both.
+
+mod sqs;

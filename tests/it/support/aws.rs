@@ -1,0 +1,107 @@
+//! A server that speaks SQS and SNS (moto), started once per test process on a
+//! free loopback port.
+
+use super::{PATIENCE, python};
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// The server.
+pub struct Aws {
+    folder: TempDir,
+    port: u16,
+    /// Its standard input ends with this process, and the server with that.
+    _server: Child,
+}
+
+/// The server that tests share.
+pub fn shared() -> &'static Aws {
+    static SHARED: OnceLock<Aws> = OnceLock::new();
+    SHARED.get_or_init(Aws::start)
+}
+
+/// Ends the server when its own standard input closes: so it does not outlive the
+/// tests, even when they are killed.
+const WATCH: &str = r#"exec 3<&0
+"$0" "$@" </dev/null & pid=$!
+cat <&3 >/dev/null
+kill -9 $pid 2>/dev/null
+wait"#;
+
+/// Clients for `boto3`, to look at the server from outside.
+const CLIENTS: &str = r#"
+import boto3, json, sys
+def client(service):
+    return boto3.client(service, endpoint_url=sys.argv[1], region_name="eu-west-1",
+                        aws_access_key_id="test", aws_secret_access_key="test")
+sqs, sns = client("sqs"), client("sns")
+args = sys.argv[2:]
+"#;
+
+impl Aws {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        drop(listener);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let log = fs::File::create(folder.path().join("out.log")).expect("a log");
+        let server = Command::new("sh")
+            .args(["-c", WATCH])
+            .arg(program())
+            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("a shell");
+        let aws = Self {
+            folder,
+            port,
+            _server: server,
+        };
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            let log = fs::read_to_string(aws.folder.path().join("out.log")).unwrap_or_default();
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "no moto_server (`./test` installs it):\n{log}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        aws
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// A connection to it, as YAML.
+    pub fn connection(&self) -> String {
+        format!(
+            "{{ aws: {{ endpoint: \"{}\", region: eu-west-1, access_key_id: test, secret_access_key: test }} }}",
+            self.url()
+        )
+    }
+
+    /// Runs a script that has `sqs` and `sns` clients and `args`; what it printed.
+    pub fn boto(&self, script: &str, args: &[&str]) -> String {
+        let url = self.url();
+        let mut all = vec![url.as_str()];
+        all.extend(args);
+        python(&format!("{CLIENTS}{script}"), &all)
+    }
+}
+
+/// It lies beside the Python that the tests use.
+fn program() -> PathBuf {
+    let python = std::env::var("POINTSMAN_TEST_PYTHON").unwrap_or_else(|_| {
+        let home = std::env::var("HOME").unwrap_or_default();
+        format!("{home}/.cache/pointsman/venv/bin/python")
+    });
+    PathBuf::from(python).with_file_name("moto_server")
+}

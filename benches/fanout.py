@@ -86,7 +86,7 @@ async def run(sick):
     with tempfile.TemporaryDirectory() as folder:
         project(folder, port, dead_port, sick)
         log = open(f"{folder}/log", "w+")
-        env = dict(os.environ, POINTSMAN_LOG="error,pointsman::cli=info", NO_COLOR="1")
+        env = dict(os.environ, NO_COLOR="1")
         node = subprocess.Popen([PROGRAM, "run"], cwd=folder, stdout=log, stderr=log, env=env)
         try:
             address = None

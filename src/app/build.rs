@@ -3,10 +3,11 @@
 use super::brokers::{self, Brokers};
 use super::buckets;
 use super::endpoints::{Endpoints, EndpointsError};
+use super::marks::Marks;
 use super::reload::{self, folders};
 use super::sources::{BringError, bringers};
 use super::wiring::{self, Routes};
-use super::{Buckets, Folders, Live, Node, expiring, marks};
+use super::{Buckets, Folders, Live, Node, expiring};
 use crate::bus::{Bus, BusError, BusOptions};
 use crate::clock::SharedClock;
 use crate::config::Config;
@@ -182,13 +183,14 @@ impl Node {
         self.replays.resume().await?;
         let (late, names) = (wiring::late_rules(config), routes.keys().cloned().collect());
         self.replays.begin_late(late, &names, None).await?;
+        let marks = Marks::of(config);
         for (name, what) in bringers(config) {
             let started = self.bring(&name, what).await;
             let started = started.map_err(|error| StartError::Source {
                 name: name.clone(),
                 error,
             })?;
-            let mark = marks::bringer(config, what);
+            let mark = marks.bringer(what);
             running.sources.insert(name, (mark, started));
         }
         let (folders, buckets) = (folders(&running), reload::buckets(&running));

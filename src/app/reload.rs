@@ -8,9 +8,10 @@
 use super::brokers::{self, Brokers};
 use super::buckets::places;
 use super::endpoints::EndpointsError;
+use super::marks::Marks;
 use super::sources::bringers;
 use super::wiring::{self, Routes, Wiring};
-use super::{Buckets, Folders, Live, Node, Running, marks};
+use super::{Buckets, Folders, Live, Node, Running};
 use crate::bus::{Backlog, BusError, RouteInfo};
 use crate::config::{Config, Diff, Loaded, diff, same_secrets};
 use crate::delivery::{Consumer, RunningConsumer};
@@ -276,10 +277,11 @@ impl Node {
         consumers: Vec<Consumer>,
         fresh: bool,
     ) -> Vec<RunningConsumer> {
+        let marks = Marks::of(config);
         let mut before = std::mem::take(&mut running.consumers);
         for consumer in consumers {
             let name = consumer.name.clone();
-            let mark = marks::consumer(config, &name);
+            let mark = marks.consumer(&name);
             let started = match before.remove(&name) {
                 Some((was, kept)) if was == mark && !fresh => kept,
                 Some((_, old)) => self.delivery.start(consumer, Some(old)),
@@ -300,10 +302,11 @@ impl Node {
         fresh: bool,
         done: &mut Reloaded,
     ) {
+        let marks = Marks::of(config);
         let mut before = std::mem::take(&mut running.sources);
         let mut to_start = Vec::new();
         for (name, what) in bringers(config) {
-            let mark = marks::bringer(config, what);
+            let mark = marks.bringer(what);
             match before.remove(&name) {
                 Some((was, kept)) if was == mark && !fresh => {
                     running.sources.insert(name, (mark, kept));

@@ -72,7 +72,7 @@ async def post(host, port, body):
                  b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
     await writer.drain()
     answer = await reader.read()
-    assert b" 200 " in answer.split(b"\r\n")[0], answer
+    assert b" 202 " in answer.split(b"\r\n")[0], answer
     writer.close()
 
 

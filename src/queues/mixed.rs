@@ -111,7 +111,7 @@ impl MixedQueue {
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         for side in (0..sides).map(|i| (first + i) % sides) {
             let received = match self.inboxes.get(side) {
-                Some(inbox) => self.from_broker(side, inbox, want).await?,
+                Some(inbox) => self.take_from_broker(side, inbox, want).await?,
                 None => self.log.receive(want).await?,
             };
             if !received.is_empty() {
@@ -121,7 +121,7 @@ impl MixedQueue {
         Ok(Vec::new())
     }
 
-    async fn from_broker(
+    async fn take_from_broker(
         &self,
         side: usize,
         inbox: &Inbox,

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 use support::postgres::{PASSWORD, Postgres};
 
 /// What the server of the tests needs of the tests.
+// The tests use more of it than the bench does.
+#[allow(dead_code)]
 mod support {
     #[path = "../../tests/it/support/postgres.rs"]
     pub mod postgres;

@@ -136,6 +136,8 @@ handlers:
   load: { load: { table: flights, mode: upsert, key: [month] } }
   exec: { from: q, exec: { command: [cat, "${env:HOOK}"], env: { A: "${env:KEY}" }, cwd: sub } }
   http: { http: { url: http://example.com } }
+  tidy: { maintain: { lake: flights, small: 1MiB, target_size: 8MiB, keep: 30d, grace: 2d } }
+  vacuum: { maintain: { warehouse: flights } }
 topics:
   done:
     subscriptions:

@@ -43,8 +43,8 @@ pub(in crate::config) static QUEUE: Shape = Shape {
         field(
             "backlog",
             Choice(&["move", "drain"]),
-            "move",
-            "what waits in the log when the queue goes to a broker: `move` publishes it there, `drain` has it handled here",
+            "",
+            "what waits in the log when the queue goes to a broker: `move` publishes it there, `drain` has it handled here (default: move)",
         ),
         field(
             "drain_from",

@@ -32,6 +32,10 @@ const ATTRIBUTE_BYTES: usize = 16 * 1024;
 /// Messages that are sent at the same time, in calls of ten.
 const BATCH: usize = 100;
 
+/// Longest wait on a FIFO queue: a poll under way need not see the messages of
+/// a group that is freed meanwhile.
+const FIFO_WAIT: Duration = Duration::from_secs(1);
+
 /// Longest time that SQS waits for a message.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
@@ -219,7 +223,12 @@ impl SqsQueue {
     async fn receive_some(&self, pull: Pull) -> Result<Vec<Inbound>, BrokerError> {
         let (client, url) = self.client().await?;
         let mut all = Vec::new();
-        let mut wait = pull.wait.min(LONGEST_WAIT);
+        let longest = if self.options.fifo() {
+            FIFO_WAIT
+        } else {
+            LONGEST_WAIT
+        };
+        let mut wait = pull.wait.min(longest);
         loop {
             let max = (pull.max - all.len().min(pull.max)).min(ENTRIES);
             let received = client

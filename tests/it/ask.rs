@@ -25,9 +25,9 @@ handlers:
 ";
 
 /// Three files of two rows, a day each, in the lake and in the warehouse.
-fn project(more: &str) -> Project {
+fn project() -> Project {
     let project = Project::new();
-    project.write("pointsman.yaml", format!("{CONFIGURATION}{more}"));
+    project.write("pointsman.yaml", CONFIGURATION);
     for n in 1..=3 {
         let content = format!("id,day\n{n},2024-01-0{n}\n{n}0,2024-01-0{n}\n");
         project.drop_in(&format!("inbox/{n}.csv"), content);
@@ -38,7 +38,7 @@ fn project(more: &str) -> Project {
 
 #[test]
 fn questions_have_answers_in_every_form_within_limits() {
-    let project = project("");
+    let project = project();
     let explained = project.ok(&[
         "query",
         "--explain",
@@ -69,7 +69,7 @@ fn questions_have_answers_in_every_form_within_limits() {
 
 #[test]
 fn one_object_is_asked_directly_if_it_is_declared() {
-    let project = project("");
+    let project = project();
     let sql = |from: &str| format!("select id from {from} where id > 1 order by id");
     let csv = |from: &str| project.ok(&["query", &sql(from), "--format", "csv"]);
     assert_eq!(csv("'inbox/1.csv'"), "id\n10\n");
@@ -113,7 +113,7 @@ const COUNTED: &str = "select count(*) from t";
 
 #[test]
 fn small_files_are_put_together_and_old_ones_removed() {
-    let project = project("");
+    let project = project();
     assert_eq!(files(&project), 3);
     let told = project.ok(&["maintain", "t", "--keep", "0s"]);
     assert_eq!(told, "t: 3 small files put together, 3 old files removed\n");
@@ -124,19 +124,19 @@ fn small_files_are_put_together_and_old_ones_removed() {
 
 #[test]
 fn a_schedule_keeps_the_warehouse_in_order() {
-    let project = project(
-        "  upkeep: { maintain: { warehouse: t, keep: 0s } }
-schedules:
-  often:
-    every: 1s
-    emit: { detail-type: Upkeep }
-",
-    );
+    let project = project();
+    assert_eq!(files(&project), 3);
     project.write(
         "rules/upkeep.yaml",
-        "rules: { upkeep: { pattern: { detail-type: [Upkeep] }, targets: [{ handler: upkeep }] } }",
+        "
+rules:
+  upkeep: { pattern: { detail-type: [Upkeep] }, targets: [{ handler: upkeep }] }
+handlers:
+  upkeep: { maintain: { warehouse: t, keep: 0s } }
+schedules:
+  often: { every: 1s, emit: { detail-type: Upkeep } }
+",
     );
-    assert_eq!(files(&project), 3);
     let node = project.start();
     project.wait("the upkeep", || files(&project) == 1);
     assert_eq!(project.count(COUNTED), Some(6));

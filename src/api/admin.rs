@@ -79,6 +79,14 @@ pub(super) async fn audit(State(node): State<Arc<Node>>) -> Json<Value> {
     }))
 }
 
+/// `GET /queues/places`: where each declared queue was when it was last used.
+pub(super) async fn places(State(node): State<Arc<Node>>) -> Result<Json<Value>, ApiError> {
+    let places = node.places().await;
+    let places = places
+        .map_err(|e| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "State", e.to_string()))?;
+    Ok(Json(json!(places)))
+}
+
 /// `GET /plan`: the configuration in force, defaults included, secrets not.
 pub(super) async fn plan(State(node): State<Arc<Node>>) -> Json<Value> {
     Json(json!(*node.config()))

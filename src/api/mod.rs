@@ -72,6 +72,7 @@ pub fn routes(node: Arc<Node>) -> Router {
         .route("/dlq/expiring", get(dlq::expiring))
         .route("/audit", get(admin::audit))
         .route("/routes", get(queues::list))
+        .route("/queues/places", get(admin::places))
         .route("/routes/pause", post(queues::pause))
         .route("/routes/resume", post(queues::resume))
         .route("/replays", get(replays::list).post(replays::begin))

@@ -196,7 +196,8 @@ pub(super) fn aws(config: &Config, name: &str) -> Option<AwsOptions> {
     })
 }
 
-fn link(name: &str, amqp: &AmqpConnection) -> LinkOptions {
+/// How a broker is reached.
+pub(super) fn link(name: &str, amqp: &AmqpConnection) -> LinkOptions {
     LinkOptions {
         name: name.to_owned(),
         hosts: amqp.hosts.clone(),

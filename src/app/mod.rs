@@ -9,6 +9,7 @@ mod endpoints;
 mod expiring;
 mod load;
 mod marks;
+mod probe;
 mod reload;
 mod schedules;
 mod sources;
@@ -18,6 +19,7 @@ mod wiring;
 pub use build::{Mode, StartError};
 pub use endpoints::EndpointsError;
 pub use load::{load, run_rule_tests, table_of};
+pub use probe::{Probe, probe};
 pub use reload::{BacklogTo, Reload, ReloadError, Reloaded};
 
 use crate::bus::Bus;
@@ -73,6 +75,15 @@ pub struct Node {
     brokers: ArcSwap<brokers::Brokers>,
 }
 
+/// Where a queue is.
+#[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
+pub struct Place {
+    /// `embedded`, or the broker and its queue.
+    pub at: String,
+    /// Messages that wait for it in the log.
+    pub backlog: u64,
+}
+
 /// The configuration in force, and what is asked about it all the time.
 struct Live {
     config: Arc<Config>,
@@ -112,6 +123,22 @@ impl Node {
     #[must_use]
     pub fn buckets(&self) -> BTreeMap<String, Arc<S3Handle>> {
         self.live.load().buckets.clone()
+    }
+
+    /// Where each declared queue was when it was last used, and how many messages
+    /// wait for it in the log.
+    ///
+    /// # Errors
+    /// When the side state cannot be read.
+    pub async fn places(&self) -> Result<BTreeMap<String, Place>, crate::state::StateError> {
+        let config = self.config();
+        let mut places = BTreeMap::new();
+        for name in config.queues.keys() {
+            let (at, _) = brokers::place_of(&self.state, name).await?;
+            let backlog = brokers::backlog(&self.bus, &config, name);
+            places.insert(name.clone(), Place { at, backlog });
+        }
+        Ok(places)
     }
 
     /// Whether messages wait on a route that somebody here works on; those of a

@@ -4,6 +4,7 @@ use super::{Node, after, buckets, schedules};
 use crate::config::{Config, S3Source, Schedule, Source};
 use crate::sources::Intake;
 use crate::sources::folder::{After, FolderHandle, FolderOptions, FolderSource};
+use crate::sources::queue::QueueSource;
 use crate::sources::s3::{self, S3Handle};
 use crate::tasks::Tasks;
 use std::sync::Arc;
@@ -79,6 +80,21 @@ impl Node {
             }
             Bringer::Source(Source::S3(s3)) => {
                 running.bucket = Some(self.bucket(s3, intake, &running).await?);
+            }
+            Bringer::Source(Source::Queue(queue)) => {
+                let config = self.config();
+                // Its connection is declared, or the files would not have been taken.
+                if let Some(broker) = super::brokers::open(&config, &queue.on, "is a source") {
+                    let source = QueueSource {
+                        name: name.to_owned(),
+                        broker,
+                        bus: queue.bus.clone(),
+                        defaults: config.node.event_defaults(),
+                        intake,
+                        clock: self.clock.clone(),
+                    };
+                    running.tasks.spawn(source.run(stop));
+                }
             }
             Bringer::Schedule(schedule) => running.tasks.spawn(schedules::run(
                 name.trim_start_matches("schedules/").to_owned(),

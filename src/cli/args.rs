@@ -177,6 +177,10 @@ pub(super) struct CheckArgs {
     /// Print JSON, one diagnostic a line.
     #[arg(long)]
     pub json: bool,
+    /// Also try every connection, and every queue on a broker: is it there, can it be
+    /// written and read, do its dead letters go somewhere. Makes nothing.
+    #[arg(long)]
+    pub connect: bool,
     #[arg(from_global)]
     pub dir: PathBuf,
 }

@@ -4,10 +4,11 @@ use super::args::{At, CheckArgs, ExplainArgs, SchemaCommand};
 use super::client::connect;
 use super::{Answer, CliError, colour, say, talk};
 use crate::app;
+use crate::config::Config;
 use crate::error::{self, Diagnostic, Severity, render_all};
 use serde_json::json;
 
-pub(super) fn check(args: &CheckArgs) -> Result<Answer, CliError> {
+pub(super) async fn check(args: &CheckArgs) -> Result<Answer, CliError> {
     let root = args.root.as_deref().unwrap_or(&args.dir);
     let loaded = app::load(root);
     let mut found = loaded.diagnostics.clone();
@@ -25,6 +26,11 @@ pub(super) fn check(args: &CheckArgs) -> Result<Answer, CliError> {
     }
     let wrong = |d: &Diagnostic| d.severity == Severity::Error;
     if found.iter().any(wrong) {
+        return Ok(Answer::No);
+    }
+    if let (Some(config), true) = (&loaded.config, args.connect)
+        && !connects(config, args.json).await?
+    {
         return Ok(Answer::No);
     }
     if let (Some(config), false) = (&loaded.config, args.json) {
@@ -51,6 +57,20 @@ pub(super) fn check(args: &CheckArgs) -> Result<Answer, CliError> {
         ))?;
     }
     Ok(Answer::Yes)
+}
+
+/// Tries what lies outside; whether all is well.
+async fn connects(config: &Config, as_json: bool) -> Result<bool, CliError> {
+    let probes = app::probe(config).await;
+    for probe in &probes {
+        if as_json {
+            say(&json!(probe).to_string())?;
+        } else {
+            let wrong = if probe.ok { "" } else { "WRONG: " };
+            say(&format!("{}: {wrong}{}", probe.what, probe.found))?;
+        }
+    }
+    Ok(probes.iter().all(|probe| probe.ok))
 }
 
 pub(super) fn explain(args: &ExplainArgs) -> Result<Answer, CliError> {

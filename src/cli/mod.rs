@@ -127,7 +127,7 @@ async fn dispatch(cli: Cli) -> Result<Answer, CliError> {
     let at = &cli.at;
     match cli.command {
         Command::Run(args) => run::run(args).await,
-        Command::Check(args) => check::check(&args),
+        Command::Check(args) => check::check(&args).await,
         Command::Plan(args) => plan::plan(at, &args).await,
         Command::Replay(args) => replay::run(at, args).await,
         Command::Reload(args) => reload::reload(at, &args).await,

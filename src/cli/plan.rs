@@ -1,16 +1,29 @@
 //! What is configured and how it stands: `plan`, `sources`.
 
 use super::args::{At, PlanArgs, SourcesArgs, SourcesCommand};
-use super::client::{connect_running, load};
+use super::client::{connect, connect_running, load};
 use super::{Answer, CliError, say};
+use crate::app::Place;
+use crate::config::{Backlog, Config};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 pub(super) async fn plan(at: &At, args: &PlanArgs) -> Result<Answer, CliError> {
-    let plan = match (&at.url, &args.root) {
+    let mut moves = Vec::new();
+    let mut plan: Value = match (&at.url, &args.root) {
         (Some(_), None) => connect_running(at).await?.get_json("/plan", &[]).await?,
-        _ => json!(load(args.root.as_deref().unwrap_or(&at.dir))?),
+        _ => {
+            let root = args.root.as_deref().unwrap_or(&at.dir);
+            let config = load(root)?;
+            moves = moving(at, root, &config).await?;
+            json!(config)
+        }
     };
     if args.json {
+        if !moves.is_empty() {
+            plan["moves"] = json!(moves);
+        }
         say(&plan.to_string())?;
     } else {
         let mut lines = Vec::new();
@@ -18,8 +31,57 @@ pub(super) async fn plan(at: &At, args: &PlanArgs) -> Result<Answer, CliError> {
         for line in lines {
             say(&line)?;
         }
+        for line in moves {
+            say(&line)?;
+        }
     }
     Ok(Answer::Yes)
+}
+
+/// What becomes of queues that are somewhere else than the files say.
+async fn moving(at: &At, root: &Path, config: &Config) -> Result<Vec<String>, CliError> {
+    if config.queues.is_empty() || !config.node.data.join("bus").exists() {
+        return Ok(Vec::new());
+    }
+    let at = At {
+        dir: root.to_path_buf(),
+        ..at.clone()
+    };
+    let client = connect(&at).await?;
+    let places = client.get_json("/queues/places", &[]).await;
+    client.close().await;
+    let places: BTreeMap<String, Place> = places?;
+    let mut said = Vec::new();
+    for (name, queue) in &config.queues {
+        let (Some(place), to) = (places.get(name), queue.on.label()) else {
+            continue;
+        };
+        if place.at == to {
+            continue;
+        }
+        let rest = match (place.backlog, queue.on.is_broker(), queue.backlog) {
+            (0, ..) => "none wait in the log".to_owned(),
+            (n, true, Backlog::Move) => {
+                format!("{n} messages wait in the log; they are published to the broker")
+            }
+            (n, true, Backlog::Drain) => {
+                format!("{n} messages wait in the log; they are handled here")
+            }
+            (n, false, _) => format!("{n} messages wait in the log; they are handled"),
+        };
+        let left = match (&queue.drain_from, place.at.as_str()) {
+            (_, "embedded") => String::new(),
+            (Some(from), was) if from.label() == was => {
+                format!("; what is left in {was} is handled, too")
+            }
+            (_, was) => format!("; what is left in {was} stays there (`drain_from` reads it)"),
+        };
+        said.push(format!(
+            "queue {name} moves from {} to {to}: {rest}{left}",
+            place.at
+        ));
+    }
+    Ok(said)
 }
 
 /// JSON in the look of YAML, for people.

@@ -22,7 +22,34 @@ pub(super) fn errors(config: &Config) -> Vec<Diagnostic> {
     let mut found = folders(config);
     found.extend(super::buckets::check(config));
     found.extend(loops::check(config));
+    found.extend(unwatched(config));
     found
+}
+
+/// Sources that move or delete files once they are done, where nobody here knows
+/// when that is.
+fn unwatched(config: &Config) -> Vec<Diagnostic> {
+    let on_broker = |to: &To| match to {
+        To::Queue(name) => config.queues.get(name).is_some_and(|q| q.on.is_broker()),
+        _ => false,
+    };
+    let queue = targets(config).find(|to| on_broker(to));
+    let Some(To::Queue(queue)) = queue else {
+        return Vec::new();
+    };
+    let tidying = folder_sources(config).filter(|(_, folder)| folder.after != After::Keep);
+    tidying
+        .map(|(name, _)| {
+            let message = format!(
+                "the source `{name}` tidies its files up once they are done, and the queue `{queue}` is on a broker: when its messages are done is not known here"
+            );
+            let diagnostic = Diagnostic::error(&codes::UNWATCHED_QUEUE, message);
+            let hint = "keep the files (`after: keep`), or keep the queue in the log";
+            diagnostic
+                .at(config.place(&format!("sources.{name}.folder.after")))
+                .hint(hint)
+        })
+        .collect()
 }
 
 /// Inputs of targets that read the event itself.
@@ -271,6 +298,10 @@ fn queues(config: &Config) -> Vec<Diagnostic> {
             .values()
             .any(|handler| handler.from.contains(name));
         let written = targets(config).any(|to| matches!(to, To::Queue(queue) if queue == name));
+        // Others may read and write what is on a broker.
+        if config.queues.get(name).is_some_and(|q| q.on.is_broker()) {
+            continue;
+        }
         if !read {
             let diagnostic = Diagnostic::warning(
                 &codes::UNREAD_QUEUE,

@@ -39,8 +39,8 @@ pub use connection::{
 pub use diff::{Change, Diff, diff, same_secrets};
 pub use model::{
     Backing, Backlog, Config, DEFAULT_BUS, DiskQuota, EventSchema, Exec, Handler, HandlerKind,
-    Load, Node, Queue, Route, Rule, RuleStart, S3Source, Schedule, SchemaPolicy, Source,
-    Subscription, Target, TargetInput, To, Topic, Webhook, WebhookFormat, When,
+    Load, Node, Queue, QueueSource, Route, Rule, RuleStart, S3Source, Schedule, SchemaPolicy,
+    Source, Subscription, Target, TargetInput, To, Topic, Webhook, WebhookFormat, When,
 };
 pub use rule_tests::{RuleTest, run_tests};
 pub use schema::{json_schema, reference};

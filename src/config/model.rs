@@ -123,6 +123,17 @@ pub enum Source {
     Folder(FolderOptions),
     /// A bucket.
     S3(S3Source),
+    /// A queue on a broker.
+    Queue(QueueSource),
+}
+
+/// A queue on a broker as a source.
+#[derive(Clone, Debug)]
+pub struct QueueSource {
+    /// The bus that its events go to.
+    pub bus: String,
+    /// The queue.
+    pub on: Backing,
 }
 
 /// A bucket as a source.
@@ -143,6 +154,7 @@ impl Source {
         match self {
             Self::Folder(folder) => &folder.bus,
             Self::S3(s3) => &s3.options.bus,
+            Self::Queue(queue) => &queue.bus,
         }
     }
 }

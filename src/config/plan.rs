@@ -199,6 +199,11 @@ fn source(source: &Source, paths: &Paths<'_>) -> Value {
             json!({ "bus": folder.bus, "folder": folder_source(folder, paths) })
         }
         Source::S3(s3) => json!({ "bus": s3.options.bus, "s3": s3_source(s3) }),
+        Source::Queue(queue) => {
+            let mut value = json!({ "bus": queue.bus });
+            backing(&queue.on, &mut value);
+            value
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 pub(super) struct Raw {
     pub node: Option<At<Node>>,
     pub connections: Vec<Named<Connection>>,
-    pub sources: Vec<Named<Source>>,
+    pub sources: Vec<Named<RawSource>>,
     pub queues: Vec<Named<RawQueue>>,
     pub rules: Vec<Named<RawRule>>,
     pub handlers: Vec<Named<RawHandler>>,
@@ -43,6 +43,16 @@ pub(super) struct RawQueue {
     pub on: RawBacking,
     pub backlog: Backlog,
     pub drain_from: Option<RawBacking>,
+}
+
+/// Where events come from.
+pub(super) enum RawSource {
+    /// One that refers to nothing.
+    Whole(Source),
+    Amqp {
+        bus: String,
+        amqp: RawAmqpQueue,
+    },
 }
 
 /// Where a queue's messages wait.

@@ -3,12 +3,12 @@
 
 use super::connection::Connection;
 use super::model::{
-    Backing, Handler, HandlerKind, Load, Queue, Rule, Schedule, Source, Subscription, Target, To,
-    Topic,
+    Backing, Handler, HandlerKind, Load, Queue, QueueSource, Rule, Schedule, Source, Subscription,
+    Target, To, Topic,
 };
 use super::raw::{
-    Named, Raw, RawBacking, RawHandler, RawKind, RawLoad, RawQueue, RawRetry, RawRule, RawSqsQueue,
-    RawSubscription, RawTarget, RawTo,
+    Named, Raw, RawAmqpQueue, RawBacking, RawHandler, RawKind, RawLoad, RawQueue, RawRetry,
+    RawRule, RawSource, RawSqsQueue, RawSubscription, RawTarget, RawTo,
 };
 use super::read::{At, Cx};
 use crate::delivery::DeliveryOptions;
@@ -24,6 +24,9 @@ use std::time::Duration;
 /// Added to the longest timeout, so that a message is not received again while
 /// its handler is being stopped.
 const VISIBILITY_MARGIN: Duration = Duration::from_secs(30);
+
+/// Messages that are on their way to a source at most, unless it is said.
+const SOURCE_PREFETCH: u16 = 1_000;
 
 /// The sections of a configuration, resolved.
 #[derive(Default)]
@@ -55,7 +58,7 @@ pub(super) fn resolve(raw: Raw, cx: &Cx<'_>, whole: bool) -> Sections {
     let mut sections = Sections {
         queues: queues(&raw, &names, &retries),
         connections: values(raw.connections),
-        sources: values(raw.sources),
+        sources: sources(raw.sources, &names),
         schedules: values(raw.schedules),
         ..Sections::default()
     };
@@ -263,6 +266,21 @@ fn queues(raw: &Raw, names: &Names<'_>, retries: &Retries) -> BTreeMap<String, Q
     queues
 }
 
+fn sources(raw: Vec<Named<RawSource>>, names: &Names<'_>) -> BTreeMap<String, Source> {
+    let resolve = |named: Named<RawSource>| {
+        let source = match named.value? {
+            RawSource::Whole(source) => source,
+            RawSource::Amqp { bus, amqp } => {
+                let prefetch = amqp.prefetch.unwrap_or(SOURCE_PREFETCH);
+                let on = amqp_queue(&amqp, &named.name, prefetch, false, names);
+                Source::Queue(QueueSource { bus, on })
+            }
+        };
+        Some((named.name, source))
+    };
+    raw.into_iter().filter_map(resolve).collect()
+}
+
 /// Where a queue's messages wait. `at_work`: how many messages its handlers work
 /// on at a time.
 fn backing(
@@ -276,19 +294,31 @@ fn backing(
         RawBacking::Sqs(sqs) => return sqs_backing(sqs, queue, at_work, names),
         RawBacking::Amqp(amqp) => amqp,
     };
-    names.connection("amqp", &amqp.connection);
     // So many that the next batch is there when one is done.
     let prefetch = at_work.unwrap_or(0).saturating_mul(2).max(20);
     let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX);
     let ordered = queue.value.as_ref().is_some_and(|q| q.order_by.is_some());
+    let prefetch = amqp.prefetch.unwrap_or(prefetch);
+    amqp_queue(amqp, &queue.name, prefetch, ordered, names)
+}
+
+/// A queue on an AMQP broker; `name` is the one that it has here.
+fn amqp_queue(
+    amqp: &RawAmqpQueue,
+    name: &str,
+    prefetch: u16,
+    ordered: bool,
+    names: &Names<'_>,
+) -> Backing {
+    names.connection("amqp", &amqp.connection);
     Backing::Amqp {
         connection: amqp.connection.value.clone(),
         options: QueueOptions {
-            queue: amqp.queue.clone().unwrap_or_else(|| queue.name.clone()),
+            queue: amqp.queue.clone().unwrap_or_else(|| name.to_owned()),
             declare: amqp.declare,
             kind: amqp.kind,
             single_active: ordered,
-            prefetch: amqp.prefetch.unwrap_or(prefetch),
+            prefetch,
             delivery_limit: amqp.delivery_limit,
             dead_letter_exchange: amqp.dead_letter_exchange.clone(),
             dead_letter_routing_key: amqp.dead_letter_routing_key.clone(),

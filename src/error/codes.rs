@@ -173,6 +173,11 @@ leave it out: the default is that timeout and 30 seconds."
 "The connection that is named leads to a system of another kind: an `amqp` queue needs an `amqp` connection,
 an S3 source an `aws` one. Each connection under `connections:` has one kind."
 
+    UNWATCHED_QUEUE "P0210" "files that would be tidied up too early"
+"A folder source with `after: delete` or `after: { move: ... }` does that when all deliveries of a file's event
+are done. A message counts as delivered when a broker has it, before its handler has worked on it; so a file
+could be gone before it is read. Keep the files, or keep the queue in the log."
+
     TWO_BUCKETS "P0211" "one bucket name by two connections"
 "An event names its bucket, and nothing in it tells by which connection the bucket is reached. Two buckets of one
 name, at two endpoints, cannot be told apart in one node; the same bucket is reached by the same connection everywhere."

@@ -93,7 +93,7 @@ impl Line {
 /// (`debug`, `pointsman::delivery=trace` ...); the default is `info`.
 pub fn init_logs(format: LogFormat, colour: bool) {
     let filter = EnvFilter::try_from_env("POINTSMAN_LOG").unwrap_or_else(|_| {
-        EnvFilter::new("error,pointsman=info,buoyant_kernel=off,delta_kernel=off")
+        EnvFilter::new("error,pointsman=info,lapin=off,buoyant_kernel=off,delta_kernel=off")
     });
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -22,7 +22,7 @@ pub use inbox::{Inbox, InboxOptions};
 pub use log::{Feed, Gate, LATE_RULE, LogQueue, MakeInput};
 pub use mixed::MixedQueue;
 pub use outbox::Outbox;
-pub use wire::event_of;
+pub use wire::{event_of, refused_event};
 
 use crate::event::Event;
 use crate::handlers::Failure;

@@ -4,7 +4,7 @@
 use super::broker::{Inbound, Outbound};
 use super::claims::Claim;
 use crate::bus::StoredEvent;
-use crate::event::{Defaults, Event, EventError, random_id, rfc3339};
+use crate::event::{Defaults, Event, EventError, derived_id, random_id, rfc3339};
 use base64::Engine as _;
 use bytes::Bytes;
 use serde::Serialize;
@@ -125,14 +125,64 @@ pub fn event_of(
     if let Some(event) = envelope(inbound, body, defaults, now_ms) {
         return Ok(event);
     }
-    let foreign = Foreign {
-        id: inbound.id.clone().unwrap_or_else(random_id),
-        detail_type: FOREIGN.1,
+    let id = inbound.id.clone().unwrap_or_else(random_id);
+    let detail = Detail::of(inbound, body, from);
+    foreign(id, inbound, FOREIGN.1, detail, defaults, now_ms)
+}
+
+/// An event in the place of a message that is refused, with the reason; the body
+/// is in it as far as there is room.
+///
+/// # Errors
+/// When even without the body it is larger than `defaults.max_bytes`.
+pub fn refused_event(
+    inbound: &Inbound,
+    from: &str,
+    reason: &str,
+    defaults: &Defaults,
+    now_ms: i64,
+) -> Result<Event, EventError> {
+    let id = || match &inbound.id {
+        // Beside the event that was refused, which may have this id, too.
+        Some(id) => derived_id(id, "refused", 0),
+        None => random_id(),
+    };
+    let whole = Detail {
+        reason: Some(reason),
+        ..Detail::of(inbound, &inbound.body, from)
+    };
+    let short = Detail {
+        body: None,
+        body_base64: None,
+        bytes: Some(inbound.body.len()),
+        ..Detail::of(inbound, b"", from)
+    };
+    let kind = "Message Refused";
+    foreign(id(), inbound, kind, whole, defaults, now_ms).or_else(|_| {
+        let short = Detail {
+            reason: Some(reason),
+            ..short
+        };
+        foreign(id(), inbound, kind, short, defaults, now_ms)
+    })
+}
+
+fn foreign(
+    id: String,
+    inbound: &Inbound,
+    detail_type: &str,
+    detail: Detail<'_>,
+    defaults: &Defaults,
+    now_ms: i64,
+) -> Result<Event, EventError> {
+    let event = Foreign {
+        id,
+        detail_type,
         source: FOREIGN.0,
         time: rfc3339(inbound.sent_ms.unwrap_or(now_ms)),
-        detail: Detail::of(inbound, body, from),
+        detail,
     };
-    let text = serde_json::to_vec(&foreign).map_err(|e| EventError::Invalid {
+    let text = serde_json::to_vec(&event).map_err(|e| EventError::Invalid {
         path: "$".to_owned(),
         reason: e.to_string(),
     })?;
@@ -181,6 +231,12 @@ struct Detail<'a> {
     /// What is neither, in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     body_base64: Option<String>,
+    /// Size of a body that is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<usize>,
+    /// Why the message was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -203,6 +259,8 @@ impl<'a> Detail<'a> {
             headers: &inbound.headers,
             body_base64: readable.is_none().then(encode),
             body: readable,
+            bytes: None,
+            reason: None,
         }
     }
 }

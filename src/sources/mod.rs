@@ -3,6 +3,7 @@
 
 pub mod folder;
 pub mod notifications;
+pub mod queue;
 pub mod s3;
 
 use crate::event::Event;

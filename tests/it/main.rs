@@ -6,6 +6,7 @@ mod support;
 mod ask;
 mod aws;
 mod broken;
+mod brokers;
 mod buckets;
 mod bus;
 mod cli;

@@ -18,7 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("state", &[]),
     ("tasks", &[]),
     ("rules", &[]),
-    ("sources", &["clock", "event", "state"]),
+    ("sources", &["clock", "event", "queues", "state"]),
     ("bus", &["clock", "storage"]),
     (
         "router",

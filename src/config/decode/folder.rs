@@ -2,6 +2,7 @@
 
 use crate::config::fields;
 use crate::config::model::{DEFAULT_BUS, Source};
+use crate::config::raw::RawSource;
 use crate::config::read::Field;
 use crate::config::yaml::Node;
 use crate::error::codes;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-pub(in crate::config) fn source(field: &Field<'_>) -> Option<Source> {
+pub(in crate::config) fn source(field: &Field<'_>) -> Option<RawSource> {
     let table = field.table(&fields::SOURCE)?;
     let bus = table
         .bus()
@@ -19,8 +20,11 @@ pub(in crate::config) fn source(field: &Field<'_>) -> Option<Source> {
     let kind = table.one_of(&fields::SOURCE_KINDS)?;
     let name = field.name.clone();
     match kind.name.as_str() {
-        "folder" => folder_options(&kind, name, bus).map(Source::Folder),
-        _ => super::s3::source(&kind, name, bus).map(Source::S3),
+        "folder" => folder_options(&kind, name, bus)
+            .map(Source::Folder)
+            .map(RawSource::Whole),
+        "s3" => super::s3::source(&kind, name, bus).map(|s3| RawSource::Whole(Source::S3(s3))),
+        _ => super::queues::amqp(&kind).map(|amqp| RawSource::Amqp { bus, amqp }),
     }
 }
 

@@ -82,7 +82,7 @@ fn sqs(field: &Field<'_>) -> Option<RawSqsQueue> {
     })
 }
 
-fn amqp(field: &Field<'_>) -> Option<RawAmqpQueue> {
+pub(super) fn amqp(field: &Field<'_>) -> Option<RawAmqpQueue> {
     let table = field.table(&fields::AMQP_QUEUE)?;
     let name = |name: &str| {
         let field = table.get(name)?;

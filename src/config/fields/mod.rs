@@ -226,7 +226,7 @@ pub(super) static DISK: Shape = Shape {
 };
 
 /// Fields of a source, of which it has one.
-pub(super) const SOURCE_KINDS: [&str; 2] = ["folder", "s3"];
+pub(super) const SOURCE_KINDS: [&str; 3] = ["folder", "s3", "amqp"];
 
 pub(super) static SOURCE: Shape = Shape {
     title: "a source",
@@ -238,6 +238,12 @@ pub(super) static SOURCE: Shape = Shape {
             Table(&S3),
             "",
             "a bucket of S3, or of what speaks its protocol",
+        ),
+        field(
+            "amqp",
+            Table(&AMQP_QUEUE),
+            "",
+            "a queue on an AMQP broker; bodies that are no events are wrapped",
         ),
     ],
 };

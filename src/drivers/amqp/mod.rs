@@ -1,8 +1,10 @@
 //! AMQP 0-9-1, with RabbitMQ in mind: queues, sources and topic exchanges.
 
+mod check;
 mod link;
 mod queue;
 
+pub use check::{Finding, check_link};
 pub use link::{Link, LinkOptions, TlsFiles};
 pub use queue::{AmqpQueue, Declare, Kind, QueueOptions};
 
@@ -13,5 +15,5 @@ pub const DRIVER: Driver = Driver {
     name: "amqp",
     summary: "brokers that speak AMQP 0-9-1, such as RabbitMQ",
     connection: Some("amqp"),
-    roles: &[Role::Queue],
+    roles: &[Role::Source, Role::Queue],
 };

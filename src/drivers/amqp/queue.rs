@@ -13,12 +13,20 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Acker, BasicProperties, Channel, Confirmation, Consumer};
 use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Mutex as AsyncMutex;
 
 /// Publishes this many messages at most before it looks at the confirms.
 const BATCH: usize = 1_000;
+
+/// How often a wait for a confirm looks whether the channel is still open.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long an acknowledgement may take to leave.
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// Persistent, as AMQP numbers it: the message is written to disk.
 const PERSISTENT: u8 = 2;
@@ -96,12 +104,20 @@ impl AmqpQueue {
         self.ackers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn name(&self) -> Result<ShortString, BrokerError> {
+    pub(super) fn options(&self) -> &QueueOptions {
+        &self.options
+    }
+
+    pub(super) async fn channel(&self) -> Result<Channel, BrokerError> {
+        self.link.channel().await
+    }
+
+    pub(super) fn name(&self) -> Result<ShortString, BrokerError> {
         short(&self.options.queue)
     }
 
     /// Makes the queue, or looks whether it is there. How many messages are ready.
-    async fn declare(&self, channel: &Channel) -> Result<u64, BrokerError> {
+    pub(super) async fn declare(&self, channel: &Channel) -> Result<u64, BrokerError> {
         let options = &self.options;
         let passive = options.declare == Declare::Passive;
         let declared = channel.queue_declare(
@@ -147,6 +163,9 @@ impl AmqpQueue {
         };
         let mut confirms = Vec::with_capacity(count);
         for message in &batch {
+            if !channel.status().connected() {
+                break;
+            }
             let options = BasicPublishOptions {
                 mandatory: true,
                 ..BasicPublishOptions::default()
@@ -163,11 +182,13 @@ impl AmqpQueue {
         let mut answers = Vec::with_capacity(count);
         for confirm in confirms {
             let confirmed = match confirm {
-                Ok(confirm) => confirm.await,
-                Err(error) => Err(error),
+                Ok(confirm) => while_open(&channel, confirm).await,
+                Err(error) => Err(broke(&error)),
             };
-            answers.push(confirmed.map_err(|e| broke(&e)).and_then(answer));
+            answers.push(confirmed.and_then(answer));
         }
+        let unsent = || Err(BrokerError::Unavailable("the channel is closed".to_owned()));
+        answers.resize_with(count, unsent);
         answers
     }
 
@@ -317,6 +338,36 @@ fn properties(message: &Outbound) -> BasicProperties {
     properties
 }
 
+/// Waits for the broker's answer for as long as the channel is open: what was on
+/// its way when a connection broke may never be answered.
+async fn while_open<T>(
+    channel: &Channel,
+    work: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, BrokerError> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            answer = &mut work => return answer.map_err(|e| broke(&e)),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        if !channel.status().connected() {
+            let reason = "the channel was closed without an answer";
+            return Err(BrokerError::Unavailable(reason.to_owned()));
+        }
+    }
+}
+
+/// As long as an acknowledgement may take to leave: one that was on its way when
+/// the connection broke may never be told of, and its message comes again.
+async fn in_time<T>(work: impl Future<Output = lapin::Result<T>>) -> Result<T, BrokerError> {
+    match tokio::time::timeout(SETTLE, work).await {
+        Ok(done) => done.map_err(|e| broke(&e)),
+        Err(_) => Err(BrokerError::Lost(
+            "the connection does not answer".to_owned(),
+        )),
+    }
+}
+
 /// What a confirm says. A message that no queue takes comes back beside an ack.
 fn answer(confirmation: Confirmation) -> Result<(), BrokerError> {
     let nacked = confirmation.is_nack();
@@ -336,7 +387,7 @@ fn answer(confirmation: Confirmation) -> Result<(), BrokerError> {
     }
 }
 
-fn short(text: &str) -> Result<ShortString, BrokerError> {
+pub(super) fn short(text: &str) -> Result<ShortString, BrokerError> {
     ShortString::try_new(text).map_err(|e| BrokerError::Refused {
         code: "BadName",
         reason: format!("`{text}` is longer than AMQP allows: {e}"),
@@ -402,8 +453,7 @@ impl Broker for AmqpQueue {
     fn ack(&self, handles: Vec<Handle>) -> BoxFuture<'_, Result<(), BrokerError>> {
         Box::pin(async move {
             for acker in self.take(&handles) {
-                let acked = acker.ack(BasicAckOptions::default()).await;
-                acked.map_err(|e| broke(&e))?;
+                in_time(acker.ack(BasicAckOptions::default())).await?;
             }
             Ok(())
         })
@@ -417,17 +467,13 @@ impl Broker for AmqpQueue {
             };
             // The last first, so that they are in order again at the head.
             for acker in self.take(&handles).iter().rev() {
-                acker.nack(requeue).await.map_err(|e| broke(&e))?;
+                in_time(acker.nack(requeue)).await?;
             }
             Ok(())
         })
     }
 
-    fn extend(
-        &self,
-        _: Vec<Handle>,
-        _: std::time::Duration,
-    ) -> BoxFuture<'_, Result<(), BrokerError>> {
+    fn extend(&self, _: Vec<Handle>, _: Duration) -> BoxFuture<'_, Result<(), BrokerError>> {
         // AMQP knows no such time: a message is ours while the channel is open.
         Box::pin(std::future::ready(Ok(())))
     }

@@ -3,3 +3,5 @@
 
 mod backing;
 mod queue;
+
+pub use backing::{Backing, unique};

@@ -166,6 +166,97 @@ fn failures_are_retried_and_then_dead_lettered(backing: Backing) {
     assert_eq!(node.stop(), 0);
 }
 
+/// Notes of a key, in the order of their handling.
+fn of_key(notes: &[Value], key: u64) -> Vec<u64> {
+    let mine = notes.iter().filter(|note| note["key"] == key);
+    mine.map(|note| note["n"].as_u64().expect("a number"))
+        .collect()
+}
+
+fn order_holds_within_a_key_and_through_retries(backing: Backing) {
+    let retry =
+        "    retry: { attempts: 4, base: 300ms, cap: 300ms }\n    batch: { size: 4, window: 20ms }";
+    let project = project(backing, "order_by: detail.key,", retry);
+    let node = project.start();
+    let events: Vec<String> = (0..60)
+        .map(|n| {
+            let what = if n == 11 || n == 24 { "fail once" } else { "" };
+            event(
+                &format!("e-{n}"),
+                &json!({ "n": n, "key": n % 4, "do": what }),
+            )
+        })
+        .collect();
+    send(&project, &events);
+    wait_done(&project, &(0..60).map(|n| format!("e-{n}")).collect());
+    let done = notes(&project, "done.ndjson");
+    for key in 0..4 {
+        let wanted: Vec<u64> = (0..60).filter(|n| n % 4 == key).collect();
+        assert_eq!(of_key(&done, key), wanted, "key {key}");
+    }
+    project.wait_idle();
+    balanced(&project);
+    assert_eq!(node.stop(), 0);
+}
+
+fn a_crash_brings_back_what_was_not_done(backing: Backing) {
+    let project = project(backing, "", "    batch: { size: 5 }");
+    let node = project.start();
+    let mut events: Vec<String> = (0..10)
+        .map(|n| event(&format!("e-{n}"), &json!({ "n": n, "do": "sleep 1" })))
+        .collect();
+    send(&project, &events);
+    project.wait("some to be tried", || {
+        !notes(&project, "tried.ndjson").is_empty()
+    });
+    node.kill();
+    let node = project.start();
+    events.truncate(0);
+    wait_done(&project, &(0..10).map(|n| format!("e-{n}")).collect());
+    project.wait_idle();
+    balanced(&project);
+    assert_eq!(node.stop(), 0);
+}
+
+fn a_delay_holds_messages_back(backing: Backing) {
+    let project = project(backing, "delay: 2s,", "");
+    let node = project.start();
+    let sent = std::time::SystemTime::now();
+    let sent = sent.duration_since(std::time::UNIX_EPOCH).expect("a time");
+    send(&project, &[event("late", &json!({ "n": 1 }))]);
+    wait_done(&project, &BTreeSet::from(["late".to_owned()]));
+    let at = notes(&project, "done.ndjson")[0]["at"].as_f64();
+    assert!(at.expect("a time") >= sent.as_secs_f64() + 2.0);
+    assert_eq!(node.stop(), 0);
+}
+
+fn large_messages_pass_whole(backing: Backing) {
+    // Larger than what the queue takes at the broker, so it goes by a file.
+    let project = project(backing, "", "");
+    let name = project.path("rules/pipeline.yaml");
+    let rules = fs::read_to_string(&name).expect("the rules");
+    fs::write(
+        &name,
+        rules.replace("queue: suite", "max_message_size: 64KiB, queue: suite"),
+    )
+    .expect("the rules");
+    let node = project.start();
+    let text = "Grüße 🚆 ".repeat(40_000);
+    send(
+        &project,
+        &[event("large", &json!({ "n": 1, "text": text }))],
+    );
+    wait_done(&project, &BTreeSet::from(["large".to_owned()]));
+    assert_eq!(
+        notes(&project, "done.ndjson")[0]["event"]["detail"]["text"],
+        text.as_str()
+    );
+    project.wait("its file to go", || {
+        fs::read_dir(project.path("data/claims")).map_or(0, Iterator::count) == 0
+    });
+    assert_eq!(node.stop(), 0);
+}
+
 /// The suite, against one system.
 macro_rules! suite {
     ($system:ident, $backing:expr, $($test:ident)*) => {
@@ -190,6 +281,10 @@ macro_rules! suites {
 }
 
 suites! {
+    a_crash_brings_back_what_was_not_done
+    a_delay_holds_messages_back
     every_message_arrives
+    large_messages_pass_whole
+    order_holds_within_a_key_and_through_retries
     failures_are_retried_and_then_dead_lettered
 }

@@ -3,6 +3,7 @@
 
 pub mod aws;
 pub mod postgres;
+pub mod proxy;
 pub mod rabbitmq;
 pub mod receiver;
 pub mod seaweedfs;

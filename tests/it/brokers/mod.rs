@@ -1,0 +1,48 @@
+//! Real brokers under the whole program: faults, moves, sources, and what is said
+//! before anything runs.
+
+mod connect;
+mod faults;
+mod flights;
+mod moves;
+mod sources;
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+
+/// Does something with a channel of a broker, as any other program would.
+fn with_channel<T>(url: &str, work: impl AsyncFnOnce(Channel) -> T) -> T {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let connection = Connection::connect(url, ConnectionProperties::default())
+            .await
+            .expect("a connection");
+        let channel = connection.create_channel().await.expect("a channel");
+        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+        confirms.await.expect("confirms");
+        work(channel).await
+    })
+}
+
+/// Makes a queue that survives restarts.
+async fn declare(channel: &Channel, queue: &str, kind: &str) {
+    let mut arguments = FieldTable::default();
+    let kind = AMQPValue::LongString(kind.into());
+    arguments.insert("x-queue-type".into(), kind);
+    let declared = channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), arguments);
+    declared.await.expect("a queue");
+}
+
+/// Publishes, and waits until the broker has it.
+async fn publish(channel: &Channel, queue: &str, body: &[u8], properties: BasicProperties) {
+    let sent = channel.basic_publish(
+        "".into(),
+        queue.into(),
+        BasicPublishOptions::default(),
+        body,
+        properties,
+    );
+    let confirm = sent.await.expect("a publish").await.expect("a confirm");
+    assert!(confirm.is_ack());
+}

@@ -37,9 +37,8 @@ pub async fn probe(config: &Config) -> Vec<Probe> {
             else {
                 if let Some(broker) = brokers::open(config, backing, "checks") {
                     let found = broker.depth().await;
-                    let found = found.map(|depth| {
-                        format!("the queue is there; {} messages wait", depth.ready)
-                    });
+                    let found = found
+                        .map(|depth| format!("the queue is there; {} messages wait", depth.ready));
                     probes.push(told(&what, found.map_err(|e| e.to_string())));
                 }
                 continue;

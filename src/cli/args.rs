@@ -1,9 +1,10 @@
 //! Every command and its arguments.
 
-use super::query::{MaintainArgs, QueryArgs};
+use super::check::{CheckArgs, ExplainArgs};
 use crate::observe::LogFormat;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Routes events by declarative rules: from a folder, a bucket or HTTP, through
 /// queues and handlers, into files, tables and topics.
@@ -165,22 +166,6 @@ pub(super) struct RunArgs {
     /// reload` and SIGHUP do.
     #[arg(long)]
     pub watch: bool,
-    #[arg(from_global)]
-    pub dir: PathBuf,
-}
-
-#[derive(Args)]
-pub(super) struct CheckArgs {
-    /// Folder of the configuration.
-    #[arg(value_name = "DIR")]
-    pub root: Option<PathBuf>,
-    /// Print JSON, one diagnostic a line.
-    #[arg(long)]
-    pub json: bool,
-    /// Also try every connection, and every queue on a broker: is it there, can it be
-    /// written and read, do its dead letters go somewhere. Makes nothing.
-    #[arg(long)]
-    pub connect: bool,
     #[arg(from_global)]
     pub dir: PathBuf,
 }
@@ -503,6 +488,52 @@ pub(super) enum DlqCommand {
 }
 
 #[derive(Args)]
+pub(super) struct QueryArgs {
+    /// The query, for example "select count(*) from flights".
+    pub sql: String,
+    /// How the answer looks.
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: QueryFormat,
+    /// At most this many rows.
+    #[arg(long, default_value_t = 10_000)]
+    pub limit: usize,
+    /// Longest time, for example `30s` or `10m`.
+    #[arg(long, default_value = "5m", value_parser = crate::config::parse_duration)]
+    pub timeout: Duration,
+    /// Say how the query would be run: which files would be read, which not.
+    #[arg(long)]
+    pub explain: bool,
+    /// Write the answer to this file.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(super) struct MaintainArgs {
+    /// Tables of the warehouse; all of them without.
+    pub tables: Vec<String>,
+    /// Files that only older versions need are removed, for example `7d`.
+    #[arg(long, default_value = "7d", value_parser = crate::config::parse_duration)]
+    pub keep: Duration,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a query's answer looks.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum QueryFormat {
+    /// A table for people.
+    Table,
+    /// Comma-separated values with a header.
+    Csv,
+    /// One JSON object a line.
+    Json,
+    /// A Parquet file; needs `--output`, or a pipe.
+    Parquet,
+}
+
+#[derive(Args)]
 pub(super) struct SchemaArgs {
     #[command(subcommand)]
     pub what: Option<SchemaCommand>,
@@ -523,12 +554,6 @@ pub(super) enum SchemaCommand {
         #[arg(long, default_value_t = 1_000)]
         limit: usize,
     },
-}
-
-#[derive(Args)]
-pub(super) struct ExplainArgs {
-    /// The code.
-    pub code: String,
 }
 
 #[derive(Subcommand)]

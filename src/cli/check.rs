@@ -1,12 +1,36 @@
 //! `pointsman check`, `explain` and `schema`
 
-use super::args::{At, CheckArgs, ExplainArgs, SchemaCommand};
+use super::args::{At, SchemaCommand};
 use super::client::connect;
 use super::{Answer, CliError, colour, say, talk};
 use crate::app;
 use crate::config::Config;
 use crate::error::{self, Diagnostic, Severity, render_all};
+use clap::Args;
 use serde_json::json;
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub(super) struct CheckArgs {
+    /// Folder of the configuration.
+    #[arg(value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Print JSON, one diagnostic a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Also try every connection, and every queue on a broker: is it there, can it be
+    /// written and read, do its dead letters go somewhere. Makes nothing.
+    #[arg(long)]
+    pub connect: bool,
+    #[arg(from_global)]
+    pub dir: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct ExplainArgs {
+    /// The code.
+    pub code: String,
+}
 
 pub(super) async fn check(args: &CheckArgs) -> Result<Answer, CliError> {
     let root = args.root.as_deref().unwrap_or(&args.dir);

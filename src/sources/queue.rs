@@ -155,6 +155,7 @@ impl QueueSource {
                 Err(IntakeError::Busy {
                     reason,
                     retry_after,
+                    ..
                 }) => {
                     tracing::warn!(source = self.name, reason, "waits for the bus");
                     tokio::select! {

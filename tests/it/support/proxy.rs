@@ -110,10 +110,7 @@ fn join(client: &TcpStream, server: &TcpStream, mood: &Arc<Mood>) {
 
 fn pass(mut from: TcpStream, mut to: TcpStream, mood: &Mood) {
     let mut piece = [0; 16 * 1024];
-    loop {
-        let Ok(length @ 1..) = from.read(&mut piece) else {
-            break;
-        };
+    while let Ok(length @ 1..) = from.read(&mut piece) {
         while mood.silent.load(Ordering::Relaxed) && !mood.stop.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -27,7 +27,6 @@ use support::postgres::{PASSWORD, Postgres};
 // The tests use more of it than the bench does.
 #[allow(dead_code)]
 mod support {
-    #[allow(dead_code)] // The tests use more of it.
     #[path = "../../tests/it/support/postgres.rs"]
     pub mod postgres;
 

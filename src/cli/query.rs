@@ -1,59 +1,10 @@
 //! `pointsman query` and `pointsman maintain`
 
-use super::args::At;
+use super::args::{At, MaintainArgs, QueryArgs, QueryFormat};
 use super::client::connect;
 use super::{Answer, CliError};
-use clap::Args;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
-use std::time::Duration;
-
-#[derive(Args)]
-pub(super) struct QueryArgs {
-    /// The query, for example "select count(*) from flights".
-    pub sql: String,
-    /// How the answer looks.
-    #[arg(long, value_enum, default_value = "table")]
-    pub format: QueryFormat,
-    /// At most this many rows.
-    #[arg(long, default_value_t = 10_000)]
-    pub limit: usize,
-    /// Longest time, for example `30s` or `10m`.
-    #[arg(long, default_value = "5m", value_parser = crate::config::parse_duration)]
-    pub timeout: Duration,
-    /// Say how the query would be run: which files would be read, which not.
-    #[arg(long)]
-    pub explain: bool,
-    /// Write the answer to this file.
-    #[arg(long, short, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-}
-
-#[derive(Args)]
-pub(super) struct MaintainArgs {
-    /// Tables of the warehouse; all of them without.
-    pub tables: Vec<String>,
-    /// Files that only older versions need are removed, for example `7d`.
-    #[arg(long, default_value = "7d", value_parser = crate::config::parse_duration)]
-    pub keep: Duration,
-    /// Print JSON.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// How a query's answer looks.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub(super) enum QueryFormat {
-    /// A table for people.
-    Table,
-    /// Comma-separated values with a header.
-    Csv,
-    /// One JSON object a line.
-    Json,
-    /// A Parquet file; needs `--output`, or a pipe.
-    Parquet,
-}
 
 pub(super) async fn query(at: &At, args: &QueryArgs) -> Result<Answer, CliError> {
     let format = match args.format {

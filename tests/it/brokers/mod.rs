@@ -7,6 +7,7 @@ mod flights;
 mod moves;
 mod sources;
 
+use crate::support::PATIENCE;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -34,15 +35,23 @@ async fn declare(channel: &Channel, queue: &str, kind: &str) {
     declared.await.expect("a queue");
 }
 
-/// Publishes, and waits until the broker has it.
+/// Publishes, and waits until the broker has it. A quorum queue that was just made
+/// refuses until it has a leader.
 async fn publish(channel: &Channel, queue: &str, body: &[u8], properties: BasicProperties) {
-    let sent = channel.basic_publish(
-        "".into(),
-        queue.into(),
-        BasicPublishOptions::default(),
-        body,
-        properties,
-    );
-    let confirm = sent.await.expect("a publish").await.expect("a confirm");
-    assert!(confirm.is_ack());
+    let begun = std::time::Instant::now();
+    loop {
+        let sent = channel.basic_publish(
+            "".into(),
+            queue.into(),
+            BasicPublishOptions::default(),
+            body,
+            properties.clone(),
+        );
+        let confirm = sent.await.expect("a publish").await.expect("a confirm");
+        if confirm.is_ack() {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "no queue takes it");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
 }

@@ -24,8 +24,8 @@ handlers:
 const SCHEMA: &str = r#"{"type":"object","required":["n","shop","hour"],"properties":{
     "n":{"type":"integer"},"shop":{"type":"string"},"hour":{"type":"string"}}}"#;
 
-const EVENTS: usize = 2_000;
-const PART: usize = 250;
+const EVENTS: usize = 6_000;
+const PART: usize = 500;
 
 /// Events `from..from + PART`, their ids computed.
 fn events(from: usize) -> String {

@@ -1,7 +1,7 @@
 //! From the configuration of a load to the loader of its warehouse.
 
-use crate::config::{Config, Connection, Load, PostgresConnection, PostgresTls as Tls};
-use crate::drivers::postgres::{PostgresLoader, PostgresOptions, PostgresTls};
+use crate::config::{Config, Connection, Load, PostgresConnection};
+use crate::drivers::postgres::{PostgresLoader, PostgresOptions};
 use crate::handlers::Failure;
 use crate::handlers::load::{LoadEnv, LoadHandler};
 use std::sync::Arc;
@@ -40,12 +40,7 @@ fn server(connection: &PostgresConnection, statement_timeout: Duration) -> Postg
         user: connection.user.reveal().to_owned(),
         password: connection.password.as_ref().map(|p| p.reveal().to_owned()),
         database: connection.database.clone(),
-        tls: match connection.tls {
-            Tls::Disable => PostgresTls::Disable,
-            Tls::Prefer => PostgresTls::Prefer,
-            Tls::Require => PostgresTls::Require,
-            Tls::VerifyFull => PostgresTls::VerifyFull,
-        },
+        tls: connection.tls,
         ca: connection.ca.clone(),
         connect_timeout: connection.connect_timeout,
         statement_timeout,

@@ -38,6 +38,18 @@ async fn change(at: &At, name: &str, what: &str, body: &Value) -> Result<Answer,
     Ok(Answer::Yes)
 }
 
+/// Heads of the columns of [`rows`].
+const HEADER: [&str; 8] = [
+    "topic",
+    "subscription",
+    "by",
+    "state",
+    "circuit",
+    "pending",
+    "dead",
+    "",
+];
+
 async fn list(at: &At, as_json: bool) -> Result<Answer, CliError> {
     let client = connect(at).await?;
     let found = client.get_json::<Value>("/topics", &[]).await;
@@ -46,17 +58,7 @@ async fn list(at: &At, as_json: bool) -> Result<Answer, CliError> {
     if as_json {
         return say(&topics.to_string()).map(|()| Answer::Yes);
     }
-    let header = [
-        "topic",
-        "subscription",
-        "by",
-        "state",
-        "circuit",
-        "pending",
-        "dead",
-        "",
-    ];
-    for line in table(&header, &rows(&topics)) {
+    for line in table(&HEADER, &rows(&topics)) {
         say(&line)?;
     }
     Ok(Answer::Yes)
@@ -112,17 +114,7 @@ mod tests {
             } },
             "quiet": { "subscriptions": {} },
         });
-        let header = [
-            "topic",
-            "subscription",
-            "by",
-            "state",
-            "circuit",
-            "pending",
-            "dead",
-            "",
-        ];
-        insta::assert_snapshot!(table(&header, &rows(&topics)).join("\n"), @r"
+        insta::assert_snapshot!(table(&HEADER, &rows(&topics)).join("\n"), @r"
         topic   subscription  by       state     circuit  pending  dead
         orders  gone          webhook  disabled  closed   3        0     its endpoint answered 410 Gone
         orders  kept          pull     active    -        1        0

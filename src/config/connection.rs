@@ -2,6 +2,7 @@
 //! source, queue, publisher and loader that refers to them.
 
 use super::text::Text;
+pub use crate::drivers::postgres::PostgresTls;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -103,39 +104,4 @@ pub struct PostgresConnection {
     pub ca: Option<PathBuf>,
     /// Longest time for making a connection (default 10 s).
     pub connect_timeout: Duration,
-}
-
-/// How TLS is used, in the words of libpq's `sslmode`
-/// (<https://www.postgresql.org/docs/current/libpq-ssl.html>).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PostgresTls {
-    /// Never.
-    Disable,
-    /// Where the server offers it; its certificate is not checked.
-    Prefer,
-    /// Always; the certificate is not checked.
-    Require,
-    /// Always; the certificate and its name are checked.
-    VerifyFull,
-}
-
-impl PostgresTls {
-    /// The words of `tls`.
-    pub(super) const WORDS: [(&'static str, Self); 4] = [
-        ("disable", Self::Disable),
-        ("prefer", Self::Prefer),
-        ("require", Self::Require),
-        ("verify-full", Self::VerifyFull),
-    ];
-
-    /// As it is written.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Disable => "disable",
-            Self::Prefer => "prefer",
-            Self::Require => "require",
-            Self::VerifyFull => "verify-full",
-        }
-    }
 }

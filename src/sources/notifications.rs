@@ -160,7 +160,7 @@ fn record(record: &Value) -> Option<Result<Told, NotificationError>> {
         Ok(Told {
             deleted,
             bucket: need(&s3["bucket"]["name"], "s3.bucket.name")?,
-            key: decode(&need(&object["key"], "s3.object.key")?),
+            key: form_decoded(&need(&object["key"], "s3.object.key")?),
             size: object["size"].as_u64().filter(|_| !deleted),
             etag: etag(&object["eTag"]),
             version: text(&object["versionId"]).filter(|v| !v.is_empty()),
@@ -323,9 +323,9 @@ impl Told {
     }
 }
 
-/// Form-style, once: `+` is a space, `%XX` a byte. What is not such a code is
+/// Text that was form-encoded, decoded once: `+` is a space, `%XX` a byte. What is not such a code is
 /// itself.
-fn decode(text: &str) -> String {
+pub(crate) fn form_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

@@ -41,7 +41,8 @@ pub struct PostgresOptions {
     pub statement_timeout: Duration,
 }
 
-/// How TLS is used, in the words of libpq's `sslmode`.
+/// How TLS is used, in the words of libpq's `sslmode`
+/// (<https://www.postgresql.org/docs/current/libpq-ssl.html>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PostgresTls {
     /// Never.
@@ -52,6 +53,27 @@ pub enum PostgresTls {
     Require,
     /// Always; the certificate and its name are checked.
     VerifyFull,
+}
+
+impl PostgresTls {
+    /// The words of `tls`.
+    pub const WORDS: [(&'static str, Self); 4] = [
+        ("disable", Self::Disable),
+        ("prefer", Self::Prefer),
+        ("require", Self::Require),
+        ("verify-full", Self::VerifyFull),
+    ];
+
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyFull => "verify-full",
+        }
+    }
 }
 
 /// A connection, and the way to stop what it does.

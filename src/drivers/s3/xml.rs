@@ -1,5 +1,6 @@
 //! S3's answers: listings, and errors.
 
+use crate::sources::notifications::form_decoded;
 use crate::sources::s3::{Listed, Page, What};
 use chrono::DateTime;
 use quick_xml::Reader;
@@ -42,7 +43,7 @@ pub fn page(body: &[u8], what: What) -> Result<Page, String> {
             _ => {}
         }
     })?;
-    let decoded = |text: String| if encoded { decode(&text) } else { text };
+    let decoded = |text: String| if encoded { form_decoded(&text) } else { text };
     for entry in &mut page.entries {
         entry.key = decoded(std::mem::take(&mut entry.key));
     }
@@ -99,30 +100,6 @@ fn set(entry: &mut Listed, field: &str, text: &str) {
         }
         _ => {}
     }
-}
-
-/// Form-style: `+` is a space, `%XX` a byte.
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let hex = |at: usize| tail.get(at).and_then(|b| char::from(*b).to_digit(16));
-        match (first, hex(0), hex(1)) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
-                rest = &tail[2..];
-            }
-            (b'+', ..) => {
-                bytes.push(b' ');
-                rest = tail;
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 enum Step<'a> {

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub const QUIET: Duration = Duration::from_millis(150);
 
 /// How long a test waits for what must come.
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(150);
 
 /// What the bus of a test does with the next batch.
 #[derive(Clone, Debug, PartialEq)]

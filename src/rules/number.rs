@@ -6,8 +6,6 @@
 //! double) are "incomparable". An incomparable number in a pattern's operator
 //! is refused; in an event it fails every range and satisfies `anything-but`.
 
-use std::fmt::Write;
-
 use super::ast::Range;
 
 /// A number's text, read as far as it was needed.
@@ -78,7 +76,7 @@ impl<'t> Number<'t> {
         let comparable = decimal.count == 0
             || (decimal.count <= 17 && {
                 let value = self.value();
-                value != 0.0 && value.is_finite() && is_shortest(value, &decimal)
+                value != 0.0 && value.is_finite() && is_shortest(value, self.text, &decimal)
             });
         self.comparable = Some(comparable);
         comparable
@@ -266,43 +264,20 @@ fn exponent(text: &[u8]) -> Option<i64> {
     Some(if negative { -value } else { value })
 }
 
-/// Whether `decimal` is the shortest decimal that reads back as `value`.
-fn is_shortest(value: f64, decimal: &Decimal) -> bool {
+/// Whether a number is the shortest decimal that reads back as `value`; of
+/// several the closest, of two as close the even one.
+fn is_shortest(value: f64, text: &[u8], decimal: &Decimal) -> bool {
     // Any decimal of 15 digits survives the way to a (normal) double and back.
     if decimal.count <= 15 && value.abs() >= f64::MIN_POSITIVE {
         return true;
     }
-    let mut shortest = Shortest::default();
-    // Writing to a `Shortest` can't fail: it drops what does not fit.
-    let _ = write!(shortest, "{:e}", value.abs());
-    let Some(other) = take_apart(shortest.text()) else {
-        return false;
-    };
-    other.digits == decimal.digits && other.exponent == decimal.exponent
-}
-
-/// A buffer on the stack for the scientific notation of a double, which takes
-/// at most 17 digits, a point and an exponent of 5.
-#[derive(Default)]
-struct Shortest {
-    buffer: [u8; 32],
-    len: usize,
-}
-
-impl Shortest {
-    fn text(&self) -> &[u8] {
-        &self.buffer[..self.len]
-    }
-}
-
-impl Write for Shortest {
-    fn write_str(&mut self, part: &str) -> std::fmt::Result {
-        let end = (self.len + part.len()).min(self.buffer.len());
-        let fits = end - self.len;
-        self.buffer[self.len..end].copy_from_slice(&part.as_bytes()[..fits]);
-        self.len = end;
-        Ok(())
-    }
+    let mut buffer = zmij::Buffer::new();
+    let shortest = buffer.format_finite(value).as_bytes();
+    // Most numbers were written by a program that spells them like this.
+    shortest == text
+        || take_apart(shortest).is_some_and(|other| {
+            other.digits == decimal.digits && other.exponent == decimal.exponent
+        })
 }
 
 #[cfg(test)]
@@ -322,6 +297,7 @@ mod tests {
     fn only_the_shortest_text_compares() {
         for text in [
             "37.80780792169409",
+            "977832296098763.2",
             "1e22",
             "9007199254740992",
             "1.7976931348623157e308",
@@ -330,6 +306,7 @@ mod tests {
         }
         for text in [
             "37.807807921694092",
+            "977832296098763.3",
             "1e400",
             "1e-400",
             "9007199254740993",

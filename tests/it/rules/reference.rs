@@ -402,7 +402,10 @@ fn numeric(operand: &Json, value: &Json) -> bool {
 /// The double, if its shortest text says the same decimal.
 fn comparable(number: &str) -> Option<f64> {
     let double: f64 = number.parse().ok()?;
-    (decimal(number) == decimal(&format!("{double:e}"))).then_some(double + 0.0)
+    let shortest = (0..17)
+        .map(|places| format!("{double:.places$e}"))
+        .find(|text| text.parse() == Ok(double))?;
+    (decimal(number) == decimal(&shortest)).then_some(double + 0.0)
 }
 
 /// Sign, digits without zeros at the ends, exponent of the last digit.

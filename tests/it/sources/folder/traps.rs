@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 const LONG: Duration = Duration::from_secs(300);
+/// A quiet time that no pause of a busy machine outlasts.
+const PLENTY: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trap_1_a_plain_write_is_taken_when_it_is_closed_and_quiet() {
@@ -166,7 +168,7 @@ async fn trap_5_a_writer_that_pauses_is_waited_for_as_long_as_it_lives() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trap_6_several_appends_are_one_version_when_none_is_late() {
-    let nest = Nest::new();
+    let nest = Nest::with(|o| o.finished.quiet = PLENTY);
     let handle = nest.started().await;
     for n in 0..8 {
         let mut file = File::options()
@@ -176,7 +178,7 @@ async fn trap_6_several_appends_are_one_version_when_none_is_late() {
             .unwrap();
         writeln!(file, "line {n}").unwrap();
         drop(file);
-        tokio::time::sleep(QUIET / 3).await;
+        tokio::time::sleep(QUIET).await;
     }
     nest.expect(&handle, &["a.csv"]).await;
     assert_eq!(nest.bus.events()[0]["detail"]["object"]["size"], 56);
@@ -349,7 +351,7 @@ async fn trap_12_a_size_that_is_set_ahead_does_not_finish_a_file() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trap_13_a_time_in_the_past_hides_nothing() {
-    let nest = Nest::new();
+    let nest = Nest::with(|o| o.finished.quiet = PLENTY);
     let handle = nest.started().await;
     let set_back = |name: &str, seconds: u64| {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);

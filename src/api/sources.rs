@@ -37,6 +37,9 @@ pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Json<Value>, A
         let status = bucket.status().await.map_err(failed)?;
         sources.insert(name, json!(status));
     }
+    for (name, queue) in node.queue_sources() {
+        sources.insert(name, json!(queue.status().await));
+    }
     Ok(Json(Value::Object(sources)))
 }
 

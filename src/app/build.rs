@@ -4,10 +4,9 @@ use super::brokers::{self, Brokers};
 use super::buckets;
 use super::endpoints::{Endpoints, EndpointsError};
 use super::marks::Marks;
-use super::reload::{self, folders};
 use super::sources::{BringError, bringers};
 use super::wiring::{self, Routes};
-use super::{Buckets, Folders, Live, Node, expiring};
+use super::{Buckets, Folders, Live, Node, QueueSources, expiring};
 use crate::bus::{Bus, BusError, BusOptions};
 use crate::clock::SharedClock;
 use crate::config::Config;
@@ -135,12 +134,13 @@ impl Node {
             endpoints,
             mode,
             rules_version: Arc::new(AtomicU32::new(config.rules_version)),
-            live: ArcSwap::from_pointee(Live {
+            live: Arc::new(ArcSwap::from_pointee(Live {
                 worked: wiring::worked(&config),
                 config: Arc::clone(&config),
                 folders: Folders::new(),
                 buckets: Buckets::new(),
-            }),
+                queue_sources: QueueSources::new(),
+            })),
             running: Mutex::default(),
             stop_sources,
             tasks,
@@ -193,13 +193,7 @@ impl Node {
             let mark = marks.bringer(what);
             running.sources.insert(name, (mark, started));
         }
-        let (folders, buckets) = (folders(&running), reload::buckets(&running));
-        self.live.rcu(|live| Live {
-            config: Arc::clone(&live.config),
-            worked: live.worked.clone(),
-            folders: folders.clone(),
-            buckets: buckets.clone(),
-        });
+        self.publish_sources(&running);
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod endpoints;
 mod expiring;
 mod load;
 mod marks;
+mod notices;
 mod probe;
 mod reload;
 mod schedules;
@@ -33,6 +34,7 @@ use crate::observe::Metrics;
 use crate::replay::Replays;
 use crate::router::Router;
 use crate::sources::folder::FolderHandle;
+use crate::sources::queue::QueueHandle;
 use crate::sources::s3::S3Handle;
 use crate::state::State;
 use crate::tasks::Tasks;
@@ -64,7 +66,7 @@ pub struct Node {
     /// Progress of long work, for whoever listens.
     pub progress: broadcast::Sender<Progress>,
     mode: Mode,
-    live: ArcSwap<Live>,
+    live: Arc<ArcSwap<Live>>,
     /// What a reload replaces; held while one is under way.
     running: Mutex<Running>,
     rules_version: Arc<AtomicU32>,
@@ -91,6 +93,7 @@ struct Live {
     worked: BTreeSet<String>,
     folders: Folders,
     buckets: Buckets,
+    queue_sources: QueueSources,
 }
 
 /// Folder sources by name.
@@ -98,6 +101,9 @@ type Folders = BTreeMap<String, Arc<FolderHandle>>;
 
 /// Bucket sources by name.
 type Buckets = BTreeMap<String, Arc<S3Handle>>;
+
+/// Sources that read queues, by name.
+type QueueSources = BTreeMap<String, Arc<QueueHandle>>;
 
 /// What runs, by name, with the mark of the declaration that it was built from.
 #[derive(Default)]
@@ -123,6 +129,12 @@ impl Node {
     #[must_use]
     pub fn buckets(&self) -> BTreeMap<String, Arc<S3Handle>> {
         self.live.load().buckets.clone()
+    }
+
+    /// The sources that read queues by name; empty while offline.
+    #[must_use]
+    pub fn queue_sources(&self) -> BTreeMap<String, Arc<QueueHandle>> {
+        self.live.load().queue_sources.clone()
     }
 
     /// Where each declared queue was when it was last used, and how many messages

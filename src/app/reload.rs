@@ -11,7 +11,7 @@ use super::endpoints::EndpointsError;
 use super::marks::Marks;
 use super::sources::bringers;
 use super::wiring::{self, Routes, Wiring};
-use super::{Buckets, Folders, Live, Node, Running};
+use super::{Live, Node, Running};
 use crate::bus::{Backlog, BusError, RouteInfo};
 use crate::config::{Config, Diff, Loaded, diff, same_secrets};
 use crate::delivery::{Consumer, RunningConsumer};
@@ -153,6 +153,7 @@ impl Node {
             worked: wiring::worked(&config),
             folders: live.folders.clone(),
             buckets: live.buckets.clone(),
+            queue_sources: live.queue_sources.clone(),
         });
         let names = routes.keys().cloned().collect();
         let late = wiring::late_rules(&config);
@@ -330,13 +331,7 @@ impl Node {
                 }
             }
         }
-        let (folders, buckets) = (folders(running), buckets(running));
-        self.live.rcu(|live| Live {
-            config: Arc::clone(&live.config),
-            worked: live.worked.clone(),
-            folders: folders.clone(),
-            buckets: buckets.clone(),
-        });
+        self.publish_sources(running);
     }
 
     /// Takes routes out of service, once nobody works on them any more.
@@ -378,22 +373,6 @@ impl Node {
             }
         }
     }
-}
-
-/// The folder sources among what runs.
-pub(super) fn folders(running: &Running) -> Folders {
-    let folder = |(name, (_, source)): (&String, &(String, super::sources::RunningSource))| {
-        Some((name.clone(), Arc::clone(source.folder()?)))
-    };
-    running.sources.iter().filter_map(folder).collect()
-}
-
-/// The bucket sources among what runs.
-pub(super) fn buckets(running: &Running) -> Buckets {
-    let bucket = |(name, (_, source)): (&String, &(String, super::sources::RunningSource))| {
-        Some((name.clone(), Arc::clone(source.bucket()?)))
-    };
-    running.sources.iter().filter_map(bucket).collect()
 }
 
 /// The files, read and checked again.

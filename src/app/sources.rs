@@ -1,12 +1,14 @@
 //! Sources and schedules: one started, one stopped, whatever its kind.
 
-use super::{Node, after, buckets, schedules};
+use super::notices::Notices;
+use super::{Live, Node, Running, after, buckets, schedules};
 use crate::config::{Config, S3Source, Schedule, Source};
 use crate::sources::Intake;
 use crate::sources::folder::{After, FolderHandle, FolderOptions, FolderSource};
-use crate::sources::queue::QueueSource;
+use crate::sources::queue::{QueueHandle, QueueSource, QueueSourceOptions};
 use crate::sources::s3::{self, S3Handle};
 use crate::tasks::Tasks;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -33,22 +35,13 @@ pub(super) struct RunningSource {
     tasks: Tasks,
     folder: Option<Arc<FolderHandle>>,
     bucket: Option<Arc<S3Handle>>,
+    queue: Option<Arc<QueueHandle>>,
 }
 
 /// Why a source does not start.
 pub type BringError = Box<dyn std::error::Error + Send + Sync>;
 
 impl RunningSource {
-    /// The folder source, if it is one.
-    pub fn folder(&self) -> Option<&Arc<FolderHandle>> {
-        self.folder.as_ref()
-    }
-
-    /// The bucket source, if it is one.
-    pub fn bucket(&self) -> Option<&Arc<S3Handle>> {
-        self.bucket.as_ref()
-    }
-
     /// Stops it; when this returns, it hands nothing in any more.
     pub async fn stop(&self) {
         self.stop.cancel();
@@ -72,6 +65,7 @@ impl Node {
             tasks: self.tasks.part(),
             folder: None,
             bucket: None,
+            queue: None,
         };
         let intake: Arc<dyn Intake> = Arc::new(self.router.clone());
         match what {
@@ -85,14 +79,21 @@ impl Node {
                 let config = self.config();
                 // Its connection is declared, or the files would not have been taken.
                 if let Some(broker) = super::brokers::open(&config, &queue.on, "is a source") {
-                    let source = QueueSource {
+                    let options = QueueSourceOptions {
                         name: name.to_owned(),
-                        broker,
                         bus: queue.bus.clone(),
+                        format: queue.format,
+                        visibility: queue.visibility,
                         defaults: config.node.event_defaults(),
-                        intake,
-                        clock: self.clock.clone(),
                     };
+                    let intake = Arc::new(Notices {
+                        source: name.to_owned(),
+                        live: Arc::clone(&self.live),
+                        bus: intake,
+                    });
+                    let clock = self.clock.clone();
+                    let (source, handle) = QueueSource::new(options, broker, intake, clock);
+                    running.queue = Some(Arc::new(handle));
                     running.tasks.spawn(source.run(stop));
                 }
             }
@@ -106,6 +107,29 @@ impl Node {
             )),
         }
         Ok(running)
+    }
+
+    /// Lets everybody see the sources that run now.
+    pub(super) fn publish_sources(&self, running: &Running) {
+        fn of<T>(
+            running: &Running,
+            part: impl Fn(&RunningSource) -> Option<&Arc<T>>,
+        ) -> BTreeMap<String, Arc<T>> {
+            let sources = running.sources.iter();
+            sources
+                .filter_map(|(name, (_, source))| Some((name.clone(), Arc::clone(part(source)?))))
+                .collect()
+        }
+        let folders = of(running, |source| source.folder.as_ref());
+        let buckets = of(running, |source| source.bucket.as_ref());
+        let queue_sources = of(running, |source| source.queue.as_ref());
+        self.live.rcu(|live| Live {
+            config: Arc::clone(&live.config),
+            worked: live.worked.clone(),
+            folders: folders.clone(),
+            buckets: buckets.clone(),
+            queue_sources: queue_sources.clone(),
+        });
     }
 
     async fn folder(

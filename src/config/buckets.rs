@@ -1,7 +1,9 @@
 //! Checks of what refers to buckets: connections, and names that mean one thing.
 
-use super::model::{Config, HandlerKind, Source};
+use super::model::{Config, HandlerKind};
+use super::sources::{Notifications, Source};
 use crate::error::{Diagnostic, codes, quoted};
+use crate::sources::queue::Format;
 use std::collections::BTreeMap;
 
 /// A bucket, and who speaks of it.
@@ -60,16 +62,40 @@ pub(super) fn check(config: &Config) -> Vec<Diagnostic> {
     }
     for (name, source) in &config.sources {
         if let Source::S3(s3) = source
-            && let Some(from) = s3.notifications.as_deref()
-            && from != "webhook"
+            && let Some(Notifications::From(from)) = &s3.notifications
         {
-            let message = format!("`{from}` is nothing that notifications come by");
-            let mut diagnostic = Diagnostic::error(&codes::BAD_VALUE, message);
-            diagnostic.place = config.place(&format!("sources.{name}.s3.notifications"));
-            found.push(diagnostic.hint("write `notifications: webhook`"));
+            let place = config.place(&format!("sources.{name}.s3.notifications.from"));
+            found.extend(bringer(config, from).map(|mut wrong| {
+                wrong.place = place;
+                wrong
+            }));
         }
     }
     found
+}
+
+/// What is wrong with a source that is to bring notifications.
+fn bringer(config: &Config, name: &str) -> Option<Diagnostic> {
+    let message = match config.sources.get(name) {
+        Some(Source::Queue(queue)) if queue.format == Format::Notification => return None,
+        Some(Source::Queue(_)) => {
+            let message = format!("the source `{name}` brings events, not notifications");
+            let mut diagnostic = Diagnostic::error(&codes::BAD_VALUE, message);
+            let place = config.place(&format!("sources.{name}"));
+            diagnostic = diagnostic.related(place, "declared here");
+            return Some(diagnostic.hint("say `format: notification` there"));
+        }
+        Some(_) => format!("the source `{name}` brings no notifications"),
+        None => {
+            let message = format!("the source `{name}` is not declared");
+            let queues = config.sources.iter();
+            let queues = queues.filter(|(_, source)| matches!(source, Source::Queue(_)));
+            let diagnostic = Diagnostic::error(&codes::UNKNOWN_NAME, message);
+            return Some(diagnostic.suggest(name, queues.map(|(name, _)| name.as_str())));
+        }
+    };
+    let diagnostic = Diagnostic::error(&codes::BAD_VALUE, message);
+    Some(diagnostic.hint("name an `amqp` or `sqs` source with `format: notification`, or write `notifications: webhook`"))
 }
 
 fn connection(config: &Config, one: &Use<'_>) -> Option<Diagnostic> {

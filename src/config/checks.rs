@@ -2,8 +2,9 @@
 //! Then, only when there are none, what hardly can be meant: on a broken
 //! configuration those would mostly repeat the mistakes above them.
 
-use super::model::{Config, DEFAULT_BUS, EventSchema, HandlerKind, Source, TargetInput, To};
+use super::model::{Config, DEFAULT_BUS, EventSchema, HandlerKind, TargetInput, To};
 use super::pattern::Overlap;
+use super::sources::Source;
 use super::{loops, pattern};
 use crate::error::{Diagnostic, codes, nearest};
 use crate::sources::folder::{After, FolderOptions};

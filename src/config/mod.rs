@@ -26,6 +26,7 @@ mod routes;
 mod rule_tests;
 mod schema;
 mod schemas;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -39,11 +40,12 @@ pub use connection::{
 pub use diff::{Change, Diff, diff, same_secrets};
 pub use model::{
     Backing, Backlog, Config, DEFAULT_BUS, DiskQuota, EventSchema, Exec, Handler, HandlerKind,
-    Load, Node, Queue, QueueSource, Route, Rule, RuleStart, S3Source, Schedule, SchemaPolicy,
-    Source, Subscription, Target, TargetInput, To, Topic, Webhook, WebhookFormat, When,
+    Load, Node, Queue, Route, Rule, RuleStart, Schedule, SchemaPolicy, Subscription, Target,
+    TargetInput, To, Topic, Webhook, WebhookFormat, When,
 };
 pub use rule_tests::{RuleTest, run_tests};
 pub use schema::{json_schema, reference};
+pub use sources::{Notifications, QueueSource, S3Source, Source};
 pub use text::Text;
 pub use units::{format_duration, format_size, moment, parse_duration};
 

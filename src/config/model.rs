@@ -3,6 +3,7 @@
 //! The rest of the program never meets a half-checked value.
 
 use super::connection::Connection;
+use super::sources::Source;
 use super::text::Text;
 use crate::delivery::{DeliveryOptions, RetryPolicy};
 use crate::drivers::amqp::QueueOptions as AmqpQueueOptions;
@@ -17,8 +18,6 @@ use crate::handlers::maintain::MaintainOptions;
 use crate::handlers::transform::TransformOptions;
 use crate::rules::Pattern;
 use crate::rules::input::TargetInputSpec;
-use crate::sources::folder::FolderOptions;
-use crate::sources::s3::S3SourceOptions;
 use crate::topics::FilterOn;
 use chrono_tz::Tz;
 use std::collections::BTreeMap;
@@ -114,49 +113,6 @@ pub struct DiskQuota {
     pub warn_bytes: Option<u64>,
     /// Above this many bytes no more events are taken (default: never).
     pub refuse_bytes: Option<u64>,
-}
-
-/// Where events come from.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// A watched folder.
-    Folder(FolderOptions),
-    /// A bucket.
-    S3(S3Source),
-    /// A queue on a broker.
-    Queue(QueueSource),
-}
-
-/// A queue on a broker as a source.
-#[derive(Clone, Debug)]
-pub struct QueueSource {
-    /// The bus that its events go to.
-    pub bus: String,
-    /// The queue.
-    pub on: Backing,
-}
-
-/// A bucket as a source.
-#[derive(Clone, Debug)]
-pub struct S3Source {
-    /// The connection; `None`: as AWS's own tools find region and credentials.
-    pub connection: Option<String>,
-    /// What is looked for, and how.
-    pub options: S3SourceOptions,
-    /// How notifications come, if they do.
-    pub notifications: Option<String>,
-}
-
-impl Source {
-    /// The bus that its events go to.
-    #[must_use]
-    pub fn bus(&self) -> &str {
-        match self {
-            Self::Folder(folder) => &folder.bus,
-            Self::S3(s3) => &s3.options.bus,
-            Self::Queue(queue) => &queue.bus,
-        }
-    }
 }
 
 /// A buffer between rules and handlers.

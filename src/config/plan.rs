@@ -1,10 +1,12 @@
 //! The configuration with every default visible, in the YAML's own shape, and
 //! every reference as it was written.
 
+mod sources;
+
 use super::connection::Connection;
 use super::model::{
-    Backing, Config, Exec, Handler, HandlerKind, Load, Node, Queue, Rule, RuleStart, S3Source,
-    Schedule, SchemaPolicy, Source, Subscription, Target, TargetInput, To, Webhook, When,
+    Backing, Config, Exec, Handler, HandlerKind, Load, Node, Queue, Rule, RuleStart, Schedule,
+    SchemaPolicy, Subscription, Target, TargetInput, To, Webhook, When,
 };
 use super::units::{format_duration, format_size};
 use crate::delivery::RetryPolicy;
@@ -15,7 +17,6 @@ use crate::handlers::objects::BucketFolder;
 use crate::handlers::transform::{
     Duplicates, Format, Input, Ragged, RejectLimit, TransformOptions,
 };
-use crate::sources::folder::{After, FolderOptions, Start};
 use crate::topics::FilterOn;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
@@ -52,7 +53,7 @@ pub(super) fn plan(config: &Config) -> Value {
     let mut value = json!({
         "node": node(&config.node, &paths),
         "connections": each(&config.connections, |c| connection(c, &paths)),
-        "sources": each(&config.sources, |s| source(s, &paths)),
+        "sources": each(&config.sources, |s| sources::source(s, &paths)),
         "queues": each(&config.queues, queue),
         "rules": each(&config.rules, |r| rule(r, &paths)),
         "handlers": each(&config.handlers, |h| handler(h, &paths)),
@@ -193,87 +194,11 @@ fn connection(connection: &Connection, paths: &Paths<'_>) -> Value {
     value
 }
 
-fn source(source: &Source, paths: &Paths<'_>) -> Value {
-    match source {
-        Source::Folder(folder) => {
-            json!({ "bus": folder.bus, "folder": folder_source(folder, paths) })
-        }
-        Source::S3(s3) => json!({ "bus": s3.options.bus, "s3": s3_source(s3) }),
-        Source::Queue(queue) => {
-            let mut value = json!({ "bus": queue.bus });
-            backing(&queue.on, &mut value);
-            value
-        }
-    }
-}
-
-fn start(start: &Start) -> String {
-    match start {
-        Start::All => "all".to_owned(),
-        Start::Now => "now".to_owned(),
-        Start::Since(ms) => crate::event::rfc3339(*ms),
-    }
-}
-
-fn s3_source(source: &S3Source) -> Value {
-    let s3 = &source.options;
-    json!({
-        "connection": source.connection,
-        "bucket": s3.bucket,
-        "prefix": s3.prefix,
-        "include": s3.include,
-        "exclude": s3.exclude,
-        "every": format_duration(s3.every),
-        "every_idle": format_duration(s3.every_idle),
-        "reconcile": format_duration(s3.reconcile),
-        "ordered": s3.ordered,
-        "versions": s3.versions,
-        "start": start(&s3.start),
-        "deletes": s3.deletes,
-        "forget_after": format_duration(s3.forget_after),
-        "notifications": source.notifications,
-        // What it costs: requests that list, a day, by the number of keys.
-        "list_calls_a_day": {
-            "up_to_1000_keys": s3.calls_a_day(1),
-            "1000000_keys": s3.calls_a_day(1_000_000),
-        },
-    })
-}
-
 fn s3_folder(folder: &BucketFolder) -> Value {
     json!({
         "connection": folder.connection,
         "bucket": folder.bucket,
         "prefix": folder.prefix,
-    })
-}
-
-fn folder_source(folder: &FolderOptions, paths: &Paths<'_>) -> Value {
-    json!({
-        "path": paths.show(&folder.root),
-        "include": folder.include,
-        "exclude": folder.exclude,
-        "hidden": folder.hidden,
-        "recursive": folder.recursive,
-        "follow_symlinks": folder.follow_symlinks,
-        "finished": {
-            "renamed_in": folder.finished.renamed_in,
-            "quiet": format_duration(folder.finished.quiet),
-            "done_marker": folder.finished.done_marker,
-            "min_age": format_duration(folder.finished.min_age),
-            "min_size": format_size(folder.finished.min_size),
-            "trailer": folder.finished.trailer,
-        },
-        "reconcile": format_duration(folder.reconcile),
-        "start": start(&folder.start),
-        "content_hash": folder.content_hash,
-        "deletes": folder.deletes,
-        "forget_after": format_duration(folder.forget_after),
-        "after": match &folder.after {
-            After::Keep => json!("keep"),
-            After::Delete => json!("delete"),
-            After::Move(to) => json!({ "move": paths.show(to) }),
-        },
     })
 }
 

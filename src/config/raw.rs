@@ -2,8 +2,9 @@
 //! name has been looked up yet. What refers to nothing is in its final form.
 
 use super::connection::Connection;
-use super::model::{Backlog, Exec, Node, RuleStart, Schedule, Source, TargetInput, Webhook};
+use super::model::{Backlog, Exec, Node, RuleStart, Schedule, TargetInput, Webhook};
 use super::read::At;
+use super::sources::Source;
 use crate::delivery::{BatchOptions, RetryPolicy};
 use crate::drivers::amqp::{Declare, Kind};
 use crate::error::Place;
@@ -11,6 +12,7 @@ use crate::handlers::load::LoadOptions;
 use crate::handlers::maintain::MaintainOptions;
 use crate::handlers::transform::{RejectLimit, TransformOptions};
 use crate::rules::Pattern;
+use crate::sources::queue::Format;
 use crate::topics::FilterOn;
 use std::time::Duration;
 
@@ -49,10 +51,18 @@ pub(super) struct RawQueue {
 pub(super) enum RawSource {
     /// One that refers to nothing.
     Whole(Source),
-    Amqp {
+    /// A queue on a broker.
+    Queue {
         bus: String,
-        amqp: RawAmqpQueue,
+        on: RawBacking,
+        reading: Reading,
     },
+}
+
+/// How a source reads its queue.
+pub(super) struct Reading {
+    pub format: Format,
+    pub visibility: Duration,
 }
 
 /// Where a queue's messages wait.

@@ -3,14 +3,14 @@
 
 use super::connection::Connection;
 use super::model::{
-    Backing, Handler, HandlerKind, Load, Queue, QueueSource, Rule, Schedule, Source, Subscription,
-    Target, To, Topic,
+    Backing, Handler, HandlerKind, Load, Queue, Rule, Schedule, Subscription, Target, To, Topic,
 };
 use super::raw::{
     Named, Raw, RawAmqpQueue, RawBacking, RawHandler, RawKind, RawLoad, RawQueue, RawRetry,
     RawRule, RawSource, RawSqsQueue, RawSubscription, RawTarget, RawTo,
 };
 use super::read::{At, Cx};
+use super::sources::{QueueSource, Source};
 use crate::delivery::DeliveryOptions;
 use crate::drivers::amqp::QueueOptions;
 use crate::drivers::sqs::QueueOptions as SqsQueueOptions;
@@ -25,8 +25,9 @@ use std::time::Duration;
 /// its handler is being stopped.
 const VISIBILITY_MARGIN: Duration = Duration::from_secs(30);
 
-/// Messages that are on their way to a source at most, unless it is said.
-const SOURCE_PREFETCH: u16 = 1_000;
+/// Messages that are on their way to a source at most, unless it is said: on AMQP,
+/// and on SQS.
+const SOURCE_PREFETCH: (u16, usize) = (1_000, 500);
 
 /// The sections of a configuration, resolved.
 #[derive(Default)]
@@ -270,11 +271,22 @@ fn sources(raw: Vec<Named<RawSource>>, names: &Names<'_>) -> BTreeMap<String, So
     let resolve = |named: Named<RawSource>| {
         let source = match named.value? {
             RawSource::Whole(source) => source,
-            RawSource::Amqp { bus, amqp } => {
-                let prefetch = amqp.prefetch.unwrap_or(SOURCE_PREFETCH);
-                let on = amqp_queue(&amqp, &named.name, prefetch, false, names);
-                Source::Queue(QueueSource { bus, on })
-            }
+            RawSource::Queue { bus, on, reading } => Source::Queue(QueueSource {
+                bus,
+                on: match on {
+                    RawBacking::Log => return None,
+                    RawBacking::Amqp(amqp) => {
+                        let prefetch = amqp.prefetch.unwrap_or(SOURCE_PREFETCH.0);
+                        amqp_queue(&amqp, &named.name, prefetch, false, names)
+                    }
+                    RawBacking::Sqs(sqs) => {
+                        let prefetch = sqs.prefetch.unwrap_or(SOURCE_PREFETCH.1);
+                        sqs_queue(&sqs, &named.name, prefetch, false, names)
+                    }
+                },
+                format: reading.format,
+                visibility: reading.visibility,
+            }),
         };
         Some((named.name, source))
     };
@@ -289,15 +301,18 @@ fn backing(
     at_work: Option<usize>,
     names: &Names<'_>,
 ) -> Backing {
-    let amqp = match raw {
-        RawBacking::Log => return Backing::Log,
-        RawBacking::Sqs(sqs) => return sqs_backing(sqs, queue, at_work, names),
-        RawBacking::Amqp(amqp) => amqp,
-    };
     // So many that the next batch is there when one is done.
     let prefetch = at_work.unwrap_or(0).saturating_mul(2).max(20);
-    let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX);
     let ordered = queue.value.as_ref().is_some_and(|q| q.order_by.is_some());
+    let amqp = match raw {
+        RawBacking::Log => return Backing::Log,
+        RawBacking::Sqs(sqs) => {
+            let prefetch = sqs.prefetch.unwrap_or(prefetch);
+            return sqs_queue(sqs, &queue.name, prefetch, ordered, names);
+        }
+        RawBacking::Amqp(amqp) => amqp,
+    };
+    let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX);
     let prefetch = amqp.prefetch.unwrap_or(prefetch);
     amqp_queue(amqp, &queue.name, prefetch, ordered, names)
 }
@@ -327,20 +342,21 @@ fn amqp_queue(
     }
 }
 
-fn sqs_backing(
+/// A queue on SQS; `name` is the one that it has here.
+fn sqs_queue(
     sqs: &RawSqsQueue,
-    queue: &Named<RawQueue>,
-    at_work: Option<usize>,
+    name: &str,
+    prefetch: usize,
+    ordered: bool,
     names: &Names<'_>,
 ) -> Backing {
     names.connection("aws", &sqs.connection);
-    let ordered = queue.value.as_ref().is_some_and(|q| q.order_by.is_some());
-    if let Some(name) = &sqs.queue
+    if let Some(given) = &sqs.queue
         && ordered
-        && !name.value.ends_with(".fifo")
+        && !given.value.ends_with(".fifo")
     {
         let message = "`order_by` needs a FIFO queue, whose name ends with `.fifo`";
-        let diagnostic = Diagnostic::error(&codes::BAD_VALUE, message).at(name.place.clone());
+        let diagnostic = Diagnostic::error(&codes::BAD_VALUE, message).at(given.place.clone());
         names
             .cx
             .report(diagnostic.hint("a standard queue of SQS keeps no order"));
@@ -350,13 +366,11 @@ fn sqs_backing(
         connection: sqs.connection.value.clone(),
         options: SqsQueueOptions {
             queue: match &sqs.queue {
-                Some(name) => name.value.clone(),
-                None => format!("{}{suffix}", queue.name),
+                Some(given) => given.value.clone(),
+                None => format!("{name}{suffix}"),
             },
             declare: sqs.declare,
-            prefetch: sqs
-                .prefetch
-                .unwrap_or_else(|| at_work.unwrap_or(0).saturating_mul(2).max(20)),
+            prefetch,
             max_message_bytes: sqs.max_message_bytes,
         },
     }

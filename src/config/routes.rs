@@ -1,6 +1,7 @@
 //! Questions about a whole configuration.
 
-use super::model::{Config, DEFAULT_BUS, Route, Source, Target, To};
+use super::model::{Config, DEFAULT_BUS, Route, Target, To};
+use super::sources::Source;
 use super::yaml::{word_length, written_at};
 use crate::error::Place;
 use std::collections::BTreeSet;

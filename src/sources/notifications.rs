@@ -118,7 +118,8 @@ fn of_value(value: &Value, depth: usize) -> Result<Vec<Told>, NotificationError>
     if value["Event"] == "s3:TestEvent" {
         return Ok(Vec::new());
     }
-    if value["detail"].is_object() && value["detail-type"].is_string() {
+    let detail = &value["detail"];
+    if detail["bucket"].is_object() && value["detail-type"].is_string() {
         return Ok(envelope(value)?.into_iter().collect());
     }
     if value["action"].is_string() && value["object"].is_object() {
@@ -146,8 +147,15 @@ fn etag(value: &Value) -> Option<String> {
 
 /// One of S3's `Records`; `None` for what is no coming or going.
 fn record(record: &Value) -> Option<Result<Told, NotificationError>> {
-    let name = record["eventName"].as_str()?;
-    let name = name.strip_prefix("s3:").unwrap_or(name);
+    // Others send records, too; they are no word of a bucket.
+    if !record["s3"].is_object() {
+        return Some(Err(NotificationError::Lacks("s3")));
+    }
+    let name = match need(&record["eventName"], "eventName") {
+        Ok(name) => name,
+        Err(error) => return Some(Err(error)),
+    };
+    let name = name.strip_prefix("s3:").unwrap_or(&name);
     let (kind, how) = name.split_once(':').unwrap_or((name, ""));
     let deleted = match kind {
         "ObjectCreated" => false,

@@ -160,6 +160,15 @@ fn what_is_no_notification_is_told_why() {
         error(r#"{"Records":[{"eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"}}}]}"#),
         NotificationError::Lacks("s3.object.key")
     );
+    // What others send is no word of a bucket, and must not pass for one.
+    assert_eq!(
+        error(r#"{"Records":[{"eventSource":"aws:kinesis","kinesis":{}}]}"#),
+        NotificationError::Lacks("s3")
+    );
+    assert_eq!(
+        error(r#"{"source":"shop","detail-type":"Order","detail":{"n":1}}"#),
+        NotificationError::Unknown
+    );
     let asked = read(
         br#"{"Type":"SubscriptionConfirmation","SubscribeURL":"https://sns/x"}"#,
         &Defaults::default(),

@@ -1,9 +1,10 @@
 //! Folder sources.
 
 use crate::config::fields;
-use crate::config::model::{DEFAULT_BUS, Source};
-use crate::config::raw::RawSource;
+use crate::config::model::DEFAULT_BUS;
+use crate::config::raw::{RawBacking, RawSource};
 use crate::config::read::Field;
+use crate::config::sources::Source;
 use crate::config::yaml::Node;
 use crate::error::codes;
 use crate::sources::folder::{After, Finished, FolderOptions, Start};
@@ -24,7 +25,16 @@ pub(in crate::config) fn source(field: &Field<'_>) -> Option<RawSource> {
             .map(Source::Folder)
             .map(RawSource::Whole),
         "s3" => super::s3::source(&kind, name, bus).map(|s3| RawSource::Whole(Source::S3(s3))),
-        _ => super::queues::amqp(&kind).map(|amqp| RawSource::Amqp { bus, amqp }),
+        "sqs" => {
+            let (sqs, reading) = super::queues::sqs_source(&kind)?;
+            let on = RawBacking::Sqs(sqs);
+            Some(RawSource::Queue { bus, on, reading })
+        }
+        _ => {
+            let (amqp, reading) = super::queues::amqp_source(&kind)?;
+            let on = RawBacking::Amqp(amqp);
+            Some(RawSource::Queue { bus, on, reading })
+        }
     }
 }
 

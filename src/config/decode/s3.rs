@@ -2,8 +2,9 @@
 
 use super::folder::{globs, start};
 use crate::config::fields;
-use crate::config::model::S3Source;
 use crate::config::read::{Field, Table};
+use crate::config::sources::{Notifications, S3Source};
+use crate::config::yaml::Node;
 use crate::error::codes;
 use crate::event::Defaults;
 use crate::handlers::objects::BucketFolder;
@@ -18,7 +19,7 @@ pub(in crate::config) fn source(field: &Field<'_>, name: String, bus: String) ->
     let bucket = bucket(&table);
     let globs = |name: &str| table.get(name).map(|f| globs(&f)).unwrap_or_default();
     let every = at_least_a_second(&table, "every", Duration::from_secs(30));
-    let notifications = table.get("notifications").and_then(|f| f.string());
+    let notifications = table.get("notifications").and_then(|f| notifications(&f));
     let options = S3SourceOptions {
         name,
         bus,
@@ -45,6 +46,19 @@ pub(in crate::config) fn source(field: &Field<'_>, name: String, bus: String) ->
         options,
         notifications,
     })
+}
+
+fn notifications(field: &Field<'_>) -> Option<Notifications> {
+    match &field.item.node {
+        Node::Scalar { .. } => field
+            .choice(&[("webhook", ())])
+            .map(|()| Notifications::Webhook),
+        _ => field
+            .table(&fields::NOTIFICATIONS)?
+            .need("from")?
+            .string()
+            .map(Notifications::From),
+    }
 }
 
 fn at_least_a_second(table: &Table<'_>, name: &str, default: Duration) -> Duration {

@@ -14,11 +14,13 @@ pub(super) use handlers::{
     BATCH, EXEC, HANDLER, HANDLER_KINDS, LOAD, MAINTAIN, NOTIFY, READ, TRANSFORM, WRITE,
 };
 pub(super) use outputs::{EMIT, PROTOCOLS, PULL, SCHEDULE, SUBSCRIPTION, TOPIC};
-pub(super) use queues::{AMQP_QUEUE, BACKINGS, DRAIN_FROM, QUEUE, SQS_QUEUE};
+pub(super) use queues::{
+    AMQP_QUEUE, AMQP_SOURCE, BACKINGS, DRAIN_FROM, QUEUE, SQS_QUEUE, SQS_SOURCE,
+};
 pub(super) use rules::{
     CIRCUIT, INPUT_KINDS, RULE, SUBSCRIBED_WEBHOOK, TARGET, TARGET_KINDS, TRANSFORMER, WEBHOOK,
 };
-pub(super) use s3::{S3, S3_FOLDER};
+pub(super) use s3::{NOTIFICATIONS, S3, S3_FOLDER};
 
 use Kind::{Bool, Choice, Duration, Integer, List, Names, OneOf, Size, Table, Text};
 
@@ -226,7 +228,7 @@ pub(super) static DISK: Shape = Shape {
 };
 
 /// Fields of a source, of which it has one.
-pub(super) const SOURCE_KINDS: [&str; 3] = ["folder", "s3", "amqp"];
+pub(super) const SOURCE_KINDS: [&str; 4] = ["folder", "s3", "amqp", "sqs"];
 
 pub(super) static SOURCE: Shape = Shape {
     title: "a source",
@@ -239,12 +241,8 @@ pub(super) static SOURCE: Shape = Shape {
             "",
             "a bucket of S3, or of what speaks its protocol",
         ),
-        field(
-            "amqp",
-            Table(&AMQP_QUEUE),
-            "",
-            "a queue on an AMQP broker; bodies that are no events are wrapped",
-        ),
+        field("amqp", Table(&AMQP_SOURCE), "", "a queue on an AMQP broker"),
+        field("sqs", Table(&SQS_SOURCE), "", "a queue on Amazon SQS"),
     ],
 };
 

@@ -1,7 +1,7 @@
 //! Queues, in the log and on brokers.
 
 use super::Kind::{Bool, Choice, Duration, Integer, OneOf, Size, Table, Text};
-use super::{RETRY, Shape, field};
+use super::{FieldSpec, RETRY, Shape, field};
 
 /// Fields that say which broker a queue is on.
 pub(in crate::config) const BACKINGS: [&str; 2] = ["amqp", "sqs"];
@@ -63,22 +63,25 @@ pub(in crate::config) static DRAIN_FROM: Shape = Shape {
     ],
 };
 
+const SQS_CONNECTION: FieldSpec = field("connection", Text, "", "name of an `aws` connection");
+const SQS_DECLARE: FieldSpec = field(
+    "declare",
+    OneOf(&[Bool, Choice(&["passive"])]),
+    "true",
+    "`true`: it is made when it is missing; `passive`: it must be there",
+);
+
 pub(in crate::config) static SQS_QUEUE: Shape = Shape {
     title: "an SQS queue",
     fields: &[
-        field("connection", Text, "", "name of an `aws` connection"),
+        SQS_CONNECTION,
         field(
             "queue",
             Text,
             "",
             "its name or URL (default: the queue's own name, and `.fifo` with `order_by`)",
         ),
-        field(
-            "declare",
-            OneOf(&[Bool, Choice(&["passive"])]),
-            "true",
-            "`true`: it is made when it is missing; `passive`: it must be there",
-        ),
+        SQS_DECLARE,
         field(
             "prefetch",
             Integer(1, 65_535),
@@ -94,57 +97,124 @@ pub(in crate::config) static SQS_QUEUE: Shape = Shape {
     ],
 };
 
+/// What the messages of a source are.
+const FORMAT: FieldSpec = field(
+    "format",
+    Choice(&["event", "notification"]),
+    "event",
+    "what a message is: an `event` (any other body is wrapped), or a `notification` of an object store, which becomes the events that S3 sends to EventBridge",
+);
+
+pub(in crate::config) static SQS_SOURCE: Shape = Shape {
+    title: "an SQS source",
+    fields: &[
+        SQS_CONNECTION,
+        field(
+            "queue",
+            Text,
+            "",
+            "its name or URL (default: the source's own name)",
+        ),
+        FORMAT,
+        SQS_DECLARE,
+        field(
+            "prefetch",
+            Integer(1, 500),
+            "500",
+            "messages that are handed in together at most",
+        ),
+        field(
+            "visibility",
+            Duration,
+            "60s",
+            "how long received messages are hidden from others while they are handed in, at most 12h",
+        ),
+    ],
+};
+
+const AMQP_CONNECTION: FieldSpec = field("connection", Text, "", "name of an `amqp` connection");
+const AMQP_DECLARE: FieldSpec = field(
+    "declare",
+    OneOf(&[Bool, Choice(&["passive"])]),
+    "true",
+    "`true`: it is made when it is missing, and must be as it would be made; `passive`: it must be there",
+);
+const AMQP_KIND: FieldSpec = field(
+    "kind",
+    Choice(&["quorum", "classic"]),
+    "quorum",
+    "kind of queue that is made",
+);
+const AMQP_DELIVERY_LIMIT: FieldSpec = field(
+    "delivery_limit",
+    Integer(1, 1_000_000),
+    "",
+    "how often the broker hands a message out before it takes it away (default: as the broker has it)",
+);
+const AMQP_DEAD_LETTER_EXCHANGE: FieldSpec = field(
+    "dead_letter_exchange",
+    Text,
+    "",
+    "exchange at the broker that gets what it takes away",
+);
+const AMQP_DEAD_LETTER_KEY: FieldSpec = field(
+    "dead_letter_routing_key",
+    Text,
+    "",
+    "routing key that it gets there (default: the one that it had)",
+);
+
 pub(in crate::config) static AMQP_QUEUE: Shape = Shape {
     title: "an AMQP queue",
     fields: &[
-        field("connection", Text, "", "name of an `amqp` connection"),
+        AMQP_CONNECTION,
         field(
             "queue",
             Text,
             "",
             "its name at the broker (default: the queue's own name)",
         ),
-        field(
-            "declare",
-            OneOf(&[Bool, Choice(&["passive"])]),
-            "true",
-            "`true`: it is made when it is missing, and must be as it would be made; `passive`: it must be there",
-        ),
-        field(
-            "kind",
-            Choice(&["quorum", "classic"]),
-            "quorum",
-            "kind of queue that is made",
-        ),
+        AMQP_DECLARE,
+        AMQP_KIND,
         field(
             "prefetch",
             Integer(1, 65_535),
             "",
             "messages that are on their way to handlers at most (default: twice what its handlers work on at a time, at least 20)",
         ),
-        field(
-            "delivery_limit",
-            Integer(1, 1_000_000),
-            "",
-            "how often the broker hands a message out before it takes it away (default: as the broker has it)",
-        ),
-        field(
-            "dead_letter_exchange",
-            Text,
-            "",
-            "exchange at the broker that gets what it takes away",
-        ),
-        field(
-            "dead_letter_routing_key",
-            Text,
-            "",
-            "routing key that it gets there (default: the one that it had)",
-        ),
+        AMQP_DELIVERY_LIMIT,
+        AMQP_DEAD_LETTER_EXCHANGE,
+        AMQP_DEAD_LETTER_KEY,
         field(
             "max_message_size",
             Size,
             "16MiB",
             "largest body; a larger one is kept in `data/claims` and referred to",
         ),
+    ],
+};
+
+pub(in crate::config) static AMQP_SOURCE: Shape = Shape {
+    title: "an AMQP source",
+    fields: &[
+        AMQP_CONNECTION,
+        field(
+            "queue",
+            Text,
+            "",
+            "its name at the broker (default: the source's own name)",
+        ),
+        FORMAT,
+        AMQP_DECLARE,
+        AMQP_KIND,
+        field(
+            "prefetch",
+            Integer(1, 65_535),
+            "1000",
+            "messages that the broker sends ahead of their acknowledgements at most",
+        ),
+        AMQP_DELIVERY_LIMIT,
+        AMQP_DEAD_LETTER_EXCHANGE,
+        AMQP_DEAD_LETTER_KEY,
     ],
 };

@@ -1,6 +1,6 @@
 //! Buckets: as sources, and as places that tables are written to.
 
-use super::Kind::{Bool, Duration, Text};
+use super::Kind::{Bool, Choice, Duration, OneOf, Table, Text};
 use super::{Shape, TEXT_OR_LIST, field};
 
 pub(in crate::config) static S3: Shape = Shape {
@@ -66,11 +66,21 @@ pub(in crate::config) static S3: Shape = Shape {
         ),
         field(
             "notifications",
-            Text,
+            OneOf(&[Choice(&["webhook"]), Table(&NOTIFICATIONS)]),
             "",
-            "`webhook`: the bucket's notifications are posted to `/sources/NAME/notifications`; then everything is listed every `reconcile` only",
+            "how the bucket's notifications come; then everything is listed every `reconcile` only. `webhook`: they are posted to `/sources/NAME/notifications`",
         ),
     ],
+};
+
+pub(in crate::config) static NOTIFICATIONS: Shape = Shape {
+    title: "`notifications`",
+    fields: &[field(
+        "from",
+        Text,
+        "",
+        "a source with `format: notification` that brings them; several buckets may share one",
+    )],
 };
 
 pub(in crate::config) static S3_FOLDER: Shape = Shape {

@@ -1,4 +1,4 @@
-//! SQS: queues.
+//! SQS: queues, and sources.
 
 mod client;
 mod queue;
@@ -13,5 +13,5 @@ pub const DRIVER: Driver = Driver {
     name: "sqs",
     summary: "Amazon SQS, and what speaks its protocol",
     connection: Some("aws"),
-    roles: &[Role::Queue],
+    roles: &[Role::Source, Role::Queue],
 };

@@ -271,7 +271,10 @@ impl SqsQueue {
             .message_attributes
             .unwrap_or_default()
             .into_iter()
-            .filter_map(|(name, value)| Some((name, value.string_value?)))
+            .filter_map(|(name, value)| {
+                let bytes = value.binary_value.map(|bytes| STANDARD.encode(bytes));
+                Some((name, value.string_value.or(bytes)?))
+            })
             .collect();
         let body = message.body.unwrap_or_default();
         let body = match headers.remove(ENCODING).as_deref() {

@@ -98,6 +98,12 @@ impl S3Handle {
         Ok(forgotten)
     }
 
+    /// Whether an event tells of an object of this bucket.
+    #[must_use]
+    pub fn is_about(&self, event: &Event) -> bool {
+        self.hint(event).is_some()
+    }
+
     /// What an event tells of an object of this bucket.
     fn hint(&self, event: &Event) -> Option<Hint> {
         let deleted = match event.detail_type() {

@@ -52,18 +52,11 @@ impl Engine {
                 self.board.count(|counts| counts.absorbed += absorbed);
                 (Ok(taken), Ok(()))
             }
-            Err(Halt::End) => (
-                Err(IntakeError::Stopped("it ends".to_owned())),
-                Err(Halt::End),
-            ),
+            // Another may take its place.
+            Err(Halt::End) => (Err(busy(&Halt::End)), Err(Halt::End)),
             Err(halt) => {
                 self.board.fail(&halt.to_string(), self.clock.now_ms());
-                let busy = IntakeError::Busy {
-                    reason: halt.to_string(),
-                    retry_after: COME_AGAIN,
-                    overloaded: false,
-                };
-                (Err(busy), Ok(()))
+                (Err(busy(&halt)), Ok(()))
             }
         };
         // Whoever sent the hints may have gone; they come again.
@@ -193,6 +186,14 @@ impl Engine {
             }
             _ => Ok(None),
         }
+    }
+}
+
+fn busy(halt: &Halt) -> IntakeError {
+    IntakeError::Busy {
+        reason: format!("notifications are not looked at: {halt}"),
+        retry_after: COME_AGAIN,
+        overloaded: false,
     }
 }
 

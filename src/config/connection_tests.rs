@@ -1,6 +1,6 @@
 //! Connections, from the YAML to what is used.
 
-use super::tests::load;
+use super::tests::{load, loaded};
 use super::*;
 
 #[test]
@@ -43,4 +43,31 @@ connections:
         assert!(text.contains("${env:RABBIT:-amqp://rabbit}"), "{text}");
         assert!(text.contains("amqps://me:***@rabbit:5999/et%2Fl"), "{text}");
     }
+}
+
+/// What is wrong with the way by which notifications of a bucket come.
+fn wrong_notifications(said: &str) -> String {
+    let yaml = format!(
+        "connections: {{ cloud: {{ aws: {{}} }} }}\nsources:\n  told: {{ sqs: {{ connection: cloud, format: notification }} }}\n  shop: {{ sqs: {{ connection: cloud }} }}\n  raw: {{ s3: {{ bucket: raw, notifications: {said} }} }}\n"
+    );
+    let shown: Vec<String> = loaded(&yaml, &|_| None)
+        .diagnostics
+        .iter()
+        .filter(|d| d.severity == Severity::Error)
+        .map(|d| d.message.clone())
+        .collect();
+    shown.join("; ")
+}
+
+#[test]
+fn notifications_come_from_a_source_that_brings_them() {
+    assert_eq!(wrong_notifications("{ from: told }"), "");
+    assert_eq!(wrong_notifications("webhook"), "");
+    let said = wrong_notifications("{ from: shop }");
+    assert!(said.contains("brings events, not notifications"), "{said}");
+    let said = wrong_notifications("{ from: raw }");
+    assert!(said.contains("brings no notifications"), "{said}");
+    let said = wrong_notifications("{ from: tols }");
+    assert!(said.contains("`tols` is not declared"), "{said}");
+    assert!(wrong_notifications("by-hand").contains("by-hand"));
 }

@@ -29,6 +29,16 @@ fn env(name: &str) -> Option<String> {
 }
 
 fn load_with(yaml: &str, env: &Env<'_>) -> (Config, Vec<Diagnostic>) {
+    let loaded = loaded(yaml, env);
+    let said = crate::error::render_all(&loaded.diagnostics, &loaded.sources, false);
+    (
+        loaded.config.unwrap_or_else(|| panic!("{said}")),
+        loaded.diagnostics,
+    )
+}
+
+/// What comes of this text, mistakes and all.
+pub(super) fn loaded(yaml: &str, env: &Env<'_>) -> Loaded {
     let folder = folder(&[
         ("pointsman.yaml", yaml.as_bytes()),
         (
@@ -37,12 +47,7 @@ fn load_with(yaml: &str, env: &Env<'_>) -> (Config, Vec<Diagnostic>) {
         ),
         ("airlines.csv", b"carrier,name\n"),
     ]);
-    let loaded = Config::load(folder.path(), env);
-    let said = crate::error::render_all(&loaded.diagnostics, &loaded.sources, false);
-    (
-        loaded.config.unwrap_or_else(|| panic!("{said}")),
-        loaded.diagnostics,
-    )
+    Config::load(folder.path(), env)
 }
 
 pub(super) fn load(yaml: &str) -> Config {
@@ -72,7 +77,9 @@ node:
 sources:
   raw:
     bus: files
-    s3: { connection: cloud, bucket: raw, prefix: in/, include: "*.csv", exclude: [x], every: 10s, every_idle: 1m, reconcile: 2h, ordered: true, versions: true, start: now, deletes: true, forget_after: 1d, notifications: webhook }
+    s3: { connection: cloud, bucket: raw, prefix: in/, include: "*.csv", exclude: [x], every: 10s, every_idle: 1m, reconcile: 2h, ordered: true, versions: true, start: now, deletes: true, forget_after: 1d, notifications: { from: told } }
+  told: { bus: files, sqs: { connection: cloud, queue: raw-events, format: notification, declare: passive, prefetch: 50, visibility: 2m } }
+  shop: { bus: files, amqp: { connection: rabbit, queue: shop, format: event, declare: passive, kind: classic, prefetch: 7, delivery_limit: 5, dead_letter_exchange: dlx, dead_letter_routing_key: dead } }
   inbox:
     bus: files
     folder:
@@ -222,7 +229,8 @@ fn to_json(item: &yaml::Item) -> serde_json::Value {
 #[test]
 fn the_defaults_in_the_tables_are_the_ones_that_hold() {
     let config = load(
-        "sources: { s: { folder: { path: in } } }
+        "connections: { c: { aws: {} }, r: { amqp: { url: amqp://r } } }
+sources: { s: { folder: { path: in } }, sqs: { sqs: { connection: c } }, amqp: { amqp: { connection: r } } }
 queues: { q: {} }
 rules: { r: { pattern: { source: [a] }, targets: [ { queue: q } ] } }
 handlers: { h: { from: q, transform: { write: { table: t } } } }
@@ -236,11 +244,13 @@ schedules: { s: { cron: '0 0 * * *', emit: { detail-type: T } } }
             .pointer(pointer)
             .unwrap_or_else(|| panic!("{pointer}: {shown:#}"))
     };
-    let shapes: [(&str, &Shape); 15] = [
+    let shapes: [(&str, &Shape); 17] = [
         ("/node", &fields::NODE),
         ("/sources/s", &fields::SOURCE),
         ("/sources/s/folder", &fields::FOLDER),
         ("/sources/s/folder/finished", &fields::FINISHED),
+        ("/sources/sqs/sqs", &fields::SQS_SOURCE),
+        ("/sources/amqp/amqp", &fields::AMQP_SOURCE),
         ("/queues/q", &fields::QUEUE),
         ("/rules/r", &fields::RULE),
         ("/rules/r/targets/0/retry", &fields::RETRY),

@@ -19,6 +19,7 @@ mod examples;
 mod firehose;
 mod handlers;
 mod inputs;
+mod notices;
 mod rules;
 mod sources;
 mod tidy;

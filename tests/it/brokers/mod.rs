@@ -13,7 +13,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
 /// Does something with a channel of a broker, as any other program would.
-fn with_channel<T>(url: &str, work: impl AsyncFnOnce(Channel) -> T) -> T {
+pub fn with_channel<T>(url: &str, work: impl AsyncFnOnce(Channel) -> T) -> T {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let connection = Connection::connect(url, ConnectionProperties::default())
@@ -27,7 +27,7 @@ fn with_channel<T>(url: &str, work: impl AsyncFnOnce(Channel) -> T) -> T {
 }
 
 /// Makes a queue that survives restarts.
-async fn declare(channel: &Channel, queue: &str, kind: &str) {
+pub async fn declare(channel: &Channel, queue: &str, kind: &str) {
     let mut arguments = FieldTable::default();
     let kind = AMQPValue::LongString(kind.into());
     arguments.insert("x-queue-type".into(), kind);
@@ -37,7 +37,7 @@ async fn declare(channel: &Channel, queue: &str, kind: &str) {
 
 /// Publishes, and waits until the broker has it. A quorum queue that was just made
 /// refuses until it has a leader.
-async fn publish(channel: &Channel, queue: &str, body: &[u8], properties: BasicProperties) {
+pub async fn publish(channel: &Channel, queue: &str, body: &[u8], properties: BasicProperties) {
     let begun = std::time::Instant::now();
     loop {
         let sent = channel.basic_publish(

@@ -2,6 +2,9 @@
 //! the same functions for every driver, so that they cannot drift apart.
 
 mod backing;
+mod feed;
 mod queue;
+mod source;
 
 pub use backing::{Backing, unique};
+pub use feed::{By, Feed, Message};

@@ -3,7 +3,7 @@
 
 use super::{PATIENCE, python};
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -76,15 +76,24 @@ impl Aws {
     }
 
     /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// Its base URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// A connection to it, as YAML.
     pub fn connection(&self) -> String {
+        self.connection_by(&self.url())
+    }
+
+    /// A connection to it by another address, as YAML.
+    pub fn connection_by(&self, url: &str) -> String {
         format!(
-            "{{ aws: {{ endpoint: \"{}\", region: eu-west-1, access_key_id: test, secret_access_key: test }} }}",
-            self.url()
+            "{{ aws: {{ endpoint: \"{url}\", region: eu-west-1, access_key_id: test, secret_access_key: test }} }}"
         )
     }
 

@@ -46,6 +46,17 @@ pub fn bucket_name(what: &str) -> String {
 impl SeaweedFs {
     /// Starts a server on free ports.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts one that posts a notification of every change to this URL.
+    pub fn start_notifying(url: &str) -> Self {
+        Self::start_with(&format!(
+            "[notification.webhook]\nenabled = true\nendpoint = \"{url}\"\npath_prefixes = [\"/buckets/\"]\n"
+        ))
+    }
+
+    fn start_with(notification: &str) -> Self {
         let temporary = tempfile::tempdir().expect("a folder");
         let mut server = Self {
             folder: temporary.path().to_owned(),
@@ -59,6 +70,8 @@ impl SeaweedFs {
             "actions": ["Admin", "Read", "Write", "List", "Tagging"],
         }]});
         fs::write(server.folder.join("s3.json"), identities.to_string()).expect("a file");
+        // It looks for this file where it is started.
+        fs::write(server.folder.join("notification.toml"), notification).expect("a file");
         fs::create_dir(server.folder.join("data")).expect("a folder");
         server.resume();
         server

@@ -1,7 +1,7 @@
 //! Routes and what waits on them; pausing and resuming.
 
 use super::ApiError;
-use crate::app::Node;
+use crate::app::{BrokerQueue, Node};
 use crate::bus::{BusError, RouteId};
 use crate::config::To;
 use axum::Json;
@@ -13,12 +13,13 @@ use std::sync::Arc;
 
 /// `GET /routes`: every route with what waits on it.
 pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Json<Value>, ApiError> {
+    let brokers = node.broker_queues().await;
     // The age of the oldest is read from the log, which may mean the disk.
-    let read = tokio::task::spawn_blocking(move || routes(&node)).await;
+    let read = tokio::task::spawn_blocking(move || routes(&node, &brokers)).await;
     read.map(Json).map_err(|_| ApiError::from(BusError::Closed))
 }
 
-fn routes(node: &Node) -> Value {
+fn routes(node: &Node, brokers: &BTreeMap<String, BrokerQueue>) -> Value {
     let now = node.clock.now_ms();
     let circuits = node.circuits();
     let ordered: BTreeMap<RouteId, bool> = node
@@ -45,6 +46,7 @@ fn routes(node: &Node) -> Value {
                 "retired": route.retired,
                 "ordered": ordered.get(&route.id),
                 "worked": node.works_on(&route.name),
+                "broker": brokers.get(&route.name),
                 "circuit": circuits.get(&route.name).map(|circuit| circuit.status().state),
                 "oldest_seconds": oldest.map(|(_, at)| now.saturating_sub(at).max(0) / 1000),
             })

@@ -50,6 +50,7 @@ fn told(declared: &Declared, route: Option<&RouteInfo>) -> Value {
         To::Exec(exec) => ("exec", exec.command.first().map(|program| json!(program))),
         To::Queue(queue) => ("queue", Some(json!(queue))),
         To::Bus(bus) => ("bus", Some(json!(bus))),
+        To::Publish(publish) => (publish.kind(), Some(json!(publish.address()))),
         To::Handler(name) | To::Topic(name) => ("handler", Some(json!(name))),
         To::Pull => ("pull", None),
     };

@@ -1,6 +1,7 @@
 //! Queues on brokers: which driver serves which, and how they are joined with
 //! the log.
 
+use super::depths::Depths;
 use super::wiring::Wiring;
 use crate::bus::{Bus, RouteOptions};
 use crate::config::{AmqpConnection, Backing, Backlog, Config, Connection, Queue, Text, To};
@@ -11,6 +12,7 @@ use crate::emit::Notify;
 use crate::queues::Queue as Holds;
 use crate::queues::{
     Broker, Claims, Feed, Gate, Inbox, InboxOptions, LogQueue, MakeInput, MixedQueue, Outbox,
+    Packer,
 };
 use crate::state::{State, StateError};
 use crate::tasks::Tasks;
@@ -23,10 +25,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a message that is being published is hidden from others; it is
 /// prolonged for as long as that takes.
-const PUBLISHING: Duration = Duration::from_secs(60);
+pub(super) const PUBLISHING: Duration = Duration::from_secs(60);
 
 /// A broker that is away is waited for, so no batch may be too slow.
-const NO_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+pub(super) const NO_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Messages that are published at a time, and batches of them.
 const BATCH: (usize, usize) = (500, 4);
@@ -43,6 +45,8 @@ pub(super) struct Brokers {
     pub tasks: Tasks,
     /// Cancelled when the node begins to stop.
     pub stopping: CancellationToken,
+    /// Tells how full queues are.
+    pub depths: Depths,
 }
 
 impl Brokers {
@@ -53,6 +57,7 @@ impl Brokers {
             moved: BTreeMap::new(),
             tasks: Tasks::default(),
             stopping: CancellationToken::new(),
+            depths: Depths::default(),
         }
     }
 }
@@ -240,10 +245,7 @@ impl Wiring<'_> {
             }
             let outbox = Outbox {
                 broker,
-                bus: self.bus.clone(),
-                route: feed.id,
-                route_name: feed.name.clone(),
-                node: self.brokers.node.clone(),
+                packer: self.packer(&feed),
                 claims: claims(&self.config.node.data),
                 inputs: !read_here,
                 stopping: self.brokers.stopping.clone(),
@@ -270,6 +272,16 @@ impl Wiring<'_> {
             });
         }
         consumers
+    }
+
+    /// Makes messages of what a route holds.
+    pub(super) fn packer(&self, feed: &Feed) -> Packer {
+        Packer {
+            bus: self.bus.clone(),
+            route: feed.id,
+            route_name: feed.name.clone(),
+            node: self.brokers.node.clone(),
+        }
     }
 
     /// A handler's queue: the log's routes, and what it reads from brokers.
@@ -307,7 +319,9 @@ impl Wiring<'_> {
                         visibility: queue.visibility,
                         defaults: self.config.node.event_defaults(),
                     };
-                    inboxes.push(Arc::new(Inbox::new(broker, options)));
+                    let inbox = Arc::new(Inbox::new(broker, options));
+                    self.brokers.depths.note(queue_name, &inbox);
+                    inboxes.push(inbox);
                 }
             }
             kept.push(home);

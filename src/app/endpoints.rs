@@ -2,7 +2,7 @@
 
 use crate::clock::SharedClock;
 use crate::config::{Config, Route, To, Webhook, WebhookFormat};
-use crate::handlers::circuit::Circuit;
+use crate::handlers::circuit::{Circuit, CircuitOptions};
 use crate::handlers::http::{self, Plain, Shape, WebhookHandler};
 use crate::handlers::{Failure, Handler as Work};
 use crate::state::{State, StateError};
@@ -166,7 +166,7 @@ impl Endpoints {
         let handler = WebhookHandler::new(
             webhook.options(),
             shape,
-            self.circuit(name, webhook),
+            self.circuit(name, webhook.url.reveal(), &webhook.circuit),
             self.client.clone(),
             self.clock.clone(),
         )?;
@@ -175,16 +175,15 @@ impl Endpoints {
 
     /// The circuit breaker of an endpoint. It stays the same over reloads for as
     /// long as nothing about it changes.
-    fn circuit(&self, name: &str, webhook: &Webhook) -> Arc<Circuit> {
-        let url = webhook.url.reveal();
+    pub fn circuit(&self, name: &str, address: &str, options: &CircuitOptions) -> Arc<Circuit> {
         let mut circuits = self.circuits.lock().unwrap_or_else(PoisonError::into_inner);
         match circuits.get(name) {
-            Some((known, circuit)) if known == url && *circuit.options() == webhook.circuit => {
+            Some((known, circuit)) if known == address && circuit.options() == options => {
                 Arc::clone(circuit)
             }
             _ => {
-                let circuit = Circuit::new(webhook.circuit.clone(), self.clock.clone());
-                circuits.insert(name.to_owned(), (url.to_owned(), Arc::clone(&circuit)));
+                let circuit = Circuit::new(options.clone(), self.clock.clone());
+                circuits.insert(name.to_owned(), (address.to_owned(), Arc::clone(&circuit)));
                 circuit
             }
         }

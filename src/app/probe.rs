@@ -1,9 +1,19 @@
 //! `check --connect`: whether what lies outside is there and lets us in.
 
-use super::brokers;
-use crate::config::{Backing, Config, Connection};
-use crate::drivers::amqp::{AmqpQueue, Finding, Link, check_link};
+use super::{brokers, warehouse};
+use crate::config::{Backing, Config, Connection, HandlerKind, Publish, PublishTo, Source, To};
+use crate::drivers::Finding;
+use crate::drivers::amqp::{AmqpExchange, AmqpQueue, Link, check_link};
+use crate::drivers::postgres::check_server;
+use crate::drivers::sns::SnsTopic;
+use crate::drivers::sqs::{SqsQueue, check_account};
+use crate::queues::Publisher as _;
 use serde::Serialize;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is asked of a server is answered at once, or it is not well.
+const STATEMENT: Duration = Duration::from_secs(30);
 
 /// One thing that was tried.
 #[derive(Clone, Debug, Serialize)]
@@ -19,41 +29,114 @@ pub struct Probe {
 /// Tries every connection and what is used through it. Makes nothing.
 pub async fn probe(config: &Config) -> Vec<Probe> {
     let mut probes = Vec::new();
+    let mut tell = |what: &str, findings: Vec<Finding>| {
+        probes.extend(findings.into_iter().map(|finding| told(what, finding)));
+    };
     for (name, connection) in &config.connections {
-        let what = format!("connection {name}");
-        if let Connection::Amqp(amqp) = connection {
-            let link = Link::new(brokers::link(name, amqp), "checks");
-            probes.push(told(&what, check_link(&link).await));
-            link.close().await;
+        let found = check_connection(config, name, connection).await;
+        tell(&format!("connection {name}"), vec![found]);
+    }
+    for (name, source) in &config.sources {
+        if let Source::Queue(queue) = source {
+            let what = format!("source {name} ({})", queue.on.label());
+            tell(&what, check_queue(config, &queue.on).await);
         }
     }
     for (name, queue) in &config.queues {
         for backing in std::iter::once(&queue.on).chain(&queue.drain_from) {
             let what = format!("queue {name} ({})", backing.label());
-            let Backing::Amqp {
-                connection,
-                options,
-            } = backing
-            else {
-                if let Some(broker) = brokers::open(config, backing, "checks") {
-                    let found = broker.depth().await;
-                    let found = found
-                        .map(|depth| format!("the queue is there; {} messages wait", depth.ready));
-                    probes.push(told(&what, found.map_err(|e| e.to_string())));
-                }
-                continue;
+            tell(&what, check_queue(config, backing).await);
+        }
+    }
+    for target in config.targets() {
+        if let To::Publish(publish) = &target.to {
+            let (route, kind, address) = (&target.route, publish.kind(), publish.address());
+            let what = format!("target {route} ({kind} {address})");
+            tell(&what, check_publisher(config, publish).await);
+        }
+    }
+    for (name, handler) in &config.handlers {
+        if let HandlerKind::Load(load) = &handler.kind
+            && let Some(to) = &load.to
+        {
+            let findings = match warehouse::loader(config, load, to) {
+                Ok(loader) => loader.check().await,
+                Err(failure) => vec![Err(failure.to_string())],
             };
-            let Some(Connection::Amqp(amqp)) = config.connections.get(connection) else {
-                continue;
-            };
-            let link = Link::new(brokers::link(connection, amqp), "checks");
-            let broker = AmqpQueue::new(options.clone(), link);
-            let found = broker.check().await;
-            probes.extend(found.into_iter().map(|finding| told(&what, finding)));
-            crate::queues::Broker::close(&broker).await;
+            tell(&format!("handler {name} (postgres {to})"), findings);
         }
     }
     probes
+}
+
+async fn check_connection(config: &Config, name: &str, connection: &Connection) -> Finding {
+    match connection {
+        Connection::Amqp(amqp) => {
+            let link = Link::new(brokers::link(name, amqp), "checks");
+            let found = check_link(&link).await;
+            link.close().await;
+            found
+        }
+        Connection::Aws(_) => match brokers::aws(config, name) {
+            Some(aws) => check_account(&aws).await,
+            None => Err("it is not an `aws` connection".to_owned()),
+        },
+        Connection::Postgres(postgres) => {
+            check_server(&warehouse::server(postgres, STATEMENT)).await
+        }
+    }
+}
+
+async fn check_queue(config: &Config, backing: &Backing) -> Vec<Finding> {
+    match backing {
+        Backing::Log => Vec::new(),
+        Backing::Amqp {
+            connection,
+            options,
+        } => {
+            let Some(link) = amqp(config, connection) else {
+                return Vec::new();
+            };
+            let queue = AmqpQueue::new(options.clone(), link);
+            let findings = queue.check().await;
+            queue.close().await;
+            findings
+        }
+        Backing::Sqs {
+            connection,
+            options,
+        } => match brokers::aws(config, connection) {
+            Some(aws) => SqsQueue::new(options.clone(), aws).check().await,
+            None => Vec::new(),
+        },
+    }
+}
+
+async fn check_publisher(config: &Config, publish: &Publish) -> Vec<Finding> {
+    match &publish.to {
+        PublishTo::Exchange { options, .. } => {
+            let Some(link) = amqp(config, &publish.connection) else {
+                return Vec::new();
+            };
+            let exchange = AmqpExchange::new(options.clone(), Arc::new(link));
+            let findings = exchange.check().await;
+            exchange.close().await;
+            findings
+        }
+        PublishTo::Topic(options) => match brokers::aws(config, &publish.connection) {
+            Some(aws) => SnsTopic::new(options.clone(), aws).check().await,
+            None => Vec::new(),
+        },
+    }
+}
+
+/// The `amqp` connection of this name; one that is missing is an error of the files,
+/// which are not taken then.
+fn amqp(config: &Config, name: &str) -> Option<Link> {
+    match config.connections.get(name) {
+        Some(Connection::Amqp(amqp)) => Some(Link::new(brokers::link(name, amqp), "checks")),
+        _ => None,
+    }
 }
 
 fn told(what: &str, finding: Finding) -> Probe {

@@ -162,6 +162,7 @@ impl Node {
             done.failed.push(format!("the rules' past: {error}"));
         }
         let fresh = !same_secrets(&old, &config);
+        self.brokers.load().depths.forget().await;
         if let Err(error) = self.endpoints.publish(subscriptions, &config).await {
             done.failed
                 .push(format!("how subscriptions stand is not kept: {error}"));

@@ -13,13 +13,18 @@ pub(super) fn handler(config: &Config, load: &Load) -> Result<LoadHandler, Failu
     let Some(name) = &load.to else {
         return LoadHandler::new(load.options.clone(), env);
     };
+    let loader = loader(config, load, name)?;
+    LoadHandler::into(load.options.clone(), env.lake, Arc::new(loader))
+}
+
+/// The loader into a table behind the connection `name`.
+pub(super) fn loader(config: &Config, load: &Load, name: &str) -> Result<PostgresLoader, Failure> {
     let Some(Connection::Postgres(connection)) = config.connections.get(name) else {
         let message = format!("`{name}` is not a Postgres connection");
         return Err(Failure::permanent("BadOptions", message));
     };
     let server = server(connection, load.statement_timeout);
-    let loader = PostgresLoader::new(load.options.clone(), server)?;
-    LoadHandler::into(load.options.clone(), env.lake, Arc::new(loader))
+    PostgresLoader::new(load.options.clone(), server)
 }
 
 /// The runtime's part in loads.
@@ -33,7 +38,10 @@ fn env(config: &Config) -> LoadEnv {
     }
 }
 
-fn server(connection: &PostgresConnection, statement_timeout: Duration) -> PostgresOptions {
+pub(super) fn server(
+    connection: &PostgresConnection,
+    statement_timeout: Duration,
+) -> PostgresOptions {
     PostgresOptions {
         host: connection.host.clone(),
         port: connection.port,

@@ -2,6 +2,7 @@
 
 use super::brokers::{self, Brokers};
 use super::endpoints::Endpoints;
+use super::publishers::Links;
 use super::warehouse;
 use crate::bus::{Bus, BusError, RouteId, RouteInfo, RouteOptions};
 use crate::clock::SharedClock;
@@ -41,13 +42,7 @@ pub(super) type Routes = BTreeMap<String, RouteId>;
 pub(super) fn route_names(config: &Config) -> Vec<(String, RouteOptions)> {
     let mut names = Vec::new();
     for route in config.routes() {
-        let ordered = match &route.target.to {
-            To::Queue(queue) => config
-                .queues
-                .get(queue)
-                .is_some_and(|queue| queue.order_by.is_some()),
-            _ => false,
-        };
+        let ordered = order_by(config, &route.target.to).is_some();
         names.push((route.target.route.clone(), RouteOptions { ordered }));
     }
     names.extend(brokers::homes(config));
@@ -106,16 +101,11 @@ pub(super) fn late_rules(config: &Config) -> Vec<LateRule> {
 
 /// Interns every route of the configuration.
 pub(super) async fn routes(bus: &Bus, config: &Config) -> Result<Routes, BusError> {
-    let mut routes = Routes::new();
-    for (name, options) in route_names(config) {
-        let id = bus.route(&name, options).await?;
-        routes.insert(name, id);
-    }
-    for (name, options) in brokers::kept_homes(bus, config) {
-        let id = bus.route(&name, options).await?;
-        routes.insert(name, id);
-    }
-    Ok(routes)
+    let mut wanted = route_names(config);
+    wanted.extend(brokers::kept_homes(bus, config));
+    let names: Vec<String> = wanted.iter().map(|(name, _)| name.clone()).collect();
+    let ids = bus.routes_of(wanted).await?;
+    Ok(names.into_iter().zip(ids).collect())
 }
 
 /// Routes of the log in service that `names` does not have.
@@ -184,6 +174,15 @@ pub(super) fn table(
     Ok(table)
 }
 
+/// Where in the event the ordering key of what goes to `to` is.
+fn order_by<'a>(config: &'a Config, to: &'a To) -> Option<&'a str> {
+    match to {
+        To::Queue(queue) => config.queues.get(queue)?.order_by.as_deref(),
+        To::Publish(publish) => publish.order_by.as_deref(),
+        _ => None,
+    }
+}
+
 /// A rule's end that leads to `target`.
 fn entry(config: &Config, routes: &Routes, target: &Target) -> Option<Entry> {
     let queue = match &target.to {
@@ -193,7 +192,7 @@ fn entry(config: &Config, routes: &Routes, target: &Target) -> Option<Entry> {
     Some(Entry {
         route: *routes.get(&target.route)?,
         name: target.route.clone(),
-        order_by: queue.and_then(|queue| queue.order_by.clone()),
+        order_by: order_by(config, &target.to).map(str::to_owned),
         delay: queue.map_or(Duration::ZERO, |queue| queue.delay),
     })
 }
@@ -225,10 +224,15 @@ impl Wiring<'_> {
             consumers.push(self.handler(name, handler)?);
         }
         consumers.extend(self.outboxes());
+        let mut links = Links::new();
         for route in self.config.routes() {
             let mut options = single_options(&route.target.retry);
             let work: Arc<dyn Work> = match &route.target.to {
                 To::Queue(_) | To::Handler(_) | To::Pull => continue,
+                To::Publish(publish) => {
+                    consumers.extend(self.publishes(&route, publish, &mut links)?);
+                    continue;
+                }
                 To::Topic(topic) => Arc::new(ForwardHandler::new(topics::bus_of(topic))),
                 To::Bus(bus) => Arc::new(ForwardHandler::new(bus.clone())),
                 To::Exec(exec) => Arc::new(ExecHandler::new(exec.options())),

@@ -1,6 +1,6 @@
 //! What all handles and both threads share.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
@@ -279,37 +279,53 @@ impl Core {
 
     // ---- routes ----
 
-    pub(crate) async fn route(
+    /// The numbers of routes, in one commit for all that are new or differ.
+    pub(crate) async fn routes_of(
         &self,
-        name: &str,
-        options: RouteOptions,
-    ) -> Result<RouteId, BusError> {
-        if name.is_empty() || name.len() > 1024 {
-            return Err(BusError::BadEvent(format!(
-                "a route's name has 1 to 1024 bytes, not {}",
-                name.len()
-            )));
+        wanted: Vec<(String, RouteOptions)>,
+    ) -> Result<Vec<RouteId>, BusError> {
+        for (name, _) in &wanted {
+            if name.is_empty() || name.len() > 1024 {
+                return Err(BusError::BadEvent(format!(
+                    "a route's name has 1 to 1024 bytes, not {}",
+                    name.len()
+                )));
+            }
         }
-        let as_wanted = |state: &State| {
-            let route = state.names.get(name).and_then(|&id| state.route(id))?;
-            (!route.retired && route.ordered == options.ordered).then_some(route.id)
+        let there: Option<Vec<RouteId>> = {
+            let state = lock(&self.state);
+            let ids = wanted
+                .iter()
+                .map(|(name, options)| as_wanted(&state, name, options));
+            ids.collect()
         };
-        if let Some(id) = as_wanted(&lock(&self.state)) {
+        if let Some(ids) = there {
             self.check_open()?;
-            return Ok(id);
+            return Ok(ids);
         }
-        let name = name.to_owned();
         self.plan(move |state| {
-            let next = RouteId(state.routes.len() as u32);
-            let id = state.names.get(&name).copied().unwrap_or(next);
-            Ok((
-                vec![Item::Route {
+            let mut next = state.routes.len() as u32;
+            let mut made: HashMap<String, RouteId> = HashMap::new();
+            let (mut items, mut ids) = (Vec::new(), Vec::with_capacity(wanted.len()));
+            for (name, options) in wanted {
+                let known = as_wanted(state, &name, &options);
+                if let Some(id) = known.or_else(|| made.get(&name).copied()) {
+                    ids.push(id);
+                    continue;
+                }
+                let id = state.names.get(&name).copied().unwrap_or_else(|| {
+                    next += 1;
+                    RouteId(next - 1)
+                });
+                made.insert(name.clone(), id);
+                ids.push(id);
+                items.push(Item::Route {
                     id,
                     name,
                     ordered: options.ordered,
-                }],
-                id,
-            ))
+                });
+            }
+            Ok((items, ids))
         })
         .await
     }
@@ -433,4 +449,10 @@ pub(crate) fn relaxed_weight(request: &Request) -> usize {
             .sum(),
         Work::Plan(_) => 1,
     }
+}
+
+/// The number of a route that is there as it should be.
+fn as_wanted(state: &State, name: &str, options: &RouteOptions) -> Option<RouteId> {
+    let route = state.names.get(name).and_then(|&id| state.route(id))?;
+    (!route.retired && route.ordered == options.ordered).then_some(route.id)
 }

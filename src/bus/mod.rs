@@ -111,7 +111,17 @@ impl Bus {
     /// retirement or given new options as needed. Durable when it returns. Turning
     /// order on does not reorder what is already pending.
     pub async fn route(&self, name: &str, options: RouteOptions) -> Result<RouteId, BusError> {
-        self.handle.core().route(name, options).await
+        let wanted = vec![(name.to_owned(), options)];
+        let ids = self.routes_of(wanted).await?;
+        ids.first().copied().ok_or(BusError::Closed)
+    }
+
+    /// As [`Bus::route`], for many: what is new is one commit. In the order of `wanted`.
+    pub async fn routes_of(
+        &self,
+        wanted: Vec<(String, RouteOptions)>,
+    ) -> Result<Vec<RouteId>, BusError> {
+        self.handle.core().routes_of(wanted).await
     }
 
     /// The number of a route that exists, retired or not.

@@ -34,6 +34,7 @@ async fn list(client: &Client, json: bool) -> Result<Answer, CliError> {
         "delayed",
         "oldest",
         "dead",
+        "at the broker",
         "",
     ];
     for line in table(&header, &rows) {
@@ -57,8 +58,21 @@ fn row(route: &Value) -> Vec<String> {
         route["delayed"].to_string(),
         oldest.map_or("-".to_owned(), |s| format!("{s} s")),
         route["dead"].to_string(),
+        at_broker(&route["broker"]),
         state.to_owned(),
     ]
+}
+
+/// What waits in a queue on a broker; `?` where the broker does not answer.
+fn at_broker(broker: &Value) -> String {
+    if broker.is_null() {
+        return "-".to_owned();
+    }
+    let number = |name: &str| broker[name].as_u64().unwrap_or(0);
+    match broker["ready"].as_u64() {
+        Some(ready) => (ready + number("unsettled").max(number("here"))).to_string(),
+        None => "?".to_owned(),
+    }
 }
 
 /// Pauses or resumes, and names the routes.

@@ -128,7 +128,13 @@ async fn wait(
 async fn idle(node: &Node, quiet: Duration) {
     let mut since = Instant::now();
     let mut last = node.bus.next_seq();
-    while since.elapsed() < quiet {
+    loop {
+        if since.elapsed() >= quiet {
+            if !node.brokers_have_work().await && node.bus.next_seq() == last && !node.has_work() {
+                return;
+            }
+            since = Instant::now();
+        }
         for folder in node.folders().values() {
             // A source that has ended brings nothing more, so it is idle.
             folder.wait_idle().await.ok();

@@ -166,6 +166,7 @@ fn twins(config: &Config) -> Vec<Diagnostic> {
                 To::Handler(to) => format!("the handler `{to}`"),
                 To::Topic(to) => format!("the topic `{to}`"),
                 To::Bus(to) => format!("the bus `{to}`"),
+                To::Publish(to) => format!("`{}`", to.address()),
                 To::Webhook(_) | To::Exec(_) | To::Pull => continue,
             };
             let message = |first: &str| {

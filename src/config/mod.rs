@@ -19,6 +19,7 @@ mod loops;
 mod model;
 mod pattern;
 mod plan;
+mod publish;
 mod raw;
 mod read;
 mod resolve;
@@ -43,6 +44,7 @@ pub use model::{
     Load, Node, Queue, Route, Rule, RuleStart, Schedule, SchemaPolicy, Subscription, Target,
     TargetInput, To, Topic, Webhook, WebhookFormat, When,
 };
+pub use publish::{Publish, PublishTo};
 pub use rule_tests::{RuleTest, run_tests};
 pub use schema::{json_schema, reference};
 pub use sources::{Notifications, QueueSource, S3Source, Source};

@@ -3,6 +3,7 @@
 //! The rest of the program never meets a half-checked value.
 
 use super::connection::Connection;
+use super::publish::Publish;
 use super::sources::Source;
 use super::text::Text;
 use crate::delivery::{DeliveryOptions, RetryPolicy};
@@ -281,6 +282,8 @@ pub enum To {
     Webhook(Webhook),
     /// A program (subscriptions only).
     Exec(Exec),
+    /// An exchange of a broker, or a topic of another system.
+    Publish(Publish),
     /// The messages wait for a subscriber that comes by this name (subscriptions only).
     Pull,
 }

@@ -301,6 +301,7 @@ fn target(target: &Target, paths: &Paths<'_>) -> Value {
         To::Bus(name) => ("bus", json!(name)),
         To::Webhook(hook) => ("webhook", webhook(hook)),
         To::Exec(program) => ("exec", exec(program, paths)),
+        To::Publish(to) => (to.kind(), to.plan()),
         To::Pull => ("pull", json!({})),
     };
     value[kind] = to;

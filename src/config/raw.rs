@@ -3,6 +3,7 @@
 
 use super::connection::Connection;
 use super::model::{Backlog, Exec, Node, RuleStart, Schedule, TargetInput, Webhook};
+use super::publish::RawPublish;
 use super::read::At;
 use super::sources::Source;
 use crate::delivery::{BatchOptions, RetryPolicy};
@@ -156,6 +157,7 @@ pub(super) enum RawTo {
     Bus(String),
     Webhook(Webhook),
     Exec(Exec),
+    Publish(RawPublish),
     Pull,
 }
 

@@ -5,6 +5,7 @@ use super::connection::Connection;
 use super::model::{
     Backing, Handler, HandlerKind, Load, Queue, Rule, Schedule, Subscription, Target, To, Topic,
 };
+use super::publish::{Publish, PublishTo, RawPublish};
 use super::raw::{
     Named, Raw, RawAmqpQueue, RawBacking, RawHandler, RawKind, RawLoad, RawQueue, RawRetry,
     RawRule, RawSource, RawSqsQueue, RawSubscription, RawTarget, RawTo,
@@ -213,9 +214,7 @@ impl Retries {
         match to {
             RawTo::Handler(name) => own.or(&handler(&name.value)),
             RawTo::Queue(name) => own.or(&self.of_queue(&name.value)),
-            RawTo::Topic(_) | RawTo::Bus(_) | RawTo::Webhook(_) | RawTo::Exec(_) | RawTo::Pull => {
-                own.clone()
-            }
+            _ => own.clone(),
         }
     }
 }
@@ -413,6 +412,7 @@ fn resolve_target(
         To::Queue(name) | To::Handler(name) | To::Topic(name) | To::Bus(name) => name.clone(),
         To::Webhook(_) => "webhook".to_owned(),
         To::Exec(_) => "exec".to_owned(),
+        To::Publish(publish) => publish.kind().to_owned(),
         To::Pull => "pull".to_owned(),
     };
     let route = format!("{rule}/{}", target.id.unwrap_or_else(default_id));
@@ -463,7 +463,21 @@ fn resolve_to(to: RawTo, names: &Names<'_>) -> To {
         RawTo::Bus(name) => To::Bus(name),
         RawTo::Webhook(webhook) => To::Webhook(webhook),
         RawTo::Exec(exec) => To::Exec(exec),
+        RawTo::Publish(publish) => To::Publish(resolve_publish(publish, names)),
         RawTo::Pull => To::Pull,
+    }
+}
+
+fn resolve_publish(publish: RawPublish, names: &Names<'_>) -> Publish {
+    let kind = match publish.to {
+        PublishTo::Exchange { .. } => "amqp",
+        PublishTo::Topic(_) => "aws",
+    };
+    names.connection(kind, &publish.connection);
+    Publish {
+        connection: publish.connection.value,
+        to: publish.to,
+        order_by: publish.order_by,
     }
 }
 

@@ -64,7 +64,7 @@ impl Config {
                 .filter(|(_, handler)| handler.from.contains(queue))
                 .map(|(name, _)| name.as_str())
                 .collect(),
-            To::Topic(_) | To::Bus(_) | To::Webhook(_) | To::Exec(_) | To::Pull => Vec::new(),
+            _ => Vec::new(),
         }
     }
 

@@ -152,6 +152,8 @@ topics:
       b: { exec: { command: [cat] }, filter_on: attributes, filter: { source: [x] }, input: 1 }
       d: { queue: q, input_path: $.detail }
       e: { bus: other, input_transformer: { template: "{}" } }
+      f: { amqp: { connection: rabbit, exchange: e, declare: passive, kind: fanout, routing_key: "<detail.a>", order_by: detail.a, max_message_size: 1MiB } }
+      g: { sns: { connection: cloud, topic: t.fifo, declare: passive, order_by: detail.a } }
       c: { pull: {} }
 schedules:
   cron: { cron: "0 2 * * *", timezone: Europe/Paris, bus: files, emit: { source: s, detail-type: T, detail: { a: 1 } } }
@@ -344,6 +346,8 @@ fn routes_are_named_and_know_their_handlers_and_retries() {
         ("topic/done/c", vec![]),
         ("topic/done/d", vec!["clean", "exec"]),
         ("topic/done/e", vec![]),
+        ("topic/done/f", vec![]),
+        ("topic/done/g", vec![]),
     ];
     assert_eq!(named, expected);
     // Attempts from the target, the cap from the queue, the rest from the handler.

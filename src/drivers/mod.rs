@@ -8,7 +8,12 @@
 pub mod amqp;
 pub mod postgres;
 pub mod s3;
+pub mod sns;
 pub mod sqs;
+
+/// What was found when something outside was looked at: what is well, or what is
+/// wrong.
+pub type Finding = Result<String, String>;
 
 /// What a driver can be in a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,5 +71,6 @@ pub const DRIVERS: &[Driver] = &[
     postgres::DRIVER,
     amqp::DRIVER,
     s3::DRIVER,
+    sns::DRIVER,
     sqs::DRIVER,
 ];

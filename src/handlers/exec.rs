@@ -126,11 +126,13 @@ fn lines(batch: &[Message]) -> Vec<u8> {
     for message in batch {
         // An envelope may hold line ends between its members; NDJSON must not.
         let text = message.payload();
-        match serde_json::from_slice::<serde_json::Value>(text) {
-            Ok(value) if text.contains(&b'\n') => {
-                input.extend_from_slice(value.to_string().as_bytes());
-            }
-            _ => input.extend_from_slice(text),
+        let value = match text.contains(&b'\n') {
+            true => serde_json::from_slice::<serde_json::Value>(text).ok(),
+            false => None,
+        };
+        match value {
+            Some(value) => input.extend_from_slice(value.to_string().as_bytes()),
+            None => input.extend_from_slice(text),
         }
         input.push(b'\n');
     }

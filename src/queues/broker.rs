@@ -4,6 +4,9 @@
 //! is done around it, once for all of them: [`super::Outbox`] publishes what
 //! the log holds for the queue, [`super::MixedQueue`] receives and settles.
 //!
+//! What is only published to, an exchange or a topic of another system, is a
+//! [`Publisher`]; [`super::Publishing`] is the subscriber that feeds it.
+//!
 //! How a driver is used:
 //! - one value serves one queue, for publishing, for receiving, or for both;
 //!   calls come from several tasks at once;
@@ -31,13 +34,17 @@ pub struct Outbound {
     pub content_type: &'static str,
     /// When the bus accepted the event, Unix milliseconds.
     pub timestamp_ms: i64,
+    /// `source` of the event.
+    pub source: String,
     /// `detail-type` of the event.
     pub kind: String,
     /// Headers (SQS: message attributes), at most ten; names are
     /// `pointsman-...`, values are text that is not empty.
     pub headers: BTreeMap<String, String>,
-    /// Messages of one key keep their order (SQS FIFO: group id).
+    /// Messages of one key keep their order (SQS and SNS FIFO: group id).
     pub order_key: Option<String>,
+    /// What an exchange sorts by; queues and topics have no use for it.
+    pub routing_key: Option<String>,
 }
 
 /// Names a received message until it is settled; the driver gives them out.
@@ -72,10 +79,8 @@ pub struct Inbound {
 pub struct Limits {
     /// Largest body in bytes; a larger one is kept in a file and referred to.
     pub body_bytes: usize,
-    /// Most messages in one call of [`Broker::publish`].
+    /// Most messages in one call of [`Publisher::publish`].
     pub batch: usize,
-    /// How many received messages may wait for a handler in this process.
-    pub prefetch: usize,
 }
 
 /// How full a queue is.
@@ -122,8 +127,8 @@ pub enum BrokerError {
     },
 }
 
-/// A queue on a broker.
-pub trait Broker: Send + Sync {
+/// What takes messages: a queue on a broker, an exchange, a topic elsewhere.
+pub trait Publisher: Send + Sync {
     /// For people: `amqp rabbit/etl.partner`.
     fn label(&self) -> &str;
 
@@ -131,8 +136,17 @@ pub trait Broker: Send + Sync {
     fn limits(&self) -> Limits;
 
     /// Publishes a batch in its order. One answer per message; `Ok` means that the
-    /// broker has it as durably as it can (a confirm, an answered send).
+    /// other side has it as durably as it can (a confirm, an answered send).
     fn publish(&self, batch: Vec<Outbound>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>>;
+
+    /// Lets go of the connection in good order.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// A queue on a broker.
+pub trait Broker: Publisher {
+    /// How many received messages may wait for a handler in this process.
+    fn prefetch(&self) -> usize;
 
     /// Receives up to `pull.max` messages, waiting up to `pull.wait` for the
     /// first; an empty answer means that there were none. Safe to drop: what was
@@ -155,7 +169,4 @@ pub trait Broker: Send + Sync {
 
     /// How full the queue is.
     fn depth(&self) -> BoxFuture<'_, Result<Depth, BrokerError>>;
-
-    /// Lets go of the connection in good order.
-    fn close(&self) -> BoxFuture<'_, ()>;
 }

@@ -200,7 +200,7 @@ impl Inbox {
     }
 
     fn free(&self) -> usize {
-        let limit = self.broker.limits().prefetch.max(1);
+        let limit = self.broker.prefetch().max(1);
         limit.saturating_sub(self.state().waiting.len())
     }
 

@@ -10,7 +10,8 @@
 //! acknowledged at the broker. From there on it is a message like any other of
 //! the log: retried with backoff, counted, dead-lettered with all its errors,
 //! redriven. On an ordered queue the later messages of its key come home, too, and
-//! wait behind it, so that none overtakes it and other keys go on.
+//! wait behind it, so that none overtakes it and other keys go on. So does a message
+//! that comes back and back without an answer: it may be what kills the process.
 
 use super::broker::Handle;
 use super::claims::{Claim, Claims};
@@ -37,6 +38,11 @@ const TOKEN_BITS: u32 = 48;
 
 /// How long a message that comes home waits for its outcome to be written.
 const SETTLING: Duration = Duration::from_secs(30);
+
+/// A broker counts what was on its way to a handler together with what killed one, so
+/// a message that it has handed out so often without an answer comes home, where its
+/// attempts are counted before a handler sees it.
+const SUSPECT: u32 = 2;
 
 /// Largest id that the log takes, in bytes.
 const MAX_ID: usize = 1024;
@@ -174,7 +180,7 @@ impl MixedQueue {
             return Ok(None);
         }
         match self.open(inbox, receipt, waiting, before).await {
-            Ok(message) if self.waits_at_home(inbox, waiting) => {
+            Ok(message) if before >= SUSPECT || self.waits_at_home(inbox, waiting) => {
                 self.follow_home(inbox, token, &message).await?;
                 Ok(None)
             }
@@ -282,7 +288,8 @@ impl MixedQueue {
             .map_err(|e| Failure::permanent("BadEvent", e.to_string()))
     }
 
-    /// A message whose key is busy at home goes to the end of that line.
+    /// A message whose key is busy at home goes to the end of that line, and one that
+    /// came back again and again is counted there from now on.
     async fn follow_home(
         &self,
         inbox: &Inbox,
@@ -290,13 +297,27 @@ impl MixedQueue {
         message: &Received,
     ) -> Result<(), QueueError> {
         let event = inbox.look(token, |out| {
-            home_event(inbox, out, message.event.id(), None)
+            let foreign = out.meta.delivery.is_none();
+            home_event(inbox, out, message.event.id(), None).map(|event| (event, foreign))
         });
-        if let Some(Some(event)) = event {
-            self.log.commit(Vec::new(), vec![event]).await?;
+        if let Some(Some((event, foreign))) = event {
+            let settled = self.log.commit(Vec::new(), vec![event.clone()]).await?;
+            let known = settled
+                .emitted
+                .first()
+                .filter(|accepted| accepted.duplicate);
+            if foreign && known.is_some_and(|known| !self.is_held(inbox, known.seq)) {
+                // Somebody gives two messages one id. This may be another message.
+                let id = random_id();
+                let again = vec![NewEvent { id, ..event }];
+                self.log.commit(Vec::new(), again).await?;
+            }
         }
-        let handles = inbox.finish(&[token], true);
-        acknowledge(inbox, handles).await;
+        let claims = self.claims_of(inbox, &[token]);
+        acknowledge(inbox, inbox.finish(&[token], true)).await;
+        for claim in claims {
+            self.claims.release(&claim).await;
+        }
         Ok(())
     }
 

@@ -6,7 +6,8 @@
 //! events that its handler emitted and its notices are one commit.
 //!
 //! A queue on a broker ([`Broker`]) is fed from the log by an [`Outbox`] and read
-//! through a [`MixedQueue`], which has the same promises.
+//! through a [`MixedQueue`], which has the same promises. Exchanges and topics
+//! elsewhere ([`Publisher`]) are subscribers, fed by [`Publishing`].
 
 mod broker;
 mod claims;
@@ -14,14 +15,20 @@ mod inbox;
 mod log;
 mod mixed;
 mod outbox;
+mod packer;
+mod publishing;
+mod routing_key;
 mod wire;
 
-pub use broker::{Broker, BrokerError, Depth, Handle, Inbound, Limits, Outbound, Pull};
+pub use broker::{Broker, BrokerError, Depth, Handle, Inbound, Limits, Outbound, Publisher, Pull};
 pub use claims::Claims;
 pub use inbox::{Inbox, InboxOptions};
 pub use log::{Feed, Gate, LATE_RULE, LogQueue, MakeInput};
 pub use mixed::MixedQueue;
 pub use outbox::Outbox;
+pub use packer::Packer;
+pub use publishing::{CIRCUIT as PUBLISHING_CIRCUIT, Publishing};
+pub use routing_key::RoutingKey;
 pub use wire::{event_of, refused_event};
 
 use crate::event::Event;

@@ -4,8 +4,8 @@
 
 use super::broker::{Broker, BrokerError, Outbound};
 use super::claims::Claims;
+use super::packer::Packer;
 use super::wire;
-use crate::bus::{Bus, RouteId};
 use crate::handlers::{Context, Done, Failure, Handler, Message, Outcome};
 use futures::future::BoxFuture;
 use serde_json::json;
@@ -21,14 +21,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 pub struct Outbox {
     /// The queue.
     pub broker: Arc<dyn Broker>,
-    /// The log that the messages come from.
-    pub bus: Bus,
-    /// The route.
-    pub route: RouteId,
-    /// Its name.
-    pub route_name: String,
-    /// Names this log among others that publish to the same queue.
-    pub node: String,
+    /// Makes its messages.
+    pub packer: Packer,
     /// Bodies that the broker does not take.
     pub claims: Claims,
     /// Whether the target's input is sent instead of the event. A handler of ours
@@ -44,24 +38,11 @@ type Answer = Result<Done, Failure>;
 
 impl Outbox {
     async fn message(&self, message: &Message) -> Result<Outbound, Failure> {
-        let stored = self.bus.get(message.seq).ok().flatten().ok_or_else(|| {
-            Failure::transient("NotKept", "the event cannot be read from the log")
-        })?;
-        let key = stored
-            .deliveries
-            .iter()
-            .find(|delivery| delivery.route == self.route)
-            .and_then(|delivery| delivery.key.clone());
-        let mut delivery = format!("{}/{}/{}", self.node, self.route_name, message.seq);
-        if let Some(replay) = self.bus.replay_of(self.route, message.seq) {
-            // A replay is meant to be handled again.
-            delivery = format!("{delivery}/{replay}");
-        }
-        let mut out = wire::outbound(&message.event, &stored, &self.route_name, delivery, key);
-        out.body = match self.inputs {
-            true => message.payload().clone(),
-            false => message.event.text().clone(),
+        let body = match self.inputs {
+            true => message.payload(),
+            false => message.event.text(),
         };
+        let mut out = self.packer.pack(message, body)?;
         let bytes = out.body.len();
         if bytes > self.broker.limits().body_bytes {
             let kept = self.claims.keep(&out.delivery, out.body.clone()).await;

@@ -74,9 +74,11 @@ pub(super) fn outbound(
         body: Bytes::new(),
         content_type: "application/json",
         timestamp_ms: stored.accepted_ms,
+        source: event.source().to_owned(),
         kind: event.detail_type().to_owned(),
         headers,
         order_key,
+        routing_key: None,
     }
 }
 
@@ -196,6 +198,9 @@ fn envelope(inbound: &Inbound, body: &Bytes, defaults: &Defaults, now_ms: i64) -
     let Some(id) = inbound.id.as_ref().filter(|id| !id.is_empty()) else {
         return Some(event);
     };
+    if event.id() == id {
+        return Some(event);
+    }
     let mut members: BTreeMap<&str, &RawValue> = serde_json::from_slice(body).ok()?;
     if members.get("id").is_some_and(|id| id.get() != "null") {
         return Some(event);

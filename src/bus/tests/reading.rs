@@ -144,3 +144,31 @@ async fn the_books_agree_with_the_log() {
     assert_eq!(bus.audit().routes[0].pending(), before.routes[0].pending());
     assert!(bus.verify().await.unwrap().agrees);
 }
+
+#[tokio::test]
+async fn many_routes_are_made_at_once_and_keep_their_numbers() {
+    let bench = Bench::new();
+    let bus = bench.start();
+    let old = route(&bus, "r-2").await;
+    let ordered = RouteOptions { ordered: true };
+    let wanted: Vec<(String, RouteOptions)> = (0..1_000)
+        .map(|n| (format!("r-{n}"), RouteOptions::default()))
+        .chain([("r-7".to_owned(), RouteOptions::default())])
+        .chain([("sorted".to_owned(), ordered)])
+        .collect();
+    let before = bench.fs.syncs();
+    let ids = bus.routes_of(wanted.clone()).await.unwrap();
+    assert_eq!(bench.fs.syncs() - before, 1, "one commit for all of them");
+    assert_eq!(ids.len(), 1_002);
+    assert_eq!((ids[2], ids[7]), (old, ids[1_000]), "one route, one number");
+    let distinct: std::collections::BTreeSet<RouteId> = ids.iter().copied().collect();
+    assert_eq!(distinct.len(), 1_001);
+    assert_eq!(bus.routes_of(wanted.clone()).await.unwrap(), ids);
+    bus.close().await.unwrap();
+
+    let bus = bench.start();
+    assert_eq!(bus.routes_of(wanted).await.unwrap(), ids);
+    let named = |name: &str| bus.routes().into_iter().find(|r| r.name == name).unwrap();
+    assert!(named("sorted").ordered && !named("r-2").ordered);
+    assert!(bus.routes_of(vec![(String::new(), ordered)]).await.is_err());
+}

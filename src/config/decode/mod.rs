@@ -7,6 +7,7 @@ mod folder;
 mod handlers;
 mod load;
 mod outputs;
+mod publishers;
 mod queues;
 mod rules;
 mod s3;

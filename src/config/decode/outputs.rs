@@ -1,6 +1,6 @@
 //! Topics, their subscriptions, and schedules.
 
-use super::{ends, retry, rules};
+use super::{ends, publishers, retry, rules};
 use crate::config::model::{DEFAULT_BUS, Schedule, When};
 use crate::config::raw::{Named, RawSubscription, RawTarget, RawTo};
 use crate::config::read::{Field, Table, bus_name, check_name};
@@ -72,6 +72,7 @@ fn protocol(table: &Table<'_>, kind: &Field<'_>) -> Option<RawTo> {
         "exec" => RawTo::Exec(ends::exec(kind)?),
         "queue" => RawTo::Queue(kind.string().map(|name| kind.at(name))?),
         "bus" => RawTo::Bus(bus_name(kind)?.value),
+        name if fields::PUBLISHERS.contains(&name) => RawTo::Publish(publishers::publisher(kind)?),
         _ => {
             kind.table(&fields::PULL)?;
             RawTo::Pull

@@ -1,6 +1,6 @@
 //! Rules and their targets.
 
-use super::ends;
+use super::{ends, publishers};
 use crate::config::model::{DEFAULT_BUS, RuleStart, TargetInput};
 use crate::config::raw::{RawRule, RawTarget, RawTo};
 use crate::config::read::{Field, Table, bus_name};
@@ -81,6 +81,7 @@ fn target(field: &Field<'_>) -> Option<RawTarget> {
         "handler" => RawTo::Handler(name()?),
         "topic" => RawTo::Topic(name()?),
         "bus" => RawTo::Bus(bus_name(&kind)?.value),
+        name if fields::PUBLISHERS.contains(&name) => RawTo::Publish(publishers::publisher(&kind)?),
         _ => RawTo::Webhook(ends::webhook(&kind)?),
     };
     Some(RawTarget {

@@ -5,6 +5,7 @@
 mod connections;
 mod handlers;
 mod outputs;
+mod publishers;
 mod queues;
 mod rules;
 mod s3;
@@ -14,6 +15,7 @@ pub(super) use handlers::{
     BATCH, EXEC, HANDLER, HANDLER_KINDS, LOAD, MAINTAIN, NOTIFY, READ, TRANSFORM, WRITE,
 };
 pub(super) use outputs::{EMIT, PROTOCOLS, PULL, SCHEDULE, SUBSCRIPTION, TOPIC};
+pub(super) use publishers::{AMQP_EXCHANGE, PUBLISHERS, SNS_TOPIC};
 pub(super) use queues::{
     AMQP_QUEUE, AMQP_SOURCE, BACKINGS, DRAIN_FROM, QUEUE, SQS_QUEUE, SQS_SOURCE,
 };

@@ -1,7 +1,7 @@
 //! Topics, their subscriptions, and schedules.
 
 use super::Kind::{Any, Choice, Duration, Names, Table, Text};
-use super::{EXEC, RETRY, SUBSCRIBED_WEBHOOK, Shape, TRANSFORMER, field};
+use super::{AMQP_EXCHANGE, EXEC, RETRY, SNS_TOPIC, SUBSCRIBED_WEBHOOK, Shape, TRANSFORMER, field};
 
 pub(in crate::config) static TOPIC: Shape = Shape {
     title: "a topic",
@@ -14,7 +14,8 @@ pub(in crate::config) static TOPIC: Shape = Shape {
 };
 
 /// Fields that say how messages reach a subscriber.
-pub(in crate::config) const PROTOCOLS: [&str; 5] = ["webhook", "exec", "queue", "bus", "pull"];
+pub(in crate::config) const PROTOCOLS: [&str; 7] =
+    ["webhook", "exec", "queue", "bus", "amqp", "sns", "pull"];
 
 pub(in crate::config) static SUBSCRIPTION: Shape = Shape {
     title: "a subscription",
@@ -28,6 +29,13 @@ pub(in crate::config) static SUBSCRIPTION: Shape = Shape {
         field("exec", Table(&EXEC), "", "a program"),
         field("queue", Text, "", "a declared queue"),
         field("bus", Text, "", "another bus"),
+        field(
+            "amqp",
+            Table(&AMQP_EXCHANGE),
+            "",
+            "an exchange on an AMQP broker",
+        ),
+        field("sns", Table(&SNS_TOPIC), "", "a topic on Amazon SNS"),
         field(
             "pull",
             Table(&PULL),

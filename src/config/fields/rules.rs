@@ -1,7 +1,7 @@
 //! Rules, their targets, and webhooks.
 
 use super::Kind::{Any, Bool, Choice, Duration, Integer, List, Table, Text, Texts};
-use super::{FieldSpec, RETRY, Shape, field};
+use super::{AMQP_EXCHANGE, FieldSpec, RETRY, SNS_TOPIC, Shape, field};
 
 pub(in crate::config) static RULE: Shape = Shape {
     title: "a rule",
@@ -31,8 +31,8 @@ pub(in crate::config) static RULE: Shape = Shape {
 };
 
 /// Fields that say where a target is.
-pub(in crate::config) const TARGET_KINDS: [&str; 5] =
-    ["queue", "handler", "topic", "bus", "webhook"];
+pub(in crate::config) const TARGET_KINDS: [&str; 7] =
+    ["queue", "handler", "topic", "bus", "webhook", "amqp", "sns"];
 /// Fields that say what a target gets.
 pub(in crate::config) const INPUT_KINDS: [&str; 3] = ["input", "input_path", "input_transformer"];
 
@@ -50,6 +50,13 @@ pub(in crate::config) static TARGET: Shape = Shape {
         field("topic", Text, "", "a declared topic"),
         field("bus", Text, "", "another bus"),
         field("webhook", Table(&WEBHOOK), "", "an HTTP endpoint"),
+        field(
+            "amqp",
+            Table(&AMQP_EXCHANGE),
+            "",
+            "an exchange on an AMQP broker",
+        ),
+        field("sns", Table(&SNS_TOPIC), "", "a topic on Amazon SNS"),
         field(
             "input",
             Any,

@@ -2,6 +2,7 @@
 
 use super::link::{Link, broke};
 use super::queue::{AmqpQueue, Declare};
+use crate::drivers::Finding;
 use crate::queues::BrokerError;
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
@@ -9,9 +10,6 @@ use lapin::options::{
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, ExchangeKind};
-
-/// What was found out: what is well, or what is wrong.
-pub type Finding = Result<String, String>;
 
 /// Tries to connect.
 pub async fn check_link(link: &Link) -> Finding {
@@ -110,7 +108,7 @@ impl AmqpQueue {
         };
         let sent = channel.basic_publish(
             ShortString::default(),
-            super::queue::short(&key)?,
+            super::publish::short(&key)?,
             options,
             &[],
             BasicProperties::default(),
@@ -141,14 +139,14 @@ impl AmqpQueue {
             passive: true,
             ..ExchangeDeclareOptions::default()
         };
-        let name = super::queue::short(name)?;
+        let name = super::publish::short(name)?;
         let there =
             channel.exchange_declare(name, ExchangeKind::Topic, options, FieldTable::default());
         there.await.map_err(|e| broke(&e))
     }
 }
 
-async fn close(channel: &Channel) {
+pub(super) async fn close(channel: &Channel) {
     // Whatever it still holds goes back to the queue.
     if let Err(error) = channel.close(200, "done".into()).await {
         tracing::debug!(%error, "a channel was not closed in good order");

@@ -101,8 +101,12 @@ impl Link {
 
     /// Why the broker takes nothing now, if it does not.
     #[must_use]
-    pub fn blocked(&self) -> Option<String> {
-        self.blocked.read().map_or(None, |reason| reason.clone())
+    pub(super) fn refusal(&self) -> Option<BrokerError> {
+        let blocked = self.blocked.read().map_or(None, |reason| reason.clone());
+        blocked.map(|reason| {
+            let said = format!("the broker has blocked the connection: {reason}");
+            BrokerError::Unavailable(said)
+        })
     }
 
     /// Closes the connection in good order.

@@ -1,10 +1,14 @@
 //! AMQP 0-9-1, with RabbitMQ in mind: queues, sources and topic exchanges.
 
 mod check;
+mod exchange;
 mod link;
+mod publish;
 mod queue;
+mod unsettled;
 
-pub use check::{Finding, check_link};
+pub use check::check_link;
+pub use exchange::{AmqpExchange, ExchangeOptions, Type as ExchangeType};
 pub use link::{Link, LinkOptions, TlsFiles};
 pub use queue::{AmqpQueue, Declare, Kind, QueueOptions};
 
@@ -15,5 +19,5 @@ pub const DRIVER: Driver = Driver {
     name: "amqp",
     summary: "brokers that speak AMQP 0-9-1, such as RabbitMQ",
     connection: Some("amqp"),
-    roles: &[Role::Source, Role::Queue],
+    roles: &[Role::Source, Role::Queue, Role::Publisher],
 };

@@ -1,35 +1,30 @@
 //! A queue on an AMQP broker.
 
+use super::check::close;
 use super::link::{Link, broke};
-use crate::queues::{Broker, BrokerError, Depth, Handle, Inbound, Limits, Outbound, Pull};
+use super::publish::{Answer, BATCH, NOT_CONFIRMED, confirms, publish, short};
+use super::unsettled::{Acks, Unsettled};
+use crate::queues::{
+    Broker, BrokerError, Depth, Handle, Inbound, Limits, Outbound, Publisher, Pull,
+};
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use futures::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions,
-    ConfirmSelectOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Acker, BasicProperties, Channel, Confirmation, Consumer};
-use std::collections::{BTreeMap, HashMap};
+use lapin::{Acker, Channel, Consumer};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Mutex as AsyncMutex;
 
-/// Publishes this many messages at most before it looks at the confirms.
-const BATCH: usize = 1_000;
-
-/// How often a wait for a confirm looks whether the channel is still open.
-const LOOK: Duration = Duration::from_secs(1);
-
 /// How long an acknowledgement may take to leave.
 const SETTLE: Duration = Duration::from_secs(10);
-
-/// Persistent, as AMQP numbers it: the message is written to disk.
-const PERSISTENT: u8 = 2;
 
 /// A queue, and how it is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +76,9 @@ pub struct AmqpQueue {
     link: Link,
     publisher: AsyncMutex<Option<Channel>>,
     consumer: AsyncMutex<Option<(Channel, Consumer)>>,
-    ackers: Mutex<HashMap<Handle, Acker>>,
+    unsettled: Mutex<Unsettled<Acker>>,
+    /// One acknowledgement after the other: what one settles, no other may.
+    settling: AsyncMutex<()>,
     last_handle: AtomicU64,
 }
 
@@ -95,13 +92,15 @@ impl AmqpQueue {
             link,
             publisher: AsyncMutex::new(None),
             consumer: AsyncMutex::new(None),
-            ackers: Mutex::default(),
+            unsettled: Mutex::default(),
+            settling: AsyncMutex::new(()),
             last_handle: AtomicU64::new(0),
         }
     }
 
-    fn ackers(&self) -> MutexGuard<'_, HashMap<Handle, Acker>> {
-        self.ackers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unsettled(&self) -> MutexGuard<'_, Unsettled<Acker>> {
+        let unsettled = self.unsettled.lock();
+        unsettled.unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn options(&self) -> &QueueOptions {
@@ -143,53 +142,25 @@ impl AmqpQueue {
         }
         let channel = self.link.channel().await?;
         self.declare(&channel).await?;
-        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
-        confirms.await.map_err(|e| broke(&e))?;
+        confirms(&channel).await?;
         *publisher = Some(channel.clone());
         Ok(channel)
     }
 
-    async fn publish_all(&self, batch: Vec<Outbound>) -> Vec<Result<(), BrokerError>> {
-        let count = batch.len();
-        if let Some(reason) = self.link.blocked() {
-            let reason = format!("the broker has blocked the connection: {reason}");
-            return vec![Err(BrokerError::Unavailable(reason)); count];
+    async fn publish_all(&self, batch: Vec<Outbound>) -> Vec<Answer> {
+        if let Some(blocked) = self.link.refusal() {
+            return vec![Err(blocked); batch.len()];
         }
         let prepared = self.publisher().await.and_then(|c| Ok((c, self.name()?)));
-        let (channel, queue) = match prepared {
-            Ok(prepared) => prepared,
-            // A queue that cannot be declared is no fault of these messages: they wait.
-            Err(error) => return vec![Err(BrokerError::Unavailable(error.to_string())); count],
-        };
-        let mut confirms = Vec::with_capacity(count);
-        for message in &batch {
-            if !channel.status().connected() {
-                break;
+        match prepared {
+            Ok((channel, queue)) => {
+                let to = |_: &Outbound| Ok(queue.clone());
+                let answers = publish(&channel, &ShortString::default(), &batch, to).await;
+                answers.into_iter().map(wait_while_full).collect()
             }
-            let options = BasicPublishOptions {
-                mandatory: true,
-                ..BasicPublishOptions::default()
-            };
-            let sent = channel.basic_publish(
-                ShortString::default(),
-                queue.clone(),
-                options,
-                &message.body,
-                properties(message),
-            );
-            confirms.push(sent.await);
+            // A queue that cannot be declared is no fault of these messages: they wait.
+            Err(error) => vec![Err(BrokerError::Unavailable(error.to_string())); batch.len()],
         }
-        let mut answers = Vec::with_capacity(count);
-        for confirm in confirms {
-            let confirmed = match confirm {
-                Ok(confirm) => while_open(&channel, confirm).await,
-                Err(error) => Err(broke(&error)),
-            };
-            answers.push(confirmed.and_then(answer));
-        }
-        let unsent = || Err(BrokerError::Unavailable("the channel is closed".to_owned()));
-        answers.resize_with(count, unsent);
-        answers
     }
 
     async fn consume(&self) -> Result<(Channel, Consumer), BrokerError> {
@@ -226,7 +197,7 @@ impl AmqpQueue {
                 ended => {
                     // What was received before is lost with the rest.
                     *current = None;
-                    self.ackers().clear();
+                    self.unsettled().clear();
                     let why = ended.and_then(Result::err).map_or_else(
                         || "the broker ended the consumer".to_owned(),
                         |error| error.to_string(),
@@ -253,7 +224,11 @@ impl AmqpQueue {
         let counted = headers
             .and_then(|headers| headers.inner().get("x-delivery-count"))
             .and_then(number);
-        let again = u32::from(delivery.redelivered);
+        // A classic queue does not count: it may have been handed out often.
+        let again = match counted {
+            Some(_) => u32::from(delivery.redelivered),
+            None => 2 * u32::from(delivery.redelivered),
+        };
         let id = text(properties.message_id()).filter(|id| !id.is_empty());
         let inbound = Inbound {
             handle,
@@ -268,15 +243,51 @@ impl AmqpQueue {
             receive_count: counted.unwrap_or(again).max(again).saturating_add(1),
             body: Bytes::from(delivery.data),
         };
-        self.ackers().insert(handle, delivery.acker);
+        self.unsettled().insert(handle, delivery.acker);
         inbound
     }
 
-    /// Gives out the ackers of these handles; those of a lost connection are gone.
-    fn take(&self, handles: &[Handle]) -> Vec<Acker> {
-        let mut ackers = self.ackers();
-        let taken = handles.iter().filter_map(|handle| ackers.remove(handle));
-        taken.collect()
+    /// Acknowledges these; those of a lost connection are passed over. Each stays on
+    /// loan until its word has left, so that none is settled by another's.
+    async fn acknowledge(&self, handles: &[Handle]) -> Answer {
+        let _turn = self.settling.lock().await;
+        let Acks { together, single } = self.unsettled().acks(handles);
+        if let Some((covered, acker)) = together {
+            in_time(acker.ack(BasicAckOptions { multiple: true })).await?;
+            self.unsettled().remove(&covered);
+        }
+        let acks = single.iter().map(|(_, acker)| acker);
+        let acks = acks.map(|acker| in_time(acker.ack(BasicAckOptions::default())));
+        for ((handle, _), acked) in single.iter().zip(join_all(acks).await) {
+            acked?;
+            self.unsettled().remove(&[*handle]);
+        }
+        Ok(())
+    }
+
+    /// Hands these back, the last first, so that they are in order again at the head.
+    async fn hand_back(&self, handles: &[Handle]) -> Answer {
+        let _turn = self.settling.lock().await;
+        let lent = self.unsettled().of(handles);
+        for (handle, acker) in lent {
+            let requeue = BasicNackOptions {
+                requeue: true,
+                multiple: false,
+            };
+            in_time(acker.nack(requeue)).await?;
+            self.unsettled().remove(&[handle]);
+        }
+        Ok(())
+    }
+}
+
+/// A queue that is full takes messages later.
+fn wait_while_full(answer: Answer) -> Answer {
+    match answer {
+        Err(BrokerError::Refused { code, reason, .. }) if code == NOT_CONFIRMED => {
+            Err(BrokerError::Unavailable(reason))
+        }
+        answer => answer,
     }
 }
 
@@ -313,50 +324,6 @@ impl QueueOptions {
     }
 }
 
-fn properties(message: &Outbound) -> BasicProperties {
-    let headers: BTreeMap<ShortString, AMQPValue> = message
-        .headers
-        .iter()
-        .filter_map(|(name, value)| {
-            let name = ShortString::try_new(name.as_str()).ok()?;
-            Some((name, AMQPValue::LongString(value.as_str().into())))
-        })
-        .collect();
-    let mut properties = BasicProperties::default()
-        .with_content_type(message.content_type.into())
-        .with_delivery_mode(PERSISTENT)
-        .with_timestamp(u64::try_from(message.timestamp_ms / 1_000).unwrap_or(0))
-        .with_app_id("pointsman".into())
-        .with_headers(headers.into());
-    // Longer ones stand in the headers alone.
-    if let Ok(id) = ShortString::try_new(message.id.as_str()) {
-        properties = properties.with_message_id(id);
-    }
-    if let Ok(kind) = ShortString::try_new(message.kind.as_str()) {
-        properties = properties.with_type(kind);
-    }
-    properties
-}
-
-/// Waits for the broker's answer for as long as the channel is open: what was on
-/// its way when a connection broke may never be answered.
-async fn while_open<T>(
-    channel: &Channel,
-    work: impl Future<Output = lapin::Result<T>>,
-) -> Result<T, BrokerError> {
-    let mut work = std::pin::pin!(work);
-    loop {
-        tokio::select! {
-            answer = &mut work => return answer.map_err(|e| broke(&e)),
-            () = tokio::time::sleep(LOOK) => {}
-        }
-        if !channel.status().connected() {
-            let reason = "the channel was closed without an answer";
-            return Err(BrokerError::Unavailable(reason.to_owned()));
-        }
-    }
-}
-
 /// As long as an acknowledgement may take to leave: one that was on its way when
 /// the connection broke may never be told of, and its message comes again.
 async fn in_time<T>(work: impl Future<Output = lapin::Result<T>>) -> Result<T, BrokerError> {
@@ -366,33 +333,6 @@ async fn in_time<T>(work: impl Future<Output = lapin::Result<T>>) -> Result<T, B
             "the connection does not answer".to_owned(),
         )),
     }
-}
-
-/// What a confirm says. A message that no queue takes comes back beside an ack.
-fn answer(confirmation: Confirmation) -> Result<(), BrokerError> {
-    let nacked = confirmation.is_nack();
-    match confirmation.take_message() {
-        Some(returned) => Err(BrokerError::Refused {
-            code: "Unroutable",
-            reason: format!(
-                "the broker returned the message: {} {}",
-                returned.reply_code, returned.reply_text
-            ),
-            permanent: false,
-        }),
-        None if nacked => Err(BrokerError::Unavailable(
-            "the broker does not confirm: the queue is full, or a replica is missing".to_owned(),
-        )),
-        None => Ok(()),
-    }
-}
-
-pub(super) fn short(text: &str) -> Result<ShortString, BrokerError> {
-    ShortString::try_new(text).map_err(|e| BrokerError::Refused {
-        code: "BadName",
-        reason: format!("`{text}` is longer than AMQP allows: {e}"),
-        permanent: true,
-    })
 }
 
 fn number(value: &AMQPValue) -> Option<u32> {
@@ -429,7 +369,7 @@ fn texts(headers: &FieldTable) -> BTreeMap<String, String> {
         .collect()
 }
 
-impl Broker for AmqpQueue {
+impl Publisher for AmqpQueue {
     fn label(&self) -> &str {
         &self.label
     }
@@ -438,42 +378,36 @@ impl Broker for AmqpQueue {
         Limits {
             body_bytes: self.options.max_message_bytes,
             batch: BATCH,
-            prefetch: self.options.prefetch.into(),
         }
     }
 
-    fn publish(&self, batch: Vec<Outbound>) -> BoxFuture<'_, Vec<Result<(), BrokerError>>> {
+    fn publish(&self, batch: Vec<Outbound>) -> BoxFuture<'_, Vec<Answer>> {
         Box::pin(self.publish_all(batch))
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.link.close())
+    }
+}
+
+impl Broker for AmqpQueue {
+    fn prefetch(&self) -> usize {
+        self.options.prefetch.into()
     }
 
     fn receive(&self, pull: Pull) -> BoxFuture<'_, Result<Vec<Inbound>, BrokerError>> {
         Box::pin(self.pull(pull))
     }
 
-    fn ack(&self, handles: Vec<Handle>) -> BoxFuture<'_, Result<(), BrokerError>> {
-        Box::pin(async move {
-            for acker in self.take(&handles) {
-                in_time(acker.ack(BasicAckOptions::default())).await?;
-            }
-            Ok(())
-        })
+    fn ack(&self, handles: Vec<Handle>) -> BoxFuture<'_, Answer> {
+        Box::pin(async move { self.acknowledge(&handles).await })
     }
 
-    fn give_back(&self, handles: Vec<Handle>) -> BoxFuture<'_, Result<(), BrokerError>> {
-        Box::pin(async move {
-            let requeue = BasicNackOptions {
-                requeue: true,
-                multiple: false,
-            };
-            // The last first, so that they are in order again at the head.
-            for acker in self.take(&handles).iter().rev() {
-                in_time(acker.nack(requeue)).await?;
-            }
-            Ok(())
-        })
+    fn give_back(&self, handles: Vec<Handle>) -> BoxFuture<'_, Answer> {
+        Box::pin(async move { self.hand_back(&handles).await })
     }
 
-    fn extend(&self, _: Vec<Handle>, _: Duration) -> BoxFuture<'_, Result<(), BrokerError>> {
+    fn extend(&self, _: Vec<Handle>, _: Duration) -> BoxFuture<'_, Answer> {
         // AMQP knows no such time: a message is ours while the channel is open.
         Box::pin(std::future::ready(Ok(())))
     }
@@ -481,15 +415,24 @@ impl Broker for AmqpQueue {
     fn depth(&self) -> BoxFuture<'_, Result<Depth, BrokerError>> {
         Box::pin(async move {
             let channel = self.link.channel().await?;
-            let ready = self.declare(&channel).await?;
+            let passive = QueueDeclareOptions {
+                passive: true,
+                ..QueueDeclareOptions::default()
+            };
+            let asked = channel.queue_declare(self.name()?, passive, FieldTable::default());
+            let ready = match asked.await.map_err(|e| broke(&e)) {
+                Ok(queue) => queue.message_count().into(),
+                // One that is still to be made holds nothing.
+                Err(BrokerError::Refused {
+                    code: "NotFound", ..
+                }) => 0,
+                Err(error) => return Err(error),
+            };
+            close(&channel).await;
             Ok(Depth {
                 ready,
                 unsettled: None,
             })
         })
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.link.close())
     }
 }

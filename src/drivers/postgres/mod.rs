@@ -10,6 +10,7 @@
 //! table and merged from there, so that readers see all of a load or nothing.
 
 mod blame;
+mod check;
 mod connect;
 mod copy;
 mod encode;
@@ -18,6 +19,7 @@ mod numeric;
 mod table;
 mod types;
 
+pub use check::check_server;
 pub use connect::{PostgresOptions, PostgresTls};
 
 use super::{Driver, Role};

@@ -17,6 +17,8 @@ pub(super) struct Names {
     pub(super) table: String,
     /// `"schema"."pointsman_loads"`
     pub(super) receipts: String,
+    /// The schema, not quoted.
+    pub(super) schema: String,
 }
 
 impl Names {
@@ -39,6 +41,7 @@ impl Names {
         Ok(Self {
             table: format!("{}.{}", quoted(schema), quoted(name)),
             receipts: format!("{}.{RECEIPTS}", quoted(schema)),
+            schema: schema.to_owned(),
         })
     }
 }

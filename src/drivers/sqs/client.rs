@@ -3,6 +3,7 @@
 use crate::queues::BrokerError;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::Credentials;
+use aws_sdk_sqs::config::http::HttpResponse;
 use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use std::error::Error;
 
@@ -45,11 +46,16 @@ pub async fn sdk_config(options: &AwsOptions) -> SdkConfig {
 }
 
 /// What an error of the SDK means. `what`: what was tried, for people.
-pub fn refused<E, R>(error: &SdkError<E, R>, what: &str) -> BrokerError
+pub fn refused<E>(error: &SdkError<E, HttpResponse>, what: &str) -> BrokerError
 where
     E: ProvideErrorMetadata + Error + 'static,
-    R: std::fmt::Debug + 'static,
 {
+    let status = error.raw_response().map(|raw| raw.status().as_u16());
+    let code = error.as_service_error().and_then(|said| said.code());
+    if let (None, Some(401 | 403)) = (code, status) {
+        // Whoever stands before the service may refuse in words of its own.
+        return judged("AccessDenied", "it answered 403 Forbidden", what);
+    }
     let SdkError::ServiceError(said) = error else {
         // Not reached, cut off, too late, or an answer that cannot be read.
         return BrokerError::Unavailable(format!("{what}: {}", DisplayErrorContext(error)));
@@ -119,7 +125,7 @@ fn judged(code: &str, message: &str, what: &str) -> BrokerError {
 }
 
 /// The answer for one entry of a batch.
-pub(super) fn entry_refused(
+pub(in crate::drivers) fn entry_refused(
     code: &str,
     message: Option<&str>,
     sender_fault: bool,

@@ -1,8 +1,13 @@
 //! SQS: queues, and sources.
 
+pub(super) mod batch;
+mod check;
 mod client;
 mod queue;
 
+pub use check::check_account;
+pub(super) use check::permitted;
+pub(super) use client::entry_refused;
 pub use client::{AwsOptions, refused, sdk_config};
 pub use queue::{QueueOptions, SqsQueue};
 

@@ -1,7 +1,10 @@
 //! A queue on SQS (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/>).
 
+use super::batch::{Answer, ENCODING, ENTRIES, calls, digest, malformed, place, text};
 use super::client::{AwsOptions, entry_refused, refused, sdk_config};
-use crate::queues::{Broker, BrokerError, Depth, Handle, Inbound, Limits, Outbound, Pull};
+use crate::queues::{
+    Broker, BrokerError, Depth, Handle, Inbound, Limits, Outbound, Publisher, Pull,
+};
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{
     BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry,
@@ -13,15 +16,11 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::OnceCell;
-
-/// Most entries in one call of a batch operation.
-const ENTRIES: usize = 10;
 
 /// Most bytes of all messages in one call, attributes included: 1 MiB.
 const CALL_BYTES: usize = 1024 * 1024;
@@ -41,9 +40,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
 /// Longest visibility timeout.
 const LONGEST_VISIBILITY: Duration = Duration::from_secs(12 * 60 * 60);
-
-/// Says how a body is written that SQS would not take as it is.
-const ENCODING: &str = "pointsman-encoding";
 
 /// A queue, and how it is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,8 +74,6 @@ pub struct SqsQueue {
     last_handle: AtomicU64,
 }
 
-type Answer = Result<(), BrokerError>;
-
 impl SqsQueue {
     /// The queue behind a connection; it connects when it is first used.
     #[must_use]
@@ -98,7 +92,7 @@ impl SqsQueue {
         self.receipts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn doing(&self, what: &str) -> String {
+    pub(super) fn doing(&self, what: &str) -> String {
         format!("{what} `{}`", self.options.queue)
     }
 
@@ -106,26 +100,33 @@ impl SqsQueue {
         self.open.get_or_try_init(|| self.connect()).await
     }
 
-    /// Finds the queue, and makes it where it is missing and that is wanted.
-    async fn connect(&self) -> Result<(Client, String), BrokerError> {
+    /// Finds the queue; `None` when it is still to be made.
+    pub(super) async fn find(&self) -> Result<Option<(Client, String)>, BrokerError> {
         let client = Client::new(&sdk_config(&self.aws).await);
         let name = &self.options.queue;
         if name.contains("://") {
-            return Ok((client, name.clone()));
+            return Ok(Some((client, name.clone())));
         }
         let found = client.get_queue_url().queue_name(name).send().await;
-        let missing = match found {
-            Ok(found) => {
-                let url = found.queue_url.unwrap_or_default();
-                return Ok((client, url));
-            }
-            Err(error) => refused(&error, &self.doing("finding the queue")),
-        };
-        let absent =
-            matches!(&missing, BrokerError::Refused { code, .. } if *code == "NoSuchQueue");
-        if !absent || !self.options.declare {
-            return Err(missing);
+        match found {
+            Ok(found) => Ok(Some((client, found.queue_url.unwrap_or_default()))),
+            Err(error) => match refused(&error, &self.doing("finding the queue")) {
+                BrokerError::Refused {
+                    code: "NoSuchQueue",
+                    ..
+                } if self.options.declare => Ok(None),
+                missing => Err(missing),
+            },
         }
+    }
+
+    /// Finds the queue, and makes it where it is missing and that is wanted.
+    async fn connect(&self) -> Result<(Client, String), BrokerError> {
+        if let Some(found) = self.find().await? {
+            return Ok(found);
+        }
+        let client = Client::new(&sdk_config(&self.aws).await);
+        let name = &self.options.queue;
         let mut create = client.create_queue().queue_name(name);
         if self.options.fifo() {
             create = create.attributes(QueueAttributeName::FifoQueue, "true");
@@ -140,7 +141,7 @@ impl SqsQueue {
             Ok(open) => open,
             Err(error) => return vec![Err(error); batch.len()],
         };
-        let calls = calls(batch.len(), |n| size(&batch[n]));
+        let calls = calls(batch.len(), CALL_BYTES, |n| size(&batch[n]));
         let send = |call: std::ops::Range<usize>| self.send(client, url, &batch[call]);
         if self.options.fifo() {
             // One after the other, or a later one might overtake.
@@ -375,8 +376,15 @@ impl SqsQueue {
         worst
     }
 
+    /// One that is still to be made holds nothing.
     async fn count(&self) -> Result<Depth, BrokerError> {
-        let (client, url) = self.client().await?;
+        let found = match self.open.get() {
+            Some(open) => Some(open.clone()),
+            None => self.find().await?,
+        };
+        let Some((client, url)) = found else {
+            return Ok(Depth::default());
+        };
         let asked = client
             .get_queue_attributes()
             .queue_url(url)
@@ -394,7 +402,7 @@ impl SqsQueue {
     }
 }
 
-impl Broker for SqsQueue {
+impl Publisher for SqsQueue {
     fn label(&self) -> &str {
         &self.label
     }
@@ -403,12 +411,22 @@ impl Broker for SqsQueue {
         Limits {
             body_bytes: self.options.max_message_bytes.min(QueueOptions::MAX_BODY),
             batch: BATCH,
-            prefetch: self.options.prefetch,
         }
     }
 
     fn publish(&self, batch: Vec<Outbound>) -> BoxFuture<'_, Vec<Answer>> {
         self.publish_all(batch).boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        // There is no session; idle connections go with the client.
+        std::future::ready(()).boxed()
+    }
+}
+
+impl Broker for SqsQueue {
+    fn prefetch(&self) -> usize {
+        self.options.prefetch
     }
 
     fn receive(&self, pull: Pull) -> BoxFuture<'_, Result<Vec<Inbound>, BrokerError>> {
@@ -430,28 +448,10 @@ impl Broker for SqsQueue {
     fn depth(&self) -> BoxFuture<'_, Result<Depth, BrokerError>> {
         self.count().boxed()
     }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        // There is no session; idle connections go with the client.
-        std::future::ready(()).boxed()
-    }
 }
 
 fn told(failed: &BatchResultErrorEntry, what: &str) -> BrokerError {
     entry_refused(failed.code(), failed.message(), failed.sender_fault, what)
-}
-
-/// The answer for the entry `id`, which is its place.
-fn place<'a>(answers: &'a mut [Answer], id: &str) -> Option<&'a mut Answer> {
-    answers.get_mut(id.parse::<usize>().ok()?)
-}
-
-fn malformed(error: &dyn std::error::Error) -> BrokerError {
-    BrokerError::Refused {
-        code: "NotTaken",
-        reason: error.to_string(),
-        permanent: true,
-    }
 }
 
 fn seconds(time: Duration) -> i32 {
@@ -460,75 +460,15 @@ fn seconds(time: Duration) -> i32 {
     i32::try_from(whole).unwrap_or(i32::MAX)
 }
 
-/// Ids may have 128 characters, and not all of those that keys have.
-fn digest(text: &str) -> String {
-    Sha256::digest(text.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
 /// What a message counts, about.
 fn size(message: &Outbound) -> usize {
     let headers = message.headers.iter().map(|(n, v)| n.len() + v.len() + 6);
     text(&message.body).0.len() + headers.sum::<usize>()
 }
 
-/// Cuts messages into calls: at most ten, and no more bytes than a call takes.
-fn calls(count: usize, size: impl Fn(usize) -> usize) -> Vec<std::ops::Range<usize>> {
-    let mut calls: Vec<std::ops::Range<usize>> = Vec::new();
-    let mut bytes = 0;
-    for n in 0..count {
-        let own = size(n);
-        match calls.last_mut() {
-            Some(call) if call.len() < ENTRIES && bytes + own <= CALL_BYTES => {
-                call.end = n + 1;
-                bytes += own;
-            }
-            _ => {
-                calls.push(n..n + 1);
-                bytes = own;
-            }
-        }
-    }
-    calls
-}
-
-/// A body as SQS takes it: text of the characters that XML 1.0 has. Anything else
-/// is sent as base64, which is told.
-fn text(body: &[u8]) -> (String, bool) {
-    let fit = |c: char| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
-    match std::str::from_utf8(body) {
-        Ok(text) if !text.is_empty() && text.chars().all(fit) => (text.to_owned(), false),
-        _ => (STANDARD.encode(body), true),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn calls_hold_ten_messages_and_a_mebibyte_at_most() {
-        let lengths = |sizes: &[usize]| -> Vec<usize> {
-            let calls = calls(sizes.len(), |n| sizes[n]);
-            calls.into_iter().map(|call| call.len()).collect()
-        };
-        assert_eq!(lengths(&[1; 23]), [10, 10, 3]);
-        assert_eq!(lengths(&[600_000, 400_000, 100_000, CALL_BYTES]), [2, 1, 1]);
-        assert!(lengths(&[]).is_empty());
-    }
-
-    #[test]
-    fn bodies_that_sqs_refuses_are_sent_as_base64() {
-        assert_eq!(
-            text("Zürich 🚆".as_bytes()),
-            ("Zürich 🚆".to_owned(), false)
-        );
-        assert_eq!(text(&[0xff, 0]), ("/wA=".to_owned(), true));
-        assert!(text("\u{ffff}".as_bytes()).1);
-        assert!(text("\u{1}".as_bytes()).1);
-    }
 
     #[test]
     fn a_part_of_a_second_of_visibility_is_a_second() {

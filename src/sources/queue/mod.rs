@@ -97,7 +97,7 @@ impl QueueSource {
         let mut wait = BACKOFF.0;
         loop {
             let pull = Pull {
-                max: BATCH.min(self.broker.limits().prefetch.max(1)),
+                max: BATCH.min(self.broker.prefetch().max(1)),
                 wait: LONG_POLL,
                 visibility: self.options.visibility,
             };

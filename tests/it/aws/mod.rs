@@ -1,3 +1,4 @@
 //! Queues on SQS and topics on SNS, against a server that speaks both.
 
+mod sns;
 mod sqs;

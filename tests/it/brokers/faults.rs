@@ -10,6 +10,7 @@ use crate::support::{Project, text};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -59,17 +60,32 @@ fn send(project: &Project, from: usize, to: usize) {
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
-/// How often each event was handled.
-fn handled(project: &Project) -> BTreeMap<String, usize> {
-    let text = fs::read_to_string(project.path("done.ndjson")).unwrap_or_default();
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let mut counts = BTreeMap::new();
-    for line in whole.lines() {
-        let event: Value = serde_json::from_str(line).expect("an event");
-        let id = event["id"].as_str().expect("an id").to_owned();
-        *counts.entry(id).or_default() += 1;
+/// How often each event was handled, read as it grows.
+#[derive(Default)]
+struct Handled {
+    read: usize,
+    times: BTreeMap<String, usize>,
+}
+
+impl Handled {
+    /// How many events were handled at least once.
+    fn count(&mut self, project: &Project) -> usize {
+        let Ok(mut file) = fs::File::open(project.path("done.ndjson")) else {
+            return 0;
+        };
+        let mut new = String::new();
+        file.seek(SeekFrom::Start(self.read as u64))
+            .expect("a place");
+        file.read_to_string(&mut new).expect("text");
+        let whole = new.rfind('\n').map_or("", |end| &new[..=end]);
+        for line in whole.lines() {
+            let event: Value = serde_json::from_str(line).expect("an event");
+            let id = event["id"].as_str().expect("an id").to_owned();
+            *self.times.entry(id).or_default() += 1;
+        }
+        self.read += whole.len();
+        self.times.len()
     }
-    counts
 }
 
 fn pending(project: &Project, route: &str) -> u64 {
@@ -80,10 +96,11 @@ fn pending(project: &Project, route: &str) -> u64 {
 }
 
 fn all_handled(project: &Project, count: usize) {
-    project.wait("every event", || handled(project).len() == count);
+    let mut handled = Handled::default();
+    project.wait_for_count("events that were handled", count, || handled.count(project));
     project.wait_idle();
-    let handled = handled(project);
-    let twice = handled.values().filter(|times| **times > 1).count();
+    handled.count(project);
+    let twice = handled.times.values().filter(|times| **times > 1).count();
     eprintln!("{count} events, {twice} handled more than once");
     // All that the broker handed out again was told by its identity.
     assert_eq!(twice, 0, "handled more than once");

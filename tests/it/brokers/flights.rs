@@ -42,6 +42,8 @@ fn run(backing: Backing) -> String {
 }
 
 #[test]
-fn both_buffers_on_rabbitmq_give_the_same_table() {
-    assert_eq!(run(Backing::RabbitMq), run(Backing::Embedded));
+fn both_buffers_on_rabbitmq_and_on_sqs_give_the_same_table() {
+    let embedded = run(Backing::Embedded);
+    assert_eq!(run(Backing::RabbitMq), embedded);
+    assert_eq!(run(Backing::Sqs), embedded);
 }

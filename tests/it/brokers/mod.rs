@@ -1,10 +1,14 @@
 //! Real brokers under the whole program: faults, moves, sources, and what is said
 //! before anything runs.
 
+mod blocked;
 mod connect;
+mod exchanges;
 mod faults;
 mod flights;
 mod moves;
+mod outside;
+mod secure;
 mod sources;
 
 use crate::support::PATIENCE;

@@ -1,6 +1,7 @@
 //! The systems that the suites run against.
 
 use crate::support::{Project, aws, rabbitmq};
+use std::net::SocketAddr;
 
 /// Where a queue's messages wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,15 +14,31 @@ pub enum Backing {
 impl Backing {
     /// The connections that its queues need, as YAML.
     pub fn connections(self) -> String {
+        self.address()
+            .map_or_else(|| "connections: {}\n".to_owned(), |at| self.reached_at(at))
+    }
+
+    /// Where its server is, if it has one.
+    pub fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Embedded => None,
+            Self::RabbitMq => Some(rabbitmq::shared().address()),
+            Self::Sqs => {
+                let url = aws::shared().url();
+                Some(url["http://".len()..].parse().expect("an address"))
+            }
+        }
+    }
+
+    /// The connections that its queues need, by another address.
+    pub fn reached_at(self, address: SocketAddr) -> String {
         match self {
             Self::Embedded => "connections: {}\n".to_owned(),
-            Self::RabbitMq => format!(
-                "connections: {{ broker: {{ amqp: {{ url: \"{}\" }} }} }}\n",
-                rabbitmq::shared().url()
-            ),
+            Self::RabbitMq => {
+                format!("connections: {{ broker: {{ amqp: {{ hosts: \"{address}\" }} }} }}\n")
+            }
             Self::Sqs => format!(
-                "connections: {{ broker: {} }}\n",
-                aws::shared().connection()
+                "connections: {{ broker: {{ aws: {{ endpoint: \"http://{address}\", region: eu-west-1, access_key_id: test, secret_access_key: test }} }} }}\n"
             ),
         }
     }

@@ -3,8 +3,11 @@
 
 mod backing;
 mod feed;
+mod outside;
+mod publisher;
 mod queue;
 mod source;
 
 pub use backing::{Backing, unique};
 pub use feed::{By, Feed, Message};
+pub use outside::{Outside, System};

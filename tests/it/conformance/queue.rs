@@ -1,6 +1,7 @@
 //! What every queue does, wherever its messages wait.
 
 use super::backing::{Backing, unique};
+use crate::support::proxy::Proxy;
 use crate::support::{Project, text};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -72,6 +73,11 @@ fn event(id: &str, detail: &Value) -> String {
 fn send(project: &Project, events: &[String]) {
     let output = project.run_with(&["send", "-"], events.join("\n").as_bytes());
     assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+/// Makes the data folder, so that events can be sent while no node runs.
+fn made(project: &Project) {
+    assert_eq!(project.start().stop(), 0);
 }
 
 fn notes(project: &Project, file: &str) -> Vec<Value> {
@@ -257,6 +263,138 @@ fn large_messages_pass_whole(backing: Backing) {
     assert_eq!(node.stop(), 0);
 }
 
+fn a_handler_that_works_longer_than_the_visibility_keeps_its_message(backing: Backing) {
+    let project = project(backing, "visibility: 6s,", "    batch: { size: 1 }");
+    let node = project.start();
+    send(&project, &[event("slow", &json!({ "do": "sleep 13" }))]);
+    wait_done(&project, &BTreeSet::from(["slow".to_owned()]));
+    project.wait_idle();
+    assert_eq!(
+        notes(&project, "tried.ndjson").len(),
+        1,
+        "it was handed out again"
+    );
+    assert_eq!(notes(&project, "done.ndjson").len(), 1);
+    balanced(&project);
+    assert_eq!(node.stop(), 0);
+}
+
+fn a_message_that_kills_the_process_is_dead_lettered_after_its_cap(backing: Backing) {
+    let handler = "    retry: { lost: 3 }\n    batch: { size: 1 }\n    concurrency: 1";
+    let project = project(backing, "visibility: 4s,", handler);
+    let rules = project.path("rules/pipeline.yaml");
+    let text = fs::read_to_string(&rules).expect("the rules");
+    fs::write(&rules, text.replace("timeout: 30s", "timeout: 3s")).expect("the rules");
+    let events = [
+        event("before", &json!({})),
+        event("poison", &json!({ "do": "kill" })),
+        event("after", &json!({})),
+    ];
+    made(&project);
+    send(&project, &events);
+    let mut deaths = 0;
+    let node = loop {
+        let mut node = project.start_unchecked(&[]);
+        let mut ended = false;
+        project.wait("a death, or a dead letter", || {
+            ended = node.has_ended();
+            ended || node.log().contains("dead-lettered")
+        });
+        if !ended {
+            break node;
+        }
+        deaths += 1;
+        assert!(deaths <= 6, "it is tried again and again:\n{}", node.log());
+    };
+    assert!(deaths >= 1);
+    let fine = ["before", "after"].map(str::to_owned);
+    wait_done(&project, &BTreeSet::from(fine));
+    project.wait("the dead letter", || {
+        project.json_lines(&["dlq", "list", "--json"]).len() == 1
+    });
+    let letter = &project.json_lines(&["dlq", "list", "--json"])[0];
+    assert_eq!(letter["event"]["id"], "poison");
+    assert!(
+        letter["errors"].to_string().contains("NeverSettled"),
+        "{letter}"
+    );
+    project.wait_idle();
+    balanced(&project);
+    assert_eq!(node.stop(), 0);
+}
+
+fn a_run_until_idle_ends_when_the_last_message_is_done(backing: Backing) {
+    let handler = "    batch: { size: 1 }\n    concurrency: 1";
+    let project = project(backing, "", handler);
+    let events: Vec<String> = (0..6)
+        .map(|n| event(&format!("e-{n}"), &json!({ "n": n, "do": "sleep 0.6" })))
+        .collect();
+    made(&project);
+    send(&project, &events);
+    project.ok(&["run", "--until-idle", "0.2"]);
+    assert_eq!(notes(&project, "done.ndjson").len(), 6);
+    balanced(&project);
+}
+
+fn what_waits_is_counted_wherever_it_is(backing: Backing) {
+    let name = unique("counted");
+    let queue = backing.queue(&name, "");
+    let project = backing.project(&format!(
+        "queues: {{ work: {queue} }}\nrules: {{ all: {{ pattern: {{ source: [suite] }}, targets: [{{ queue: work }}] }} }}\n"
+    ));
+    let node = project.start();
+    let events: Vec<String> = (0..7)
+        .map(|n| event(&format!("e-{n}"), &json!({ "n": n })))
+        .collect();
+    send(&project, &events);
+    project.wait("all of them to be counted", || {
+        let routes = project.json(&["queues", "--json"]);
+        let routes = routes.as_array().expect("routes");
+        let of = |name: &str| routes.iter().find(|route| route["route"] == name);
+        match backing {
+            Backing::Embedded => of("all/work").expect("the route")["pending"] == 7,
+            _ => {
+                let work = of("queue/work").expect("the queue's route");
+                work["broker"]["ready"] == 7 && of("all/work").expect("it")["pending"] == 0
+            }
+        }
+    });
+    // Nobody here reads it, so there is nothing to wait for.
+    let table = project.ok(&["queues"]);
+    if backing != Backing::Embedded {
+        let line = table.lines().find(|line| line.starts_with("queue/work"));
+        assert!(line.expect("its line").contains(" 7 "), "{table}");
+    }
+    assert_eq!(node.stop(), 0);
+    project.ok(&["run", "--until-idle", "0.2"]);
+}
+
+fn a_cut_connection_is_made_again(backing: Backing) {
+    // What SQS has handed into a cut comes again after the visibility timeout.
+    let handler = "    batch: { size: 20, window: 20ms }";
+    let project = project(backing, "visibility: 8s,", handler);
+    let proxy = backing.address().map(Proxy::start);
+    if let Some(proxy) = &proxy {
+        project.write(
+            "rules/connections.yaml",
+            backing.reached_at(proxy.address()),
+        );
+    }
+    let node = project.start();
+    for chunk in 0..6 {
+        let events: Vec<String> = (chunk * 50..(chunk + 1) * 50)
+            .map(|n| event(&format!("e-{n}"), &json!({ "n": n })))
+            .collect();
+        send(&project, &events);
+        proxy.iter().for_each(Proxy::cut);
+    }
+    wait_done(&project, &(0..300).map(|n| format!("e-{n}")).collect());
+    project.wait_idle();
+    assert!(project.json_lines(&["dlq", "list", "--json"]).is_empty());
+    balanced(&project);
+    assert_eq!(node.stop(), 0);
+}
+
 /// The suite, against one system.
 macro_rules! suite {
     ($system:ident, $backing:expr, $($test:ident)*) => {
@@ -282,7 +420,12 @@ macro_rules! suites {
 
 suites! {
     a_crash_brings_back_what_was_not_done
+    a_cut_connection_is_made_again
     a_delay_holds_messages_back
+    a_handler_that_works_longer_than_the_visibility_keeps_its_message
+    a_message_that_kills_the_process_is_dead_lettered_after_its_cap
+    a_run_until_idle_ends_when_the_last_message_is_done
+    what_waits_is_counted_wherever_it_is
     every_message_arrives
     large_messages_pass_whole
     order_holds_within_a_key_and_through_retries

@@ -189,7 +189,12 @@ impl Project {
     pub fn wait_idle(&self) {
         self.wait("idle", || {
             let routes = self.json(&["queues", "--json"]);
-            let waits = |r: &Value| r["worked"] == true && r["pending"] != 0;
+            let at_broker = |r: &Value| {
+                let broker = &r["broker"];
+                let some = |name: &str| broker[name].as_u64().is_some_and(|n| n > 0);
+                broker["error"].is_string() || some("ready") || some("unsettled") || some("here")
+            };
+            let waits = |r: &Value| r["worked"] == true && (r["pending"] != 0 || at_broker(r));
             !routes.as_array().expect("routes").iter().any(waits)
         });
     }
@@ -201,6 +206,24 @@ impl Project {
             return None;
         }
         text(&output.stdout).lines().nth(1)?.parse().ok()
+    }
+
+    /// Waits until `count` is at least `wanted`, for as long as it grows.
+    pub fn wait_for_count(&self, what: &str, wanted: usize, mut count: impl FnMut() -> usize) {
+        let (mut most, mut since) = (count(), Instant::now());
+        while most < wanted {
+            std::thread::sleep(Duration::from_millis(100));
+            let now = count();
+            if now > most {
+                (most, since) = (now, Instant::now());
+            }
+            let log = || fs::read_to_string(self.path("node.log")).unwrap_or_default();
+            assert!(
+                since.elapsed() < PATIENCE,
+                "{what}: {most} of {wanted}, and no more come:\n{}",
+                log()
+            );
+        }
     }
 
     /// Waits until `true`.
@@ -262,6 +285,11 @@ impl Running {
             );
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a status").is_some()
     }
 
     /// Waits for it to end by itself.

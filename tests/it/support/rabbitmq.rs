@@ -39,7 +39,7 @@ kill -9 $pid 2>/dev/null
 wait
 epmd -kill >/dev/null 2>&1"#;
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()
 }
@@ -47,6 +47,11 @@ fn free_port() -> u16 {
 impl RabbitMq {
     /// Starts a broker and waits until it takes connections.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts a broker with further lines of configuration.
+    pub fn start_with(more: &str) -> Self {
         let mut broker = Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
             node: format!("pointsman{}@localhost", free_port()),
@@ -59,7 +64,7 @@ impl RabbitMq {
         fs::write(home.join(".erlang.cookie"), "pointsman").expect("a cookie");
         set_mode(&home.join(".erlang.cookie"), 0o400);
         let config = format!(
-            "listeners.tcp.local = 127.0.0.1:{}\nloopback_users = none\nvm_memory_high_watermark.absolute = 400MB\ndisk_free_limit.absolute = 10MB\n",
+            "listeners.tcp.local = 127.0.0.1:{}\nloopback_users = none\nvm_memory_high_watermark.absolute = 400MB\ndisk_free_limit.absolute = 10MB\n{more}\n",
             broker.port
         );
         fs::write(home.join("rabbitmq.conf"), config).expect("a configuration");

@@ -5,7 +5,7 @@ use super::signals::{Interrupts, hangups, reloads};
 use super::{Answer, CliError, colour, talk};
 use crate::api::Server;
 use crate::app::{Mode, Node};
-use crate::config::Config;
+use crate::config::{Config, Queue};
 use crate::error::render_all;
 use crate::handlers::Progress;
 use crate::observe::init_logs;
@@ -130,7 +130,7 @@ async fn idle(node: &Node, quiet: Duration) {
     let mut last = node.bus.next_seq();
     loop {
         if since.elapsed() >= quiet {
-            if !node.brokers_have_work().await && node.bus.next_seq() == last && !node.has_work() {
+            if at_rest(node, last).await {
                 return;
             }
             since = Instant::now();
@@ -147,6 +147,25 @@ async fn idle(node: &Node, quiet: Duration) {
             since = Instant::now();
         }
     }
+}
+
+/// Longer than a message takes from a broker to here.
+const IN_TRANSIT: Duration = Duration::from_millis(500);
+
+/// Whether nothing waits at a broker either, and nothing has come meanwhile. Asked
+/// twice: what is on its way from a broker is for a moment neither there nor here.
+async fn at_rest(node: &Node, last: u64) -> bool {
+    let queues = &node.config().queues;
+    let on_brokers = |q: &Queue| q.on.is_broker() || q.drain_from.is_some();
+    let again = queues.values().any(on_brokers).then_some(IN_TRANSIT);
+    for pause in std::iter::once(Duration::ZERO).chain(again) {
+        tokio::time::sleep(pause).await;
+        let busy = node.brokers_have_work().await || node.has_work();
+        if busy || node.bus.next_seq() != last {
+            return false;
+        }
+    }
+    true
 }
 
 /// Tells how far long work has come: on a terminal in place, elsewhere as log lines.

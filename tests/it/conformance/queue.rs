@@ -264,9 +264,9 @@ fn large_messages_pass_whole(backing: Backing) {
 }
 
 fn a_handler_that_works_longer_than_the_visibility_keeps_its_message(backing: Backing) {
-    let project = project(backing, "visibility: 6s,", "    batch: { size: 1 }");
+    let project = project(backing, "visibility: 10s,", "    batch: { size: 1 }");
     let node = project.start();
-    send(&project, &[event("slow", &json!({ "do": "sleep 13" }))]);
+    send(&project, &[event("slow", &json!({ "do": "sleep 16" }))]);
     wait_done(&project, &BTreeSet::from(["slow".to_owned()]));
     project.wait_idle();
     assert_eq!(

@@ -2,13 +2,14 @@
 
 use super::cell::Cell;
 use super::check::{Violation, shorten};
-use super::rejects::{Reject, RejectSink};
+use super::rejects::{Kept, Reject, RejectSink};
 use super::schema::{Column, Kind, RecordSchema, as_json};
 use crate::handlers::Failure;
 use arrow::array::{
     ArrayRef, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder, Int64Builder,
     RecordBatch, RecordBatchOptions, StringBuilder, TimestampMicrosecondBuilder,
 };
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,6 +34,17 @@ pub struct Feed<'r> {
     builders: Vec<Builder>,
     rows: usize,
     bytes: usize,
+}
+
+/// What was found in a part of an object, besides its good records.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// Records seen, good and bad.
+    pub records: u64,
+    /// Members that no column is declared for.
+    pub ignored: BTreeMap<String, u64>,
+    /// The bad records; their places are counted from the part's start.
+    pub rejects: Vec<Kept>,
 }
 
 /// Where a record lies in its object.
@@ -99,6 +111,25 @@ impl<'r> Feed<'r> {
     /// Takes a checked batch as it is.
     pub fn pass(&mut self, batch: RecordBatch) {
         self.made = Some(batch);
+    }
+
+    /// Adds what was found in a part of the object that lies behind so many lines
+    /// and bytes of it.
+    ///
+    /// # Errors
+    /// When rejects cannot be written, or there are too many of them.
+    pub fn add(&mut self, part: Part, lines: u64, bytes: u64) -> Result<(), Failure> {
+        let before = self.records;
+        self.records += part.records;
+        for (name, count) in part.ignored {
+            count_ignored(&mut self.ignored, name.into(), count);
+        }
+        for reject in &part.rejects {
+            let member = self.member.as_deref();
+            self.rejects
+                .put(&reject.behind(member, lines, before, bytes))?;
+        }
+        Ok(())
     }
 
     /// Sets a record aside that is already counted among the records.
@@ -177,6 +208,20 @@ impl<'r> Feed<'r> {
             .map_err(|e| {
                 Failure::permanent("Internal", "the records do not fit their columns").caused_by(&e)
             })
+    }
+}
+
+/// Most members without a column that are told by name.
+const MOST_IGNORED: usize = 1_000;
+
+/// Counts a member that no column is declared for. A record can name its members
+/// as it likes: only so many are listed.
+pub fn count_ignored(ignored: &mut BTreeMap<String, u64>, name: Cow<'_, str>, count: u64) {
+    let room = ignored.len() < MOST_IGNORED;
+    match ignored.get_mut(&*name) {
+        Some(known) => *known += count,
+        None if room => drop(ignored.insert(name.into_owned(), count)),
+        None => {}
     }
 }
 

@@ -33,6 +33,55 @@ pub struct Reject<'a> {
     pub raw: &'a [u8],
 }
 
+/// A reject that waits until it is its turn to be written.
+#[derive(Debug)]
+pub struct Kept {
+    line: u64,
+    record: u64,
+    offset: u64,
+    column: Option<String>,
+    code: String,
+    message: String,
+    raw: Vec<u8>,
+}
+
+impl Kept {
+    /// Keeps a reject.
+    #[must_use]
+    pub fn of(reject: &Reject<'_>) -> Self {
+        Self {
+            line: reject.line,
+            record: reject.record,
+            offset: reject.offset,
+            column: reject.column.map(str::to_owned),
+            code: reject.code.to_owned(),
+            message: reject.message.to_owned(),
+            raw: reject.raw.to_vec(),
+        }
+    }
+
+    /// The reject, so many lines, records and bytes further on.
+    #[must_use]
+    pub fn behind<'a>(
+        &'a self,
+        member: Option<&'a str>,
+        lines: u64,
+        records: u64,
+        bytes: u64,
+    ) -> Reject<'a> {
+        Reject {
+            member,
+            line: self.line + lines,
+            record: self.record + records,
+            offset: self.offset + bytes,
+            column: self.column.as_deref(),
+            code: &self.code,
+            message: &self.message,
+            raw: &self.raw,
+        }
+    }
+}
+
 /// Where rejects go.
 pub trait RejectSink: Send {
     /// Takes one.

@@ -1,10 +1,12 @@
 //! CSV: a header, then records, each checked and typed on its way into columns.
 
+use super::blocks::{Next, Records, TextReader, too_long};
+use super::layout::Layout;
 use super::lines::{Found, Lines, Span};
 use super::open::{Content, looks_binary, mostly_binary};
 use super::rescue::Rescued;
 use super::split::{Field, Splitter, Step};
-use super::{Expected, Reader, Started, layout};
+use super::{Expected, Started, layout};
 use crate::handlers::Failure;
 use crate::handlers::transform::batch::{Broken, Feed, Place, absent, recycle};
 use crate::handlers::transform::cell::{self, Cell, NotDecimal};
@@ -17,9 +19,8 @@ use std::sync::Arc;
 /// The longest record that goes over several lines.
 const MAX_QUOTED: usize = 16 << 20;
 
-struct CsvReader {
-    lines: Lines,
-    splitter: Splitter,
+/// What all threads know that read a file.
+struct Shape {
     schema: Arc<RecordSchema>,
     null: Vec<String>,
     dialect: Dialect,
@@ -27,6 +28,11 @@ struct CsvReader {
     names: Vec<String>,
     /// Per field of the file, the column that takes it.
     to: Vec<Option<usize>>,
+}
+
+struct CsvRecords {
+    shape: Arc<Shape>,
+    splitter: Splitter,
     cells: Vec<Cell<'static>>,
 }
 
@@ -67,26 +73,38 @@ pub fn start(
 ) -> Result<Started, Failure> {
     let mut lines = Lines::new(content)?;
     refuse_binary(&mut lines, options.header)?;
-    let mut splitter = Splitter::new(options.delimiter, options.quote, options.escape);
-    let layout = layout::find(&mut lines, &mut splitter, options, expected)?;
+    let (records, layout) = records(&mut lines, options, expected)?;
     let schema = layout.schema;
-    let reader = CsvReader {
-        lines,
-        splitter,
-        schema: Arc::clone(&schema),
-        null: options.null.clone(),
-        dialect: Dialect::of(options),
-        names: layout.names,
-        to: layout.to,
-        cells: Vec::new(),
-    };
     Ok(Started {
-        reader: Box::new(reader),
+        reader: Box::new(TextReader::new(lines, records, Arc::clone(&schema))),
         arrow: Arc::clone(schema.arrow()),
         schema,
         ignored: layout.ignored,
         changes: layout.changes,
     })
+}
+
+/// Finds the columns; the lines then start with the first record.
+pub(super) fn records(
+    lines: &mut Lines,
+    options: &ReadOptions,
+    expected: &Expected,
+) -> Result<(Box<dyn Records>, Layout), Failure> {
+    let mut splitter = Splitter::new(options.delimiter, options.quote, options.escape);
+    let layout = layout::find(lines, &mut splitter, options, expected)?;
+    let shape = Shape {
+        schema: Arc::clone(&layout.schema),
+        null: options.null.clone(),
+        dialect: Dialect::of(options),
+        names: layout.names.clone(),
+        to: layout.to.clone(),
+    };
+    let records = CsvRecords {
+        shape: Arc::new(shape),
+        splitter,
+        cells: Vec::new(),
+    };
+    Ok((Box::new(records), layout))
 }
 
 /// Something that is no text at all is refused whole, before its bytes make rejects.
@@ -124,10 +142,23 @@ pub fn record(
         }
         return Ok(match splitter.split(lines.text(span.end)) {
             Step::Done => Some((span, 1)),
-            Step::Open => extend(lines, splitter, span, None)?,
+            Step::Open => match extend(lines, splitter, span, None)? {
+                Extended::Whole(span, count) => Some((span, count)),
+                Extended::Broken | Extended::Cut => None,
+            },
             Step::TextAfterQuote => None,
         });
     }
+}
+
+/// What became of a record whose quoted field is open at its line's end.
+enum Extended {
+    /// It ends here, after so many lines.
+    Whole(Span, u64),
+    /// No further lines make a flawless record of it.
+    Broken,
+    /// The block ends before that is known.
+    Cut,
 }
 
 /// Lets an open quoted field go on over further lines, if that makes a
@@ -137,54 +168,50 @@ fn extend(
     splitter: &mut Splitter,
     first: Span,
     expected: Option<usize>,
-) -> Result<Option<(Span, u64)>, Failure> {
+) -> Result<Extended, Failure> {
     let (mut span, mut count) = (first, 1);
     while span.end < MAX_QUOTED && !splitter.stray_quote {
         let searched = lines.text(span.end).len();
         span = match lines.find(span.next)? {
             Found::Line(next) => next,
-            Found::TooLong | Found::End => return Ok(None),
+            Found::End if lines.goes_on() => return Ok(Extended::Cut),
+            Found::TooLong | Found::End => return Ok(Extended::Broken),
         };
         count += 1;
         match splitter.resume(lines.text(span.end), searched) {
             Step::Open => {}
-            Step::TextAfterQuote => return Ok(None),
+            Step::TextAfterQuote => return Ok(Extended::Broken),
             Step::Done => {
                 let fits = expected.is_none_or(|n| n == splitter.fields.len());
-                return Ok((fits && !splitter.stray_quote).then_some((span, count)));
+                return Ok(match fits && !splitter.stray_quote {
+                    true => Extended::Whole(span, count),
+                    false => Extended::Broken,
+                });
             }
         }
     }
-    Ok(None)
+    Ok(Extended::Broken)
 }
 
-impl Reader for CsvReader {
-    fn fill(&mut self, feed: &mut Feed<'_>) -> Result<bool, Failure> {
-        while !feed.full() {
-            if !self.one(feed)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-}
-
-impl CsvReader {
-    /// Reads one record (or blank line); `false` at the end.
-    fn one(&mut self, feed: &mut Feed<'_>) -> Result<bool, Failure> {
+impl Records for CsvRecords {
+    fn one(&mut self, lines: &mut Lines, feed: &mut Feed<'_>) -> Result<Next, Failure> {
         let place = Place {
-            line: self.lines.line,
-            offset: self.lines.offset,
+            line: lines.line,
+            offset: lines.offset,
         };
-        let first = match self.lines.find(0)? {
-            Found::End => return Ok(false),
+        let first = match lines.find(0)? {
+            Found::End => return Ok(Next::End),
             Found::Line(span) => span,
-            Found::TooLong => return self.too_long(feed, place).map(|()| true),
+            Found::TooLong => {
+                too_long(feed, place, lines.window())?;
+                lines.skip_line()?;
+                return Ok(Next::Record);
+            }
         };
-        let text = self.lines.text(first.end);
-        if self.dialect.passes_over(text) {
-            self.lines.consume(first.next, 1);
-            return Ok(true);
+        let text = lines.text(first.end);
+        if self.shape.dialect.passes_over(text) {
+            lines.consume(first.next, 1);
+            return Ok(Next::Record);
         }
         let (span, count, fault) = match self.splitter.split(text) {
             Step::Done => (first, 1, None),
@@ -197,10 +224,11 @@ impl CsvReader {
                 )),
             ),
             Step::Open => {
-                let expected = Some(self.to.len());
-                match extend(&mut self.lines, &mut self.splitter, first, expected)? {
-                    Some((span, count)) => (span, count, None),
-                    None => (
+                let expected = Some(self.shape.to.len());
+                match extend(lines, &mut self.splitter, first, expected)? {
+                    Extended::Whole(span, count) => (span, count, None),
+                    Extended::Cut => return Ok(Next::Cut),
+                    Extended::Broken => (
                         first,
                         1,
                         Some(Broken::record(
@@ -211,28 +239,43 @@ impl CsvReader {
                 }
             }
         };
-        let raw = self.lines.text(span.end);
+        let raw = lines.text(span.end);
         let mut cells = recycle(std::mem::take(&mut self.cells));
         let result = match fault {
             Some(broken) => Err(broken),
-            None => self.cells_of(raw, &mut cells),
+            None => self.shape.cells(&self.splitter, raw, &mut cells),
         };
         feed.record(result.map(|()| cells.as_slice()), place, raw)?;
         self.cells = recycle(cells);
-        self.lines.consume(span.next, count);
-        Ok(true)
+        lines.consume(span.next, count);
+        Ok(Next::Record)
     }
 
-    fn too_long(&mut self, feed: &mut Feed<'_>, place: Place) -> Result<(), Failure> {
-        let broken = Broken::record("RecordTooLong", "the line is longer than 32 MiB");
-        feed.record(Err(broken), place, self.lines.window())?;
-        self.lines.skip_line()
+    fn again(&self) -> Box<dyn Records> {
+        Box::new(Self {
+            shape: Arc::clone(&self.shape),
+            splitter: self.splitter.again(),
+            cells: Vec::new(),
+        })
     }
 
+    fn quote(&self) -> Option<u8> {
+        Some(self.splitter.quote())
+    }
+}
+
+impl Shape {
     /// Parses and checks the fields.
-    fn cells_of<'a>(&self, raw: &'a [u8], cells: &mut Vec<Cell<'a>>) -> Result<(), Broken> {
-        let (found, expected) = (self.splitter.fields.len(), self.to.len());
-        if found != expected && !(self.dialect.fill && self.fills(found, expected)) {
+    fn cells<'a>(
+        &self,
+        splitter: &Splitter,
+        raw: &'a [u8],
+        cells: &mut Vec<Cell<'a>>,
+    ) -> Result<(), Broken> {
+        let (found, expected) = (splitter.fields.len(), self.to.len());
+        let surplus = || splitter.fields.iter().skip(expected).all(Field::is_empty);
+        let fills = self.dialect.fill && (found < expected || surplus());
+        if found != expected && !fills {
             let code = if found < expected {
                 "TooFewFields"
             } else {
@@ -252,8 +295,8 @@ impl CsvReader {
         })?;
         cells.resize(self.schema.columns.len(), Cell::Null);
         let mut rescued = Rescued::default();
-        for (at, (field, to)) in self.splitter.fields.iter().zip(&self.to).enumerate() {
-            let value = self.splitter.value(text, *field);
+        for (at, (field, to)) in splitter.fields.iter().zip(&self.to).enumerate() {
+            let value = splitter.value(text, *field);
             let Some(to) = *to else {
                 rescued.put(&self.schema, self.names.get(at), &value);
                 continue;
@@ -275,12 +318,6 @@ impl CsvReader {
         }
         rescued.finish(&self.schema, cells);
         Ok(())
-    }
-
-    /// Whether missing fields can be null, or the surplus ones are empty.
-    fn fills(&self, found: usize, expected: usize) -> bool {
-        let mut surplus = self.splitter.fields.iter().skip(expected);
-        found < expected || surplus.all(Field::is_empty)
     }
 
     /// A field's value: empty and the null markers are null, except that quoted

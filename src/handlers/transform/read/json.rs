@@ -2,6 +2,7 @@
 //! element by element. Numbers keep their spelling until they are typed, so
 //! that decimals stay exact.
 
+use super::blocks::{self, Next, TextReader, too_long};
 use super::csv::typed;
 use super::lines::{Found, Lines, MAX_RECORD};
 use super::open::{Content, looks_binary, mostly_binary};
@@ -9,7 +10,7 @@ use super::rescue::Rescued;
 use super::scan::Scan;
 use super::{Expected, Reader, Started};
 use crate::handlers::Failure;
-use crate::handlers::transform::batch::{Broken, Feed, Place, recycle};
+use crate::handlers::transform::batch::{Broken, Feed, Place, count_ignored, recycle};
 use crate::handlers::transform::cell::{self, Cell};
 use crate::handlers::transform::check::{Violation, shorten};
 use crate::handlers::transform::drift::{self, Changes};
@@ -61,18 +62,18 @@ pub fn start(
         ));
     }
     let (schema, changes) = columns(&mut lines, array, options, expected)?;
-    let records = Records {
-        schema: Arc::clone(&schema),
-        cells: Vec::new(),
-    };
     let reader: Box<dyn Reader> = match array {
         true => Box::new(ArrayReader {
             lines,
-            records,
+            records: Records::of(&schema),
             open: false,
             done: false,
         }),
-        false => Box::new(NdjsonReader { lines, records }),
+        false => Box::new(TextReader::new(
+            lines,
+            records(&schema),
+            Arc::clone(&schema),
+        )),
     };
     Ok(Started {
         reader,
@@ -158,7 +159,19 @@ struct Records {
     cells: Vec<Cell<'static>>,
 }
 
+/// Reads a record a line.
+pub(super) fn records(schema: &Arc<RecordSchema>) -> Box<dyn blocks::Records> {
+    Box::new(Records::of(schema))
+}
+
 impl Records {
+    fn of(schema: &Arc<RecordSchema>) -> Self {
+        Self {
+            schema: Arc::clone(schema),
+            cells: Vec::new(),
+        }
+    }
+
     /// Takes one record's text into the feed.
     fn take(&mut self, raw: &[u8], place: Place, feed: &mut Feed<'_>) -> Result<(), Failure> {
         let mut cells = recycle(std::mem::take(&mut self.cells));
@@ -208,13 +221,7 @@ pub fn object_cells<'a>(
                 let message = format!("`{}` is not among the columns", shorten(&key.0));
                 return Err(Broken::record("UnexpectedField", message));
             }
-            // A record can name its members as it likes: only so many are listed.
-            let room = ignored.len() < 1_000;
-            match ignored.get_mut(&*key.0) {
-                Some(count) => *count += 1,
-                None if room => drop(ignored.insert(key.0.into_owned(), 1)),
-                None => {}
-            }
+            count_ignored(ignored, key.0, 1);
             continue;
         };
         let column = &schema.columns[at];
@@ -342,35 +349,35 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-struct NdjsonReader {
-    lines: Lines,
-    records: Records,
-}
-
-impl Reader for NdjsonReader {
-    fn fill(&mut self, feed: &mut Feed<'_>) -> Result<bool, Failure> {
-        while !feed.full() {
-            let place = Place {
-                line: self.lines.line,
-                offset: self.lines.offset,
-            };
-            match self.lines.find(0)? {
-                Found::End => return Ok(false),
-                Found::TooLong => {
-                    let broken = Broken::record("RecordTooLong", "the line is longer than 32 MiB");
-                    feed.record(Err(broken), place, self.lines.window())?;
-                    self.lines.skip_line()?;
+impl blocks::Records for Records {
+    fn one(&mut self, lines: &mut Lines, feed: &mut Feed<'_>) -> Result<Next, Failure> {
+        let place = Place {
+            line: lines.line,
+            offset: lines.offset,
+        };
+        match lines.find(0)? {
+            Found::End => return Ok(Next::End),
+            Found::TooLong => {
+                too_long(feed, place, lines.window())?;
+                lines.skip_line()?;
+            }
+            Found::Line(span) => {
+                let raw = lines.text(span.end);
+                if !raw.trim_ascii().is_empty() {
+                    self.take(raw, place, feed)?;
                 }
-                Found::Line(span) => {
-                    let raw = self.lines.text(span.end);
-                    if !raw.trim_ascii().is_empty() {
-                        self.records.take(raw, place, feed)?;
-                    }
-                    self.lines.consume(span.next, 1);
-                }
+                lines.consume(span.next, 1);
             }
         }
-        Ok(true)
+        Ok(Next::Record)
+    }
+
+    fn again(&self) -> Box<dyn blocks::Records> {
+        records(&self.schema)
+    }
+
+    fn quote(&self) -> Option<u8> {
+        None
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Lines {
     eof: bool,
     newline: u8,
     longest: usize,
+    /// More follows behind the end, in another block.
+    goes_on: bool,
     /// Absolute offset of the window's start.
     pub offset: u64,
     /// Number of the line at the window's start, from 1.
@@ -58,6 +60,7 @@ impl Lines {
             eof: false,
             newline: b'\n',
             longest: MAX_RECORD,
+            goes_on: false,
             offset: 0,
             line: 1,
         };
@@ -72,6 +75,42 @@ impl Lines {
             lines.newline = b'\r';
         }
         Ok(lines)
+    }
+
+    /// The lines of a block of a text, counted from the block's start; the text
+    /// ends with it if it is the `last`.
+    #[must_use]
+    pub fn of_block(bytes: Vec<u8>, newline: u8, last: bool) -> Self {
+        Self {
+            content: Content::empty(),
+            start: 0,
+            end: bytes.len(),
+            buffer: bytes,
+            eof: true,
+            newline,
+            longest: usize::MAX,
+            goes_on: !last,
+            offset: 0,
+            line: 1,
+        }
+    }
+
+    /// The buffer.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.buffer
+    }
+
+    /// Whether the text goes on behind the end of these lines.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        self.goes_on
+    }
+
+    /// What a line ends with.
+    #[must_use]
+    pub fn newline(&self) -> u8 {
+        self.newline
     }
 
     /// Lines of at most `longest` bytes.

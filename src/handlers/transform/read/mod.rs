@@ -2,6 +2,7 @@
 //! readers never fail a file for one record: they set it aside and go on.
 
 mod archive;
+pub mod blocks;
 pub mod csv;
 pub mod encoding;
 pub mod json;

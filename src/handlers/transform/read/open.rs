@@ -213,6 +213,12 @@ impl Content {
         Self { key, reader, meter }
     }
 
+    /// Nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::new(String::new(), Box::new(io::empty()), Arc::default())
+    }
+
     /// Content from memory.
     #[cfg(test)]
     pub fn of(bytes: impl Into<Vec<u8>>) -> Self {

@@ -63,6 +63,18 @@ impl Splitter {
         }
     }
 
+    /// A splitter for the same dialect.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::new(self.delimiter, self.quote, self.escape)
+    }
+
+    /// The quote.
+    #[must_use]
+    pub fn quote(&self) -> u8 {
+        self.quote
+    }
+
     /// Splits a line.
     #[inline]
     pub fn split(&mut self, line: &[u8]) -> Step {

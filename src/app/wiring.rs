@@ -422,6 +422,7 @@ pub(super) fn transform_env(config: &Config) -> TransformEnv {
     let data = &config.node.data;
     TransformEnv {
         lake: data.join("lake"),
+        warehouse: data.join("warehouse"),
         rejects: data.join("rejects"),
         quarantine: data.join("quarantine"),
         scratch: data.join("scratch"),

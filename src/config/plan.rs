@@ -15,7 +15,7 @@ use crate::handlers::load::Mode;
 use crate::handlers::maintain::{MaintainOptions, TableRef};
 use crate::handlers::objects::BucketFolder;
 use crate::handlers::transform::{
-    Duplicates, Format, Input, Ragged, RejectLimit, TransformOptions,
+    Duplicates, Format, Input, Ragged, Reference, RejectLimit, TransformOptions,
 };
 use crate::topics::FilterOn;
 use serde::{Serialize, Serializer};
@@ -444,12 +444,20 @@ fn transform(options: &TransformOptions, paths: &Paths<'_>) -> Value {
     let tables: BTreeMap<_, _> = options
         .tables
         .iter()
-        .map(|(name, path)| (name, paths.show(path)))
+        .map(|(name, reference)| {
+            let shown = match reference {
+                Reference::File(path) => json!(paths.show(path)),
+                Reference::Lake(table) => json!(format!("lake:{table}")),
+                Reference::Warehouse(table) => json!(format!("warehouse:{table}")),
+            };
+            (name, shown)
+        })
         .collect();
     json!({
         "read": {
             "input": match options.read.input {
                 Input::Object => "object",
+                Input::Publication => "publication",
                 Input::Events => "events",
             },
             "format": options.read.format.map(format_name),

@@ -96,14 +96,18 @@ fn batch(field: Option<Field<'_>>) -> BatchOptions {
     batch
 }
 
+/// Whether a table can be called so.
+pub(super) fn is_table_name(name: &str) -> bool {
+    let fit = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(fit)
+}
+
 /// Tables are folders, and names in SQL.
 pub(super) fn table_name(field: &Field<'_>) -> Option<String> {
     let name = field.string()?;
-    let fit = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if name.len() <= 64
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(fit)
-    {
+    if is_table_name(&name) {
         return Some(name);
     }
     let diagnostic = field.error(

@@ -8,8 +8,8 @@ use crate::config::{fields, schemas};
 use crate::error::{Diagnostic, codes};
 use crate::handlers::transform::drift::Policy;
 use crate::handlers::transform::{
-    Duplicates, Format, Input, MAX_UNPACKED, Ragged, ReadOptions, RejectLimit, TransformOptions,
-    WriteOptions,
+    Duplicates, Format, Input, MAX_UNPACKED, Ragged, ReadOptions, Reference, RejectLimit,
+    TransformOptions, WriteOptions,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -68,7 +68,11 @@ fn read(field: Option<Field<'_>>) -> ReadOptions {
     };
     if let Some(field) = table.get("input") {
         read.input = field
-            .choice(&[("object", Input::Object), ("events", Input::Events)])
+            .choice(&[
+                ("object", Input::Object),
+                ("events", Input::Events),
+                ("publication", Input::Publication),
+            ])
             .unwrap_or(read.input);
     }
     read.format = table.get("format").and_then(|f| {
@@ -150,10 +154,15 @@ fn null_texts(table: &Table<'_>) -> Vec<String> {
 }
 
 fn check_read(table: &Table<'_>, read: &ReadOptions) {
-    if read.input == Input::Events {
+    let input = match read.input {
+        Input::Object => None,
+        Input::Events => Some("events"),
+        Input::Publication => Some("publication"),
+    };
+    if let Some(input) = input {
         for name in FILE_FIELDS {
             if let Some(field) = table.get(name) {
-                let message = format!("`{name}` has no effect with `input: events`");
+                let message = format!("`{name}` has no effect with `input: {input}`");
                 field.report(Diagnostic::warning(&codes::NO_EFFECT, message).at(field.key_place()));
             }
         }
@@ -323,23 +332,41 @@ fn params(field: &Field<'_>) -> BTreeMap<String, String> {
     params
 }
 
-fn tables(field: &Field<'_>) -> BTreeMap<String, PathBuf> {
+/// Reference tables: a file, or a table of the lake or the warehouse.
+fn tables(field: &Field<'_>) -> BTreeMap<String, Reference> {
     let mut tables = BTreeMap::new();
     for entry in field.entries().unwrap_or_default() {
         sql_name(field, &entry, "table");
-        let Some(path) = entry.path() else { continue };
-        if let Err(error) = std::fs::File::open(&path) {
-            let reason = crate::config::files::reason(&error);
-            let message = format!("the table `{}` cannot be read: {reason}", entry.name);
-            field.report(
-                entry
-                    .error(&codes::TABLE_MISSING, message)
-                    .hint(paths_hint()),
-            );
+        let Some(text) = entry.string() else { continue };
+        let named = |name: &str| handlers::is_table_name(name).then(|| name.to_owned());
+        let reference = match text.split_once(':') {
+            Some(("lake", name)) => named(name).map(Reference::Lake),
+            Some(("warehouse", name)) => named(name).map(Reference::Warehouse),
+            _ => file(&entry).map(Reference::File),
+        };
+        match reference {
+            Some(reference) => drop(tables.insert(entry.name.clone(), reference)),
+            None => entry.report(entry.error(
+                &codes::BAD_NAME,
+                format!("`{}` names no table", shorten(&text)),
+            )),
         }
-        tables.insert(entry.name.clone(), path);
     }
     tables
+}
+
+fn file(entry: &Field<'_>) -> Option<PathBuf> {
+    let path = entry.path()?;
+    if let Err(error) = std::fs::File::open(&path) {
+        let reason = crate::config::files::reason(&error);
+        let message = format!("the table `{}` cannot be read: {reason}", entry.name);
+        entry.report(
+            entry
+                .error(&codes::TABLE_MISSING, message)
+                .hint(paths_hint()),
+        );
+    }
+    Some(path)
 }
 
 pub(in crate::config) fn paths_hint() -> &'static str {

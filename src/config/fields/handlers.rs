@@ -111,7 +111,7 @@ pub(in crate::config) static TRANSFORM: Shape = Shape {
             "tables",
             Texts,
             "{}",
-            "reference tables for the SQL: name -> CSV or Parquet file",
+            "reference tables for the SQL: name -> CSV or Parquet file, `lake:TABLE` or `warehouse:TABLE`",
         ),
         field(
             "views",
@@ -140,9 +140,9 @@ pub(in crate::config) static READ: Shape = Shape {
     fields: &[
         field(
             "input",
-            Choice(&["object", "events"]),
+            Choice(&["object", "events", "publication"]),
             "object",
-            "`object`: each event names a file of records; `events`: the details of the batch are the records",
+            "`object`: each event names a file of records; `events`: the details of the batch are the records; `publication`: each event is the `Analytics Ready` of another table",
         ),
         field(
             "format",

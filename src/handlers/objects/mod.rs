@@ -119,6 +119,20 @@ impl Places {
         self.buckets.insert(name.to_owned(), store);
     }
 
+    /// The root of a declared folder.
+    #[must_use]
+    pub fn folder(&self, name: &str) -> Option<&Path> {
+        self.folders.get(name).map(PathBuf::as_path)
+    }
+
+    /// The store of a bucket that must be declared.
+    ///
+    /// # Errors
+    /// `UnknownBucket`, permanent.
+    pub fn declared_bucket(&self, name: &str) -> Result<Arc<dyn ObjectStore>, Failure> {
+        self.bucket(name).ok_or_else(|| self.unknown(name))
+    }
+
     /// The store of a declared bucket.
     #[must_use]
     pub fn bucket(&self, name: &str) -> Option<Arc<dyn ObjectStore>> {
@@ -167,7 +181,7 @@ impl Places {
     }
 
     fn stored(&self, bucket: &str, key: &str, version: Option<String>) -> Result<Place, Failure> {
-        let store = self.bucket(bucket).ok_or_else(|| self.unknown(bucket))?;
+        let store = self.declared_bucket(bucket)?;
         let path = StorePath::parse(key).map_err(|e| {
             let message =
                 format!("key `{key}` of bucket `{bucket}` cannot be addressed by this client");

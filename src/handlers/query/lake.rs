@@ -72,16 +72,28 @@ impl LakeTable {
     /// # Errors
     /// When one cannot be read.
     pub fn open(root: &Path, name: &str, places: &Places) -> Result<Self, Failure> {
-        let manifests = Manifest::visible(root, name)?;
+        Self::of(root, name, &Manifest::visible(root, name)?, places)
+    }
+
+    /// The files of some publications of a table.
+    ///
+    /// # Errors
+    /// When one names a file that cannot be addressed.
+    pub fn of(
+        root: &Path,
+        name: &str,
+        manifests: &[Manifest],
+        places: &Places,
+    ) -> Result<Self, Failure> {
         let by: Vec<String> = manifests
             .last()
             .map(|m| m.partition_by.clone())
             .unwrap_or_default();
         let partition: Vec<FieldRef> = by
             .iter()
-            .map(|n| Arc::new(Field::new(n, kind_of(&manifests, n), true)))
+            .map(|n| Arc::new(Field::new(n, kind_of(manifests, n), true)))
             .collect();
-        let file_schema = file_schema(root, &manifests, &by, places);
+        let file_schema = file_schema(root, manifests, &by, places);
         let all: Vec<FieldRef> = file_schema
             .fields()
             .iter()
@@ -89,7 +101,7 @@ impl LakeTable {
             .chain(partition.iter().cloned())
             .collect();
         let mut files: Vec<(String, Vec<LakeFile>)> = Vec::new();
-        for manifest in &manifests {
+        for manifest in manifests {
             let found = files_of(root, manifest, &partition, places)?;
             match files
                 .iter_mut()

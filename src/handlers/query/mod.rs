@@ -14,6 +14,7 @@ mod rejects;
 mod tables;
 
 pub use engine::{Position, SqlProblem};
+pub use lake::LakeTable;
 pub use output::{Output, Style};
 pub use tables::warehouse_names;
 
@@ -58,6 +59,19 @@ impl QueryEnv {
 /// The URL that the engine knows the store of a bucket by.
 fn bucket_url(bucket: &str) -> Result<ObjectStoreUrl, DataFusionError> {
     ObjectStoreUrl::parse(format!("{S3_SCHEME}{bucket}"))
+}
+
+/// Lets a session's queries read files that lie in buckets.
+///
+/// # Errors
+/// When a bucket's name cannot be that of a host.
+pub fn register_buckets(session: &SessionContext, places: &Places) -> Result<(), DataFusionError> {
+    for (bucket, store) in places.buckets() {
+        let url = bucket_url(bucket)?;
+        let runtime = session.runtime_env();
+        runtime.register_object_store(url.as_ref(), Arc::clone(store));
+    }
+    Ok(())
 }
 
 /// Answers queries.
@@ -161,11 +175,7 @@ impl Query {
 
     fn context(&self, scans: &Scans) -> Result<SessionContext, DataFusionError> {
         let session = engine::session(self.env.memory_bytes, &self.env.scratch, engine::cores())?;
-        for (bucket, store) in self.env.places().buckets() {
-            let url = bucket_url(bucket)?;
-            let runtime = session.runtime_env();
-            runtime.register_object_store(url.as_ref(), Arc::clone(store));
-        }
+        register_buckets(&session, &self.env.places())?;
         let catalog = MemoryCatalogProvider::new();
         let env = Arc::new(self.env.clone());
         catalog.register_schema(

@@ -89,8 +89,21 @@ impl<'a> Target<'a> {
         publication: &str,
         revision: &mut u32,
     ) -> Result<Option<Manifest>, Failure> {
+        let current = |found: &Manifest| found.definition == self.inner.definition;
+        self.published_as(table, publication, revision, &current)
+            .await
+    }
+
+    /// The same, where it takes more than the definition to be what is wanted.
+    pub async fn published_as(
+        &self,
+        table: &str,
+        publication: &str,
+        revision: &mut u32,
+        current: &(dyn Fn(&Manifest) -> bool + Sync),
+    ) -> Result<Option<Manifest>, Failure> {
         while let Some(found) = self.fetch(table, &named(publication, *revision)).await? {
-            if found.definition == self.inner.definition {
+            if current(&found) {
                 self.copy(&found).await?;
                 return Ok(Some(found));
             }

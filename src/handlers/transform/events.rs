@@ -90,7 +90,11 @@ pub(super) async fn handle(
     results
 }
 
-async fn find(inner: &Arc<Inner>, message: &Message) -> Result<Option<Arc<str>>, Failure> {
+/// The publication that has an event already.
+pub(super) async fn find(
+    inner: &Arc<Inner>,
+    message: &Message,
+) -> Result<Option<Arc<str>>, Failure> {
     let mut ledger = inner.ledger.lock().await;
     ledger.find(
         &inner.env.lake,
@@ -305,7 +309,11 @@ async fn one(inner: &Arc<Inner>, rows: Rows<'_>, cx: &Context) -> Result<Arc<str
         MemTable::try_new(schema, vec![batches]).map_err(|e| run::sql_failure(inner, &e))?;
     let written = run::query(
         inner,
-        (Arc::new(input), &sql::Params::new()),
+        run::Given {
+            input: Arc::new(input),
+            params: &sql::Params::new(),
+            taken: 0,
+        },
         &staging,
         &run::file_id(&publication, revision),
         cx,
@@ -333,7 +341,7 @@ async fn one(inner: &Arc<Inner>, rows: Rows<'_>, cx: &Context) -> Result<Arc<str
 }
 
 /// Writes the ids, and then what was published.
-async fn committed(
+pub(super) async fn committed(
     inner: &Inner,
     target: Option<Target<'_>>,
     staging: Staging,
@@ -356,7 +364,8 @@ async fn committed(
     Ok(events)
 }
 
-fn listed(publication: &str, events: &[(i64, String)]) -> Option<Events> {
+/// The part of a manifest that tells the events.
+pub(super) fn listed(publication: &str, events: &[(i64, String)]) -> Option<Events> {
     Some(Events {
         count: events.len() as u64,
         ids: ledger::ids_file(publication),
@@ -369,7 +378,7 @@ fn listed(publication: &str, events: &[(i64, String)]) -> Option<Events> {
 }
 
 /// The cause of a batch: computed from the ids, in their order.
-fn cause(events: &[(i64, String)]) -> String {
+pub(super) fn cause(events: &[(i64, String)]) -> String {
     let mut hash = Sha256::new();
     for (_, id) in events {
         hash.update((id.len() as u64).to_le_bytes());

@@ -1,10 +1,11 @@
-//! Which events of `input: events` are published already, and in which
-//! publication. A retry may bring an event in another batch; its id is looked
+//! Which events that share a publication are published already, and in which
+//! one. A retry may bring an event in another batch; its id is looked
 //! up by the hour in which the bus accepted it, which no retry changes. So only
 //! the hours that are being worked on are in memory, whatever the table's size.
 
 use super::disk;
 use super::manifest::{FOLDER, Manifest};
+use crate::event::Event;
 use crate::handlers::Failure;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -45,7 +46,7 @@ struct Line {
 /// The hour of a time in Unix milliseconds.
 #[must_use]
 pub fn hour(ms: i64) -> i64 {
-    ms.div_euclid(3_600_000)
+    ms.div_euclid(HOUR_MS)
 }
 
 impl Ledger {
@@ -140,20 +141,109 @@ impl Ledger {
 }
 
 fn list(lake: &Path, table: &str, handler: &str) -> Result<Vec<Listed>, Failure> {
-    let listed = Manifest::all(lake, table)?.into_iter().filter_map(|m| {
-        let events = m.events.filter(|_| m.handler == handler)?;
-        Some(Listed {
-            publication: m.publication.as_str().into(),
-            hours: events.hours,
-        })
+    let folder = lake.join(table).join(FOLDER);
+    let unread = |e: std::io::Error| {
+        let message = format!("{} cannot be read", folder.display());
+        Failure::transient("ManifestUnreadable", message).caused_by(&e)
+    };
+    let entries = match std::fs::read_dir(&folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(unread)?,
+    };
+    let mut listed = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(unread)?.file_name();
+        let name = name.to_string_lossy();
+        let Some(publication) = name.strip_suffix(IDS).filter(|p| !p.starts_with('.')) else {
+            continue;
+        };
+        let found = Manifest::load(lake, table, publication)?.filter(|m| m.handler == handler);
+        if let Some(events) = found.and_then(|m| m.events) {
+            listed.push(Listed {
+                publication: publication.into(),
+                hours: events.hours,
+            });
+        }
+    }
+    Ok(listed)
+}
+
+/// Milliseconds in an hour.
+pub const HOUR_MS: i64 = 3_600_000;
+/// How the name of a file of ids ends.
+const IDS: &str = ".ids";
+
+/// The name of the file of the events themselves, where they are kept.
+#[must_use]
+pub fn causes_file(publication: &str) -> String {
+    format!("{publication}.causes")
+}
+
+#[derive(Serialize, Deserialize)]
+struct Cause {
+    hour: i64,
+    event: String,
+}
+
+/// Keeps the texts of a publication's events, with the hours of their acceptance.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn write_causes(
+    lake: &Path,
+    table: &str,
+    publication: &str,
+    events: &[(i64, String)],
+) -> Result<(), Failure> {
+    let folder = lake.join(table).join(FOLDER);
+    let lines = events.iter().map(|(hour, event)| {
+        let (hour, event) = (*hour, event.clone());
+        serde_json::to_string(&Cause { hour, event }).map(|line| line + "\n")
     });
-    Ok(listed.collect())
+    let written = lines
+        .collect::<Result<String, _>>()
+        .map_err(std::io::Error::from)
+        .and_then(|text| {
+            std::fs::create_dir_all(&folder)?;
+            disk::write_atomic(&folder.join(causes_file(publication)), text.as_bytes())
+        });
+    written.map_err(|e| {
+        Failure::transient(
+            "WriteFailed",
+            "the events of a publication could not be kept",
+        )
+        .caused_by(&e)
+    })
+}
+
+/// The events that [`write_causes`] kept.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn read_causes(
+    lake: &Path,
+    table: &str,
+    publication: &str,
+) -> Result<Vec<(i64, Event)>, Failure> {
+    let path = lake.join(table).join(FOLDER).join(causes_file(publication));
+    let unread = |e: &dyn std::error::Error| {
+        let message = format!("{} cannot be read", path.display());
+        Failure::transient("ManifestUnreadable", message).caused_by(e)
+    };
+    let text = std::fs::read_to_string(&path).map_err(|e| unread(&e))?;
+    let mut events = Vec::new();
+    for line in text.lines() {
+        let cause: Cause = serde_json::from_str(line).map_err(|e| unread(&e))?;
+        let event = Event::parse(cause.event.into()).map_err(|e| unread(&e))?;
+        events.push((cause.hour, event));
+    }
+    Ok(events)
 }
 
 /// The name of the file of ids, in the folder of manifests.
 #[must_use]
 pub fn ids_file(publication: &str) -> String {
-    format!("{publication}.ids")
+    format!("{publication}{IDS}")
 }
 
 /// Writes the ids of a publication; they count only once its manifest is there.

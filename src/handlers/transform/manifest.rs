@@ -15,6 +15,9 @@ pub const FOLDER: &str = "_manifests";
 /// The folder of unfinished work in the lake.
 pub const STAGING: &str = ".staging";
 
+/// Most objects that an announcement names; the manifest has all.
+const MOST_TOLD: usize = 100;
+
 /// A publication: all that one cause brought into a table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -43,6 +46,12 @@ pub struct Manifest {
     /// The object that was read.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub object: Option<ObjectRef>,
+    /// The objects, where they are several.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub objects: Vec<Member>,
+    /// The publication whose rows were read, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub input: Option<InputRef>,
     /// Format of the files: `parquet`, `ndjson` or `csv`.
     pub format: String,
     /// The files.
@@ -81,6 +90,33 @@ pub struct ObjectRef {
     pub key: String,
     /// What identifies the content.
     pub etag: Option<String>,
+}
+
+/// One of several objects of a publication.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The object.
+    #[serde(flatten)]
+    pub object: ObjectRef,
+    /// The id of the event that named it.
+    pub event: String,
+    /// Its records, bad ones included.
+    pub rows_in: u64,
+    /// Its bad records.
+    pub rejects: Rejects,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// A publication that another one was made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputRef {
+    /// Its table.
+    pub table: String,
+    /// Its id.
+    pub publication: String,
+    /// How often it was published before.
+    pub revision: u32,
 }
 
 /// A file of a table.
@@ -244,6 +280,13 @@ impl Manifest {
         });
         if let Some(object) = &self.object {
             detail["object"] = json!(object);
+        }
+        if !self.objects.is_empty() {
+            let told = &self.objects[..self.objects.len().min(MOST_TOLD)];
+            detail["objects"] = json!({ "count": self.objects.len(), "first": told });
+        }
+        if let Some(input) = &self.input {
+            detail["input"] = json!(input);
         }
         if self.revision > 0 {
             detail["revision"] = json!(self.revision);

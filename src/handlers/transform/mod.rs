@@ -11,10 +11,12 @@
 pub mod batch;
 mod bucket;
 pub mod cell;
+mod chained;
 mod check;
 mod disk;
 pub mod drift;
 mod events;
+mod expand;
 mod inferred;
 mod ledger;
 pub(crate) mod locks;
@@ -29,6 +31,7 @@ pub mod rejects;
 mod run;
 pub mod schema;
 mod schema_order;
+mod several;
 mod sink;
 mod sql;
 mod stream;
@@ -111,10 +114,11 @@ impl Handler for TransformHandler {
         Box::pin(async move {
             let results = match self.inner.options.read.input {
                 Input::Events => events::handle(&self.inner, batch, cx).await,
-                Input::Object => {
+                Input::Object => several::handle(&self.inner, batch, cx).await,
+                Input::Publication => {
                     let mut results = Vec::with_capacity(batch.len());
                     for message in batch {
-                        results.push(object::handle(&self.inner, message, cx).await);
+                        results.push(chained::handle(&self.inner, message, cx).await);
                     }
                     results
                 }

@@ -8,11 +8,15 @@ use super::read::{self, Expected, Started, open};
 use super::rejects::{Origin, RejectFile};
 use super::run::{self, Written};
 use super::stream::{Read, Records, Setting, Source};
-use super::{Inner, done, locks, quarantine, sql, upkeep};
+use super::{Inner, done, expand, locks, quarantine, several, sql, upkeep};
 use crate::handlers::objects::{Object, Place};
 use crate::handlers::{Context, Done, Emit, Failure, Message};
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::physical_plan::streaming::PartitionStream;
+use futures::StreamExt;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,18 +26,95 @@ use std::time::Instant;
 /// deleted before it was read.
 const SUPERSEDED: &str = "Object Superseded";
 
+/// The manifest of an event's own publication; its lock keeps others from the event.
+pub(super) fn path(inner: &Inner, message: &Message) -> PathBuf {
+    let table = &inner.options.write.table;
+    Manifest::path(&inner.env.lake, table, &publication_of(inner, message))
+}
+
+fn publication_of(inner: &Inner, message: &Message) -> String {
+    manifest::publication_id(&inner.name, &inner.options.write.table, message.event.id())
+}
+
+/// The transform has changed, and what it made before cannot be taken back.
+pub(super) fn compacted() -> Failure {
+    Failure::permanent(
+        "Compacted",
+        "the transform has changed, but the files that it made of this event were put together with others and cannot be replaced; publish into another table",
+    )
+}
+
+/// How an event stands that is to be handled.
+pub(super) enum Standing {
+    /// Nothing is there of it.
+    Fresh,
+    /// It was handled.
+    Answered(Box<Done>),
+    /// It is to be handled by itself.
+    Alone,
+}
+
+/// Looks how an event stands; its lock must be held.
+pub(super) async fn standing(
+    inner: &Arc<Inner>,
+    message: &Message,
+    cx: &Context,
+) -> Result<Standing, Failure> {
+    let table = &inner.options.write.table;
+    let publication = publication_of(inner, message);
+    let answered = |done| Ok(Standing::Answered(Box::new(done)));
+    if let Some(published) = Manifest::load(&inner.env.lake, table, &publication)? {
+        return match published.definition == inner.definition {
+            true => answered(done(&published, inner.options.read.drift)),
+            false => Ok(Standing::Alone),
+        };
+    }
+    if expand::pattern(&message.event).is_some() {
+        return Ok(Standing::Alone);
+    }
+    if let Some(aside) = quarantine::Record::load(&inner.env, table, &publication)? {
+        return answered(aside.done());
+    }
+    match several::published(inner, message, cx).await? {
+        Some(done) => answered(done),
+        // What a bucket has is asked for where it is needed.
+        None if inner.options.write.s3.is_some() => in_bucket(inner, &publication).await,
+        None => Ok(Standing::Fresh),
+    }
+}
+
+async fn in_bucket(inner: &Arc<Inner>, publication: &str) -> Result<Standing, Failure> {
+    let mut revision = 0;
+    let found = match Target::of(inner)? {
+        Some(target) => {
+            let table = &inner.options.write.table;
+            target.published(table, publication, &mut revision).await?
+        }
+        None => None,
+    };
+    Ok(match (found, revision) {
+        (Some(published), _) => {
+            Standing::Answered(Box::new(done(&published, inner.options.read.drift)))
+        }
+        (None, 0) => Standing::Fresh,
+        (None, _) => Standing::Alone,
+    })
+}
+
 /// Publishes the object that a message names, once.
 pub(super) async fn handle(
     inner: &Arc<Inner>,
     message: &Message,
     cx: &Context,
 ) -> Result<Done, Failure> {
+    if let Some(pattern) = expand::pattern(&message.event) {
+        return expand::handle(inner, pattern, cx).await;
+    }
     let cause = message.event.id();
     let table = &inner.options.write.table;
     let policy = inner.options.read.drift;
-    let publication = manifest::publication_id(&inner.name, table, cause);
-    let path = Manifest::path(&inner.env.lake, table, &publication);
-    let _held = locks::lock(&path).await;
+    let publication = publication_of(inner, message);
+    let _held = locks::lock(&path(inner, message)).await;
     let mut revision = 0;
     let mut kept = None;
     if let Some(published) = Manifest::load(&inner.env.lake, table, &publication)? {
@@ -46,10 +127,7 @@ pub(super) async fn handle(
         // No upkeep meanwhile: it could put together what is about to be replaced.
         kept = Some(upkeep::lock(&inner.env.lake, table).await);
         if upkeep::stands_for(&inner.env.lake, &published)? {
-            return Err(Failure::permanent(
-                "Compacted",
-                "the transform has changed, but the files that it made of this event were put together with others and cannot be replaced; publish into another table",
-            ));
+            return Err(compacted());
         }
         tracing::info!(
             handler = inner.name,
@@ -60,6 +138,11 @@ pub(super) async fn handle(
     }
     if let Some(aside) = quarantine::Record::load(&inner.env, table, &publication)? {
         return Ok(aside.done());
+    }
+    if revision == 0
+        && let Some(done) = several::published(inner, message, cx).await?
+    {
+        return Ok(done);
     }
     let target = Target::of(inner)?;
     if let Some(target) = &target
@@ -81,10 +164,55 @@ pub(super) async fn handle(
     let result = attempt.run().await;
     drop(kept);
     match result {
-        Err(failure) if is_superseded(&object, &failure) => Ok(superseded(&object, &failure)),
         Err(reason) if reason.code == drift::QUARANTINED => attempt.set_aside(&reason).await,
-        published => published.map(|manifest| done(&manifest, policy)),
+        Err(failure) => superseded_by(&object, &failure).ok_or(failure),
+        Ok(manifest) => Ok(done(&manifest, policy)),
     }
+}
+
+/// An object that was read whole into memory.
+pub(super) struct Loaded {
+    /// The object.
+    pub object: Object,
+    /// Its columns.
+    pub arrow: SchemaRef,
+    /// Its good records.
+    pub batches: Vec<RecordBatch>,
+    /// What they take in memory.
+    pub bytes: usize,
+    /// What else was found in it.
+    pub read: Read,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The parameters' values in its event.
+    pub params: sql::Params,
+}
+
+/// Reads the object that a message names into memory; `None` if it has no
+/// columns, or its records take more than `most` bytes.
+pub(super) async fn load(
+    inner: &Arc<Inner>,
+    message: &Message,
+    object: &Object,
+    most: usize,
+    cx: &Context,
+) -> Result<Option<Loaded>, Failure> {
+    let attempt = Attempt {
+        inner,
+        cause: message.event.id(),
+        publication: &publication_of(inner, message),
+        object,
+        revision: 0,
+        params: params(inner, message)?,
+        target: None,
+        cx,
+    };
+    attempt.load(most).await
+}
+
+/// The answer for an object that another version took the place of.
+pub(super) fn superseded_by(object: &Object, failure: &Failure) -> Option<Done> {
+    is_superseded(object, failure).then(|| superseded(object, failure))
 }
 
 /// Whether an object in a bucket has gone the way of objects in buckets: another
@@ -127,7 +255,7 @@ struct Attempt<'a> {
 }
 
 /// The parameters' values in the event.
-fn params(inner: &Inner, message: &Message) -> Result<sql::Params, Failure> {
+pub(super) fn params(inner: &Inner, message: &Message) -> Result<sql::Params, Failure> {
     if inner.options.params.is_empty() {
         return Ok(sql::Params::new());
     }
@@ -178,6 +306,43 @@ impl Attempt<'_> {
         };
         self.learn(&source).await?;
         Ok(manifest)
+    }
+
+    async fn load(self, most: usize) -> Result<Option<Loaded>, Failure> {
+        let before = open::stamp(self.object)?;
+        if self.object.size.is_some_and(|size| size > most as u64) {
+            return Ok(None);
+        }
+        let (source, columns, size) = self.source(None).await?;
+        if columns == 0 {
+            return Ok(None);
+        }
+        let (mut batches, mut bytes) = (Vec::new(), 0);
+        let mut stream = Records(Arc::clone(&source)).execute(Arc::default());
+        // What reading fails with is told by its end.
+        while let Some(Ok(batch)) = stream.next().await {
+            let batch = compact(batch).map_err(|e| run::sql_failure(self.inner, &e.into()))?;
+            bytes += batch.get_array_memory_size();
+            if bytes > most {
+                source.abandon();
+                drop(stream);
+                source.finish().await?;
+                return Ok(None);
+            }
+            batches.push(batch);
+        }
+        let read = source.finish().await?;
+        read.rejects.judge(read.records)?;
+        open::unchanged(self.object, before)?;
+        Ok(Some(Loaded {
+            object: self.object.clone(),
+            arrow: Arc::clone(Records(source).schema()),
+            batches,
+            bytes,
+            read,
+            size,
+            params: self.params,
+        }))
     }
 
     /// What is known of the columns, where it matters.
@@ -275,9 +440,14 @@ impl Attempt<'_> {
         let schema = Arc::clone(records.schema());
         let input = StreamingTable::try_new(schema, vec![records])
             .map_err(|e| run::sql_failure(self.inner, &e))?;
+        let given = run::Given {
+            input: Arc::new(input),
+            params: &self.params,
+            taken: 0,
+        };
         run::query(
             self.inner,
-            (Arc::new(input), &self.params),
+            given,
             staging,
             &run::file_id(self.publication, self.revision),
             self.cx,
@@ -299,6 +469,20 @@ impl Attempt<'_> {
         manifest.duration_ms = run::millis(began);
         manifest
     }
+}
+
+/// The same rows without the room that was kept for more of them.
+fn compact(batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let (schema, rows) = (batch.schema(), batch.num_rows());
+    let mut columns = batch.columns().to_vec();
+    drop(batch);
+    for column in &mut columns {
+        if let Some(column) = Arc::get_mut(column) {
+            column.shrink_to_fit();
+        }
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(schema, columns, &options)
 }
 
 /// Puts the rejects in their place, before the files and the manifest.

@@ -14,8 +14,8 @@ use std::time::Duration;
 pub struct TransformOptions {
     /// Where the records come from.
     pub read: ReadOptions,
-    /// Reference tables for the SQL: name -> CSV or Parquet file.
-    pub tables: BTreeMap<String, PathBuf>,
+    /// Reference tables for the SQL.
+    pub tables: BTreeMap<String, Reference>,
     /// Named steps before the query, in their order: name -> SQL over `input`, the
     /// reference tables and the steps before it.
     pub views: Vec<(String, String)>,
@@ -76,11 +76,24 @@ impl TransformOptions {
     }
 }
 
+/// A table that the SQL joins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// A CSV or Parquet file, read again when it changes.
+    File(PathBuf),
+    /// A table of the lake, as it is when a run begins.
+    Lake(String),
+    /// A table of the warehouse, as it is when a run begins.
+    Warehouse(String),
+}
+
 /// Where a transform's records come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
     /// Each event names an object whose records are read.
     Object,
+    /// Each event announces a publication of the lake, whose rows are read.
+    Publication,
     /// The `detail` of each event of the batch is a record.
     Events,
 }
@@ -220,6 +233,8 @@ pub struct WriteOptions {
 pub struct TransformEnv {
     /// Root of the lake (`data/lake`); tables are folders in it.
     pub lake: PathBuf,
+    /// Root of the warehouse (`data/warehouse`), for reference tables.
+    pub warehouse: PathBuf,
     /// Root of the files of rejects (`data/rejects`).
     pub rejects: PathBuf,
     /// Root of the objects that were set aside whole (`data/quarantine`).

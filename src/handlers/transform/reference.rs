@@ -1,14 +1,19 @@
-//! Reference tables: small CSV or Parquet files that the SQL joins with. They
-//! are read whole, and their columns' types are told by all of their values.
+//! Reference tables: what the SQL joins with. Files, CSV or Parquet, are small:
+//! they are read whole, and their columns' types are told by all of their values.
+//! Tables of the lake and the warehouse are read as they are when a run begins.
 
+use super::Inner;
 use super::batch::Feed;
 use super::cell;
-use super::options::{Format, ReadOptions, RejectLimit};
+use super::manifest::Manifest;
+use super::options::{Format, ReadOptions, Reference, RejectLimit};
 use super::read::{self, Expected, open};
 use super::rejects::{Reject, RejectSink};
+use super::run::blocking;
 use super::schema::Kind;
-use crate::handlers::Failure;
 use crate::handlers::objects::Object;
+use crate::handlers::query::LakeTable;
+use crate::handlers::{Failure, load};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
@@ -41,6 +46,46 @@ impl Cache {
         let table = read_table(path).map_err(|e| bad(path, &e))?;
         cached.insert(path.to_path_buf(), (stamp, Arc::clone(&table)));
         Ok(table)
+    }
+}
+
+/// A reference table, for one run.
+pub(super) async fn open(
+    inner: &Arc<Inner>,
+    reference: &Reference,
+) -> Result<Arc<dyn TableProvider>, Failure> {
+    let missing = |what: &str, name: &str| {
+        let message = format!("the {what} has no table `{name}` yet, which the SQL reads");
+        Failure::transient("ReferenceTableMissing", message)
+    };
+    match reference {
+        Reference::File(path) => {
+            let (inner, path) = (Arc::clone(inner), path.clone());
+            blocking(move || inner.references.get(&path)).await
+        }
+        Reference::Lake(name) => {
+            let (inner, name) = (Arc::clone(inner), name.clone());
+            blocking(move || {
+                let lake = &inner.env.lake;
+                let manifests = Manifest::visible(lake, &name)?;
+                if manifests.is_empty() {
+                    return Err(missing("lake", &name));
+                }
+                let table = LakeTable::of(lake, &name, &manifests, &inner.places)?;
+                Ok(Arc::new(table) as Arc<dyn TableProvider>)
+            })
+            .await
+        }
+        Reference::Warehouse(name) => {
+            let table = load::open(&inner.env.warehouse.join(name)).await?;
+            if table.version().is_none() {
+                return Err(missing("warehouse", name));
+            }
+            table.table_provider().await.map_err(|e| {
+                let message = format!("the table `{name}` of the warehouse cannot be read");
+                Failure::transient("ReadFailed", message).caused_by(&e)
+            })
+        }
     }
 }
 

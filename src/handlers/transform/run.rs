@@ -5,7 +5,8 @@ use super::options::Format;
 use super::publish::Staging;
 use super::sink::{Limits, Sink};
 use super::stream::cancelled;
-use super::{Inner, sql};
+use super::{Inner, reference, sql};
+use crate::handlers::query;
 use crate::handlers::query::engine::{self, SqlProblem};
 use crate::handlers::{Context, Failure};
 use datafusion::catalog::TableProvider;
@@ -47,15 +48,25 @@ pub(super) fn file_id(publication: &str, revision: u32) -> String {
     }
 }
 
+/// What a query is given.
+pub(super) struct Given<'a> {
+    /// The records.
+    pub input: Arc<dyn TableProvider>,
+    /// Values of the parameters.
+    pub params: &'a sql::Params,
+    /// Bytes of the query's memory that the records take already.
+    pub taken: usize,
+}
+
 /// Runs the transform's SQL over `input`; files go under the staging folder.
 pub(super) async fn query(
     inner: &Arc<Inner>,
-    (input, params): (Arc<dyn TableProvider>, &sql::Params),
+    given: Given<'_>,
     staging: &Staging,
     id: &str,
     cx: &Context,
 ) -> Result<Written, Failure> {
-    let (context, plan) = physical(inner, input, params).await?;
+    let (context, plan) = physical(inner, given).await?;
     let output = sql::written(&plan.schema());
     sql::check_partitions(&output, &inner.options.write.partition_by)
         .map_err(|p| Failure::permanent("BadSql", p.message))?;
@@ -79,19 +90,19 @@ pub(super) async fn query(
 /// Plans the SQL for execution.
 async fn physical(
     inner: &Arc<Inner>,
-    input: Arc<dyn TableProvider>,
-    params: &sql::Params,
+    given: Given<'_>,
 ) -> Result<(SessionContext, Arc<dyn ExecutionPlan>), Failure> {
     let (env, options) = (&inner.env, &inner.options);
-    let context = engine::session(Limits::rest(env.memory_bytes), &env.scratch, 1)
-        .map_err(|e| sql_failure(inner, &e))?;
-    for (name, path) in &options.tables {
-        let (inner, path) = (Arc::clone(inner), path.clone());
-        let table = blocking(move || inner.references.get(&path)).await?;
+    let memory = Limits::rest(env.memory_bytes).saturating_sub(given.taken);
+    let context = engine::session(memory, &env.scratch, 1).map_err(|e| sql_failure(inner, &e))?;
+    // Files of the lake may lie in buckets.
+    query::register_buckets(&context, &inner.places).map_err(|e| sql_failure(inner, &e))?;
+    for (name, reference) in &options.tables {
+        let table = reference::open(inner, reference).await?;
         sql::register(&context, name, table).map_err(|p| problem(inner_sql(&options.sql), &p))?;
     }
     let text = inner_sql(&options.sql);
-    let logical = sql::planned(&context, options, input, params)
+    let logical = sql::planned(&context, options, given.input, given.params)
         .await
         .map_err(|p| problem(text, &p))?;
     if sql::is_heavy(&logical) {
@@ -187,6 +198,8 @@ pub(super) fn manifest(
         published_ms: chrono::Utc::now().timestamp_millis(),
         replaces: Vec::new(),
         object: None,
+        objects: Vec::new(),
+        input: None,
         format: format_name(write.format).to_owned(),
         outputs: written.outputs,
         partition_by: write.partition_by.clone(),

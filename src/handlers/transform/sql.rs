@@ -2,8 +2,7 @@
 
 use super::drift::{Policy, RESCUED};
 use super::events::event_columns;
-use super::options::{Input, ReadOptions, TransformOptions};
-use super::reference;
+use super::options::{Input, ReadOptions, Reference, TransformOptions};
 use super::schema::RecordSchema;
 use crate::handlers::query::engine::{self, SqlProblem};
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -22,15 +21,18 @@ use std::sync::Arc;
 pub const INPUT: &str = "input";
 
 /// Plans a transform's SQL against the declared schema and tells the columns
-/// of its result. Without a declared schema only the syntax can be checked and
-/// the result has no columns.
+/// of its result. Without a declared schema, or with tables whose columns are not
+/// known yet, only the syntax can be checked and the result has no columns.
 ///
 /// # Errors
 /// Says what is wrong, and where in the SQL if the engine knows.
 pub fn check_sql(options: &TransformOptions) -> Result<Schema, SqlProblem> {
     let sql = options.sql.as_deref().unwrap_or("select * from input");
     let declared = declared(&options.read).map_err(SqlProblem::new)?;
-    let Some(declared) = declared else {
+    // What columns a table of the lake or the warehouse has is known when it is read.
+    let of_files = |reference: &Reference| matches!(reference, Reference::File(_));
+    let known = options.tables.values().all(of_files);
+    let Some(declared) = declared.filter(|_| known) else {
         for (name, view) in &options.views {
             parsed(view).map_err(|e| in_view(e, name, view))?;
         }
@@ -39,11 +41,15 @@ pub fn check_sql(options: &TransformOptions) -> Result<Schema, SqlProblem> {
     let context = engine::planner();
     let columns = match options.read.input {
         Input::Object => as_read(options, declared),
+        Input::Publication => Arc::clone(declared.arrow()),
         Input::Events => event_columns(declared.arrow()),
     };
     let output = futures::executor::block_on(async {
-        for (name, path) in &options.tables {
-            let table = reference::load(path)
+        for (name, reference) in &options.tables {
+            let Reference::File(path) = reference else {
+                continue;
+            };
+            let table = super::reference::load(path)
                 .map_err(|e| SqlProblem::new(format!("table `{name}`: {}", e.message)))?;
             register(&context, name, table)?;
         }

@@ -108,11 +108,10 @@ fn expire(lake: &Path, table: &str, keep: Option<Duration>, now_ms: i64) -> Resu
     old.sort_by_key(|m| !m.replaces.is_empty());
     for manifest in &old {
         let path = Manifest::path(lake, table, &manifest.publication);
-        let ids = lake
-            .join(table)
-            .join(FOLDER)
-            .join(ledger::ids_file(&manifest.publication));
-        for path in [path, ids] {
+        let folder = lake.join(table).join(FOLDER);
+        let ids = folder.join(ledger::ids_file(&manifest.publication));
+        let causes = folder.join(ledger::causes_file(&manifest.publication));
+        for path in [path, ids, causes] {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     return Err(failed("an old publication could not be removed", &path, &e));
@@ -220,6 +219,8 @@ async fn compact(
         handler: COMPACTED.to_owned(),
         cause: String::new(),
         object: None,
+        objects: Vec::new(),
+        input: None,
         outputs,
         replaces: replaced,
         published_ms: group.published_ms,

@@ -4,7 +4,7 @@ use super::world::{World, emitted, handle, options};
 use pointsman::event::Event;
 use pointsman::handlers::load::options::Mode;
 use pointsman::handlers::transform::check_sql;
-use pointsman::handlers::transform::options::TransformOptions;
+use pointsman::handlers::transform::options::{Reference, TransformOptions};
 use std::path::{Path, PathBuf};
 
 const SQL: &str = "
@@ -37,7 +37,7 @@ pub fn flights() -> TransformOptions {
     options.read.schema = Some((schema, path));
     options.tables.insert(
         "airlines".to_owned(),
-        root().join("examples/flights/airlines.csv"),
+        Reference::File(root().join("examples/flights/airlines.csv")),
     );
     options.sql = Some(SQL.to_owned());
     options.write.table = "flights".to_owned();

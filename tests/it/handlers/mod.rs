@@ -9,6 +9,7 @@ mod postgres;
 mod publish;
 mod query;
 mod reading;
+mod several;
 mod steps;
 mod torture;
 mod upkeep;

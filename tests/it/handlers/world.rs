@@ -67,6 +67,7 @@ impl World {
     pub fn env(&self) -> TransformEnv {
         TransformEnv {
             lake: self.path("lake"),
+            warehouse: self.path("warehouse"),
             rejects: self.path("rejects"),
             quarantine: self.path("quarantine"),
             scratch: self.path("scratch"),

@@ -211,8 +211,15 @@ pub fn object_cells<'a>(
     cells.resize(schema.columns.len(), Cell::Null);
     let mut rescued = Rescued::default();
     let mut present = 0_usize;
+    // Most records have their members in the order of the columns.
+    let mut next = 0;
     for (key, raw) in members.0 {
-        let Some(at) = schema.position(&key.0) else {
+        let expected = schema.columns.get(next).is_some_and(|c| c.name == key.0);
+        let Some(at) = (if expected {
+            Some(next)
+        } else {
+            schema.position(&key.0)
+        }) else {
             if schema.rescue.is_some() {
                 put(&mut rescued, &key.0, raw);
                 continue;
@@ -224,6 +231,7 @@ pub fn object_cells<'a>(
             count_ignored(ignored, key.0, 1);
             continue;
         };
+        next = at + 1;
         let column = &schema.columns[at];
         match value(column, raw.get()) {
             Ok(cell) => cells[at] = cell,

@@ -46,6 +46,12 @@ impl Stamp {
         }
     }
 
+    /// The size in bytes.
+    #[must_use]
+    pub fn size(self) -> u64 {
+        self.size
+    }
+
     /// The etag that the folder source computes of it.
     #[must_use]
     pub fn etag(self) -> String {

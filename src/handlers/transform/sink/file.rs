@@ -1,6 +1,7 @@
 //! Files in the making: row groups are encoded from whole batches and appended;
 //! between two of them a file is closed for the system and costs a few kilobytes.
 
+use super::dictionary;
 use super::split::Partition;
 use crate::handlers::Failure;
 use crate::handlers::transform::options::{Format, WriteOptions};
@@ -14,7 +15,7 @@ use parquet::arrow::arrow_writer::{
 };
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::properties::{WriterProperties, WriterPropertiesPtr};
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterPropertiesPtr};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::TypePtr;
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A file that is complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +109,8 @@ pub(super) struct Encoder {
     schema: SchemaRef,
     parquet: TypePtr,
     properties: WriterPropertiesPtr,
+    /// The same without dictionaries that do not help, once that was seen.
+    seen: OnceLock<WriterPropertiesPtr>,
     folder: PathBuf,
     id: String,
     target: u64,
@@ -125,11 +128,6 @@ impl Encoder {
         folder: PathBuf,
         id: &str,
     ) -> Result<Self, Failure> {
-        let mut properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_created_by(concat!("pointsman ", env!("CARGO_PKG_VERSION")).to_owned())
-            .build();
-        add_encoded_arrow_schema_to_metadata(&schema, &mut properties);
         let parquet = ArrowSchemaConverter::new().convert(&schema).map_err(|e| {
             Failure::permanent(
                 "WriteFailed",
@@ -139,9 +137,10 @@ impl Encoder {
         })?;
         Ok(Self {
             format: options.format,
-            schema,
             parquet: parquet.root_schema_ptr(),
-            properties: Arc::new(properties),
+            properties: finished(properties(), &schema),
+            seen: OnceLock::new(),
+            schema,
             folder,
             id: id.to_owned(),
             target: options.target_file_bytes.max(1),
@@ -197,7 +196,7 @@ impl Encoder {
         threads: usize,
     ) -> Result<(), ParquetError> {
         let groups = file.groups;
-        let (writer, factory) = self.parquet_writer(file)?;
+        let (writer, factory) = self.parquet_writer(file, rows)?;
         let columns = factory.create_column_writers(groups)?;
         let chunks = encode(&self.schema, columns, rows, threads)?;
         let mut group = writer.next_row_group()?;
@@ -213,6 +212,7 @@ impl Encoder {
     fn parquet_writer<'f>(
         &self,
         file: &'f mut TableFile,
+        rows: &[RecordBatch],
     ) -> Result<
         (
             &'f mut SerializedFileWriter<Appender>,
@@ -226,7 +226,7 @@ impl Encoder {
                 file: None,
                 written: 0,
             };
-            let properties = Arc::clone(&self.properties);
+            let properties = Arc::clone(self.properties(rows));
             let writer =
                 SerializedFileWriter::new(appender, Arc::clone(&self.parquet), properties)?;
             let factory = ArrowRowGroupWriterFactory::new(&writer, Arc::clone(&self.schema));
@@ -235,6 +235,18 @@ impl Encoder {
         match &mut file.kind {
             Kind::Parquet(writer, factory) => Ok((writer, Arc::clone(factory))),
             Kind::Text(_) => Err(ParquetError::General("the file is not Parquet".to_owned())),
+        }
+    }
+
+    /// How a file is written that begins with these rows.
+    fn properties(&self, rows: &[RecordBatch]) -> &WriterPropertiesPtr {
+        match self.seen.get() {
+            Some(seen) => seen,
+            None if dictionary::can_tell(rows) => self.seen.get_or_init(|| {
+                let without = dictionary::without(properties(), &self.schema, rows);
+                finished(without, &self.schema)
+            }),
+            None => &self.properties,
         }
     }
 
@@ -284,6 +296,19 @@ impl Encoder {
             values: file.partition.values,
         })
     }
+}
+
+/// What all files have in common.
+fn properties() -> WriterPropertiesBuilder {
+    WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_created_by(concat!("pointsman ", env!("CARGO_PKG_VERSION")).to_owned())
+}
+
+fn finished(properties: WriterPropertiesBuilder, schema: &SchemaRef) -> WriterPropertiesPtr {
+    let mut properties = properties.build();
+    add_encoded_arrow_schema_to_metadata(schema, &mut properties);
+    Arc::new(properties)
 }
 
 impl TableFile {

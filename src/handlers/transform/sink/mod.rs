@@ -9,6 +9,7 @@
 //! them, so thousands of partitions need no file handles. When memory is needed
 //! and a partition's rows are too few for a row group, they wait on disk.
 
+mod dictionary;
 mod file;
 mod spill;
 mod split;

@@ -106,6 +106,8 @@ def main():
         subprocess.run([program, "generate", csv, "12750000"], check=True)
     if not os.path.exists(ndjson):
         subprocess.run([program, "generate", ndjson, "1850000"], check=True)
+    # What `pointsman run` tells the allocator before it starts (src/cli/run.rs).
+    told = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "1048576"}
     ours = {
         "csv": ([program, "run", csv, "country"], {}),
         "json": ([program, "run", ndjson, "country"], {}),
@@ -117,7 +119,7 @@ def main():
         results = {"Pointsman": [], "DuckDB": [], "Polars": []}
         for _ in range(runs):
             command, env = ours[task]
-            wall, cpu, peak, line = measured(command, {**os.environ, **env})
+            wall, cpu, peak, line = measured(command, {**os.environ, **told, **env})
             try:
                 line = str(json.loads(line).get("rows_out", line))
             except ValueError:

@@ -5,6 +5,7 @@ mod support;
 
 mod ask;
 mod aws;
+mod batches;
 mod broken;
 mod brokers;
 mod buckets;

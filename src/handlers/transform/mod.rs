@@ -1,6 +1,9 @@
 //! The transform handler: objects (or events) in, checked, computed by SQL,
 //! written as partitioned files of a lake table, announced by `Analytics Ready`.
 //!
+//! What comes in: an [`object`], [`several`] of them, a batch of [`events`], or a
+//! publication of another table ([`chained`]).
+//!
 //! The way of an object: [`read`] opens it and makes records, [`schema`],
 //! [`cell`] and [`check`] type and check them, [`batch`] makes columns of the
 //! good ones, [`rejects`] keeps the bad ones, [`stream`] hands the batches to

@@ -153,13 +153,14 @@ struct Pool {
 }
 
 impl Pool {
-    fn start(threads: usize, records: &dyn Records, schema: &Arc<RecordSchema>) -> Self {
+    /// So many threads, or as many as can be had; `None` if there are none.
+    fn start(threads: usize, records: &dyn Records, schema: &Arc<RecordSchema>) -> Option<Self> {
         let (jobs, waiting) = channel::<(Block, SyncSender<Made>)>();
         let waiting = Arc::new(Mutex::new(waiting));
         let work = |_| {
             let (waiting, schema) = (Arc::clone(&waiting), Arc::clone(schema));
             let mut records = records.again();
-            std::thread::spawn(move || {
+            let work = move || {
                 loop {
                     let job = waiting
                         .lock()
@@ -169,12 +170,15 @@ impl Pool {
                     // Nobody waits for the answer once the file is given up.
                     drop(answer.send(block.parse(records.as_mut(), &schema)));
                 }
-            })
+            };
+            let name = "reader".to_owned();
+            std::thread::Builder::new().name(name).spawn(work).ok()
         };
-        Self {
-            threads: (0..threads).map(work).collect(),
+        let threads: Vec<_> = (0..threads).filter_map(work).collect();
+        (!threads.is_empty()).then_some(Self {
+            threads,
             jobs: Some(jobs),
-        }
+        })
     }
 
     fn give(&self, block: Block) -> Receiver<Made> {
@@ -417,8 +421,7 @@ impl Reader for TextReader {
             self.begun = true;
             let large = BLOCKS * self.block;
             if self.lines.peek(large)?.len() >= large {
-                let pool = Pool::start(self.threads, self.records.as_ref(), &self.schema);
-                self.pool = Some(pool);
+                self.pool = Pool::start(self.threads, self.records.as_ref(), &self.schema);
             }
         }
         if self.pool.is_none() {

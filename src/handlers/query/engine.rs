@@ -139,6 +139,15 @@ fn split_place(message: &str) -> (String, Option<Position>) {
     found.unwrap_or((trimmed, None))
 }
 
+/// A thread of a sort or an aggregation needs about this many bytes to work well.
+const PARTITION: usize = 24 << 20;
+
+/// On how many threads a heavy query of so much memory runs.
+#[must_use]
+pub fn threads(memory: usize) -> usize {
+    cores().min((memory / PARTITION).max(1))
+}
+
 /// A session whose queries use about `memory` bytes and spill to `scratch` above that.
 ///
 /// # Errors
@@ -152,7 +161,13 @@ pub fn session(memory: usize, scratch: &Path, partitions: usize) -> Result<Sessi
         .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
         .with_disk_manager_builder(spill)
         .build_arc()?;
-    let mut context = SessionContext::new_with_config_rt(config(partitions), runtime);
+    let mut config = config(partitions.min(threads(memory)));
+    // With little memory, a batch of wide rows and what a sort keeps back for merging
+    // would be more than there is.
+    config = config.with_batch_size((memory >> 14).clamp(512, 8_192));
+    let kept = (memory / 16).clamp(512 << 10, 10 << 20);
+    config.options_mut().execution.sort_spill_reservation_bytes = kept;
+    let mut context = SessionContext::new_with_config_rt(config, runtime);
     functions::register(&mut context)?;
     Ok(context)
 }

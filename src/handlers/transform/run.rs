@@ -108,7 +108,7 @@ async fn physical(
     if sql::is_heavy(&logical) {
         let state = context.state_ref();
         let mut state = state.write();
-        state.config_mut().options_mut().execution.target_partitions = engine::cores();
+        state.config_mut().options_mut().execution.target_partitions = engine::threads(memory);
     }
     let plan = context
         .state()

@@ -6,7 +6,6 @@ use crate::bus::{NewDelivery, NewEvent, StoredEvent};
 use crate::dlq;
 use crate::event::{Event, EventError, random_id};
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
@@ -87,9 +86,8 @@ fn edited(node: &Node, first: &StoredEvent, asked: &Edit) -> Result<Event, ApiEr
     let wrong = |e: EventError| ApiError::bad("InvalidEvent", e.to_string());
     let base = match (&asked.event, &asked.detail) {
         (Some(text), None) => {
-            let text = Bytes::copy_from_slice(text.get().as_bytes());
             let defaults = node.config().node.event_defaults();
-            Event::complete(text, &defaults, node.clock.now_ms()).map_err(wrong)?
+            Event::complete(text.get().as_bytes(), &defaults, node.clock.now_ms()).map_err(wrong)?
         }
         (None, Some(_)) => Event::parse(first.payload.clone()).map_err(wrong)?,
         _ => return Err(ApiError::bad("BadEdit", "give either `detail` or `event`")),

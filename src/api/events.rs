@@ -24,6 +24,12 @@ pub(super) struct BusParam {
     bus: String,
 }
 
+/// The answer to what was taken whole.
+#[derive(Serialize)]
+pub(super) struct Posted {
+    accepted: Vec<Answer>,
+}
+
 /// What became of one event.
 #[derive(Serialize)]
 struct Answer {
@@ -39,7 +45,7 @@ pub(super) async fn post(
     State(node): State<Arc<Node>>,
     Query(param): Query<BusParam>,
     body: Bytes,
-) -> Result<(StatusCode, Json<serde_json::Value>), ApiError> {
+) -> Result<(StatusCode, Json<Posted>), ApiError> {
     let config = node.config();
     let buses = config.buses();
     if !buses.contains(param.bus.as_str()) {
@@ -54,15 +60,15 @@ pub(super) async fn post(
         .take(batch)
         .await
         .inspect_err(|_| node.metrics.refused("busy", ids.len() as u64))?;
-    let mut answers = Vec::with_capacity(taken.len());
+    let mut accepted = Vec::with_capacity(taken.len());
     for (id, taken) in ids.into_iter().zip(taken) {
         match taken {
-            Taken::Accepted(seq) => answers.push(Answer {
+            Taken::Accepted(seq) => accepted.push(Answer {
                 id,
                 seq,
                 duplicate: false,
             }),
-            Taken::Duplicate(seq) => answers.push(Answer {
+            Taken::Duplicate(seq) => accepted.push(Answer {
                 id,
                 seq,
                 duplicate: true,
@@ -75,7 +81,7 @@ pub(super) async fn post(
             }
         }
     }
-    Ok((StatusCode::ACCEPTED, Json(json!({ "accepted": answers }))))
+    Ok((StatusCode::ACCEPTED, Json(Posted { accepted })))
 }
 
 /// Reads the body's events and checks each.
@@ -90,8 +96,7 @@ fn read(node: &Node, bus: &str, body: &[u8]) -> Result<Vec<Incoming>, ApiError> 
     let (mut batch, mut errors) = (Vec::with_capacity(texts.len()), Vec::new());
     let mut too_large = false;
     for (index, text) in texts.iter().enumerate() {
-        let text = Bytes::copy_from_slice(text.get().as_bytes());
-        let checked = Event::complete(text, &defaults, now)
+        let checked = Event::complete(text.get().as_bytes(), &defaults, now)
             .map_err(|e| {
                 too_large |= matches!(e, EventError::TooLarge { .. });
                 (path_of(&e), e.to_string())
@@ -141,7 +146,7 @@ fn path_of(error: &EventError) -> String {
 
 /// The texts of the events: the elements of one array, or the values of a
 /// sequence (one value is a sequence, too).
-fn split(body: &[u8]) -> Result<Vec<Box<RawValue>>, ApiError> {
+fn split(body: &[u8]) -> Result<Vec<&RawValue>, ApiError> {
     let wrong =
         |e: serde_json::Error| ApiError::bad("InvalidJson", format!("the body is not JSON: {e}"));
     let first = body.iter().find(|b| !b.is_ascii_whitespace());
@@ -149,7 +154,7 @@ fn split(body: &[u8]) -> Result<Vec<Box<RawValue>>, ApiError> {
         return serde_json::from_slice(body).map_err(wrong);
     }
     serde_json::Deserializer::from_slice(body)
-        .into_iter::<Box<RawValue>>()
+        .into_iter::<&RawValue>()
         .collect::<Result<_, _>>()
         .map_err(wrong)
 }

@@ -69,8 +69,8 @@ fn test(field: &Field<'_>) -> Option<RuleTest> {
         None => None,
     };
     let event_field = table.need("event")?;
-    let event = Bytes::from(event_field.json()?.to_string());
-    let event = match Event::complete(event, &Defaults::default(), 0) {
+    let event = event_field.json()?.to_string();
+    let event = match Event::complete(event.as_bytes(), &Defaults::default(), 0) {
         Ok(event) => event,
         Err(error) => {
             let message = format!("the test's event is not an event: {error}");

@@ -1,7 +1,6 @@
 //! Events that the program itself makes.
 
 use super::{Defaults, Event, EventError, rfc3339};
-use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 /// Builds an event of the program's own.
@@ -38,7 +37,7 @@ impl EventBuilder {
             "resources": self.resources,
             "detail": self.detail,
         });
-        Event::complete(Bytes::from(envelope.to_string()), defaults, self.time_ms)
+        Event::complete(envelope.to_string().as_bytes(), defaults, self.time_ms)
     }
 }
 

@@ -6,6 +6,7 @@
 //! is metadata beside it and never inside it.
 
 mod build;
+mod envelope;
 mod ids;
 
 pub use build::{EventBuilder, ObjectEvent};
@@ -13,21 +14,23 @@ pub use ids::{derived_id, object_id, random_id};
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Deserialize, Serialize};
+use envelope::{Envelope, Member, Text};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 
 /// The largest event that is taken inline, in bytes (1 MiB, as EventBridge since 2026).
 pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
+
+/// Bytes that a custom event grows by at most, as a rule, when it is completed.
+const ROOM: usize = 256;
 
 /// An event: the EventBridge envelope, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     text: Bytes,
-    id: String,
-    source: String,
-    detail_type: String,
-    time: String,
+    id: Member,
+    source: Member,
+    detail_type: Member,
+    time: Member,
 }
 
 /// What is filled in where a custom event leaves it out.
@@ -81,42 +84,15 @@ impl EventError {
     }
 }
 
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Envelope<'a> {
-    #[serde(skip_serializing_if = "Option::is_none", borrow, default)]
-    version: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    detail_type: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    source: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    account: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    time: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    region: Option<Cow<'a, str>>,
-    #[serde(default)]
-    resources: Option<Vec<String>>,
-    #[serde(borrow, default)]
-    detail: Option<&'a RawValue>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    cloudevent: Option<&'a RawValue>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    replay_name: Option<&'a RawValue>,
-}
-
 impl Event {
     /// Reads an envelope that must be complete, as the log keeps it.
     ///
     /// # Errors
     /// When a member is missing or of the wrong type.
     pub fn parse(text: Bytes) -> Result<Self, EventError> {
-        let (event, missing) = read(text)?;
-        match missing {
-            None => Ok(event),
+        let wire = Envelope::read(&text)?;
+        match wire.missing() {
+            None => Ok(Self::of(&wire, &text, text.clone())),
             Some(path) => Err(EventError::at(path, "is missing")),
         }
     }
@@ -127,28 +103,41 @@ impl Event {
     ///
     /// # Errors
     /// When the text is not an envelope or is over `defaults.max_bytes`.
-    pub fn complete(text: Bytes, defaults: &Defaults, now_ms: i64) -> Result<Self, EventError> {
+    pub fn complete(text: &[u8], defaults: &Defaults, now_ms: i64) -> Result<Self, EventError> {
         if text.len() > defaults.max_bytes {
             return Err(EventError::TooLarge {
                 bytes: text.len(),
                 limit: defaults.max_bytes,
             });
         }
-        let (event, missing) = read(text)?;
-        if missing.is_none() {
-            return Ok(event);
+        let mut wire = Envelope::read(text)?;
+        if wire.missing().is_none() {
+            return Ok(Self::of(&wire, text, Bytes::copy_from_slice(text)));
         }
-        let mut wire: Envelope<'_> = parse_envelope(&event.text)?;
-        wire.version.get_or_insert(Cow::Borrowed("0"));
-        wire.id.get_or_insert_with(|| Cow::Owned(random_id()));
-        wire.time.get_or_insert_with(|| Cow::Owned(rfc3339(now_ms)));
+        wire.version.get_or_insert(Text::borrowed("0"));
+        wire.id.get_or_insert_with(|| Text::owned(random_id()));
+        wire.time
+            .get_or_insert_with(|| Text::owned(rfc3339(now_ms)));
         wire.account
-            .get_or_insert(Cow::Borrowed(defaults.account.as_str()));
-        wire.region
-            .get_or_insert(Cow::Borrowed(defaults.region.as_str()));
+            .get_or_insert(Text::borrowed(&defaults.account));
+        wire.region.get_or_insert(Text::borrowed(&defaults.region));
         wire.resources.get_or_insert_with(Vec::new);
-        let text = serde_json::to_vec(&wire).map_err(|e| EventError::at("$", e.to_string()))?;
-        Self::parse(Bytes::from(text))
+        let mut whole = Vec::with_capacity(text.len() + ROOM);
+        serde_json::to_writer(&mut whole, &wire).map_err(|e| EventError::at("$", e.to_string()))?;
+        // Nothing that was read lies in it.
+        Ok(Self::of(&wire, &[], Bytes::from(whole)))
+    }
+
+    /// What an envelope says that was read in `read`, for an event whose text, `text`,
+    /// says the same in the same places.
+    fn of(wire: &Envelope<'_>, read: &[u8], text: Bytes) -> Self {
+        Self {
+            id: Member::of(wire.id.as_ref(), read),
+            source: Member::of(wire.source.as_ref(), read),
+            detail_type: Member::of(wire.detail_type.as_ref(), read),
+            time: Member::of(wire.time.as_ref(), read),
+            text,
+        }
     }
 
     /// The event under another id and, where one is given, with another `detail`
@@ -157,8 +146,8 @@ impl Event {
     /// # Errors
     /// When `detail` is not an object.
     pub fn edited(&self, id: &str, detail: Option<&str>) -> Result<Self, EventError> {
-        let mut wire = parse_envelope(&self.text)?;
-        wire.id = Some(Cow::Borrowed(id));
+        let mut wire = Envelope::parse(&self.text)?;
+        wire.id = Some(Text::borrowed(id));
         if let Some(detail) = detail {
             let raw: &RawValue = serde_json::from_str(detail)
                 .map_err(|e| EventError::at("detail", format!("is not JSON: {e}")))?;
@@ -177,7 +166,7 @@ impl Event {
     pub fn replayed(&self, name: &str) -> Result<Self, EventError> {
         let name = serde_json::value::to_raw_value(name)
             .map_err(|e| EventError::at("replay-name", e.to_string()))?;
-        let mut wire = parse_envelope(&self.text)?;
+        let mut wire = Envelope::parse(&self.text)?;
         wire.replay_name = Some(&name);
         let text = serde_json::to_vec(&wire).map_err(|e| EventError::at("$", e.to_string()))?;
         Self::parse(Bytes::from(text))
@@ -192,31 +181,31 @@ impl Event {
     /// The event's id; a repeated id within the dedupe window is the same event.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.id
+        self.id.get(&self.text)
     }
 
     /// Who sent it.
     #[must_use]
     pub fn source(&self) -> &str {
-        &self.source
+        self.source.get(&self.text)
     }
 
     /// What kind of event it is.
     #[must_use]
     pub fn detail_type(&self) -> &str {
-        &self.detail_type
+        self.detail_type.get(&self.text)
     }
 
     /// When it happened, RFC 3339.
     #[must_use]
     pub fn time(&self) -> &str {
-        &self.time
+        self.time.get(&self.text)
     }
 
     /// `detail` as raw JSON text.
     #[must_use]
     pub fn detail_text(&self) -> &str {
-        parse_envelope(&self.text)
+        Envelope::parse(&self.text)
             .ok()
             .and_then(|wire| wire.detail)
             .map_or("{}", RawValue::get)
@@ -256,87 +245,12 @@ pub fn rfc3339(ms: i64) -> String {
         .to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-fn parse_envelope(text: &[u8]) -> Result<Envelope<'_>, EventError> {
-    serde_json::from_slice(text).map_err(|e| {
-        let said = e.to_string();
-        let reason = match said.strip_prefix("unknown field ") {
-            Some(rest) => {
-                let name = rest.split('`').nth(1).unwrap_or("?");
-                format!("unknown field `{name}`; an event's own data belongs in `detail`")
-            }
-            None => said,
-        };
-        EventError::at("$", reason)
-    })
-}
-
-/// Reads and checks the members that are there; names the first that is missing.
-fn read(text: Bytes) -> Result<(Event, Option<&'static str>), EventError> {
-    let wire = parse_envelope(&text)?;
-    let source = required(wire.source.as_deref(), "source")?;
-    let detail_type = required(wire.detail_type.as_deref(), "detail-type")?;
-    match wire.detail {
-        None => return Err(EventError::at("detail", "is missing")),
-        Some(raw) if !raw.get().starts_with('{') => {
-            return Err(EventError::at("detail", "must be a JSON object"));
-        }
-        Some(_) => {}
-    }
-    if let Some(time) = &wire.time
-        && DateTime::parse_from_rfc3339(time).is_err()
-    {
-        return Err(EventError::at(
-            "time",
-            format!("`{time}` is not an RFC 3339 time like 2013-01-01T10:00:00Z"),
-        ));
-    }
-    if wire.id.as_deref() == Some("") {
-        return Err(EventError::at("id", "must not be empty"));
-    }
-    let missing = [
-        ("version", wire.version.is_none()),
-        ("id", wire.id.is_none()),
-        ("account", wire.account.is_none()),
-        ("time", wire.time.is_none()),
-        ("region", wire.region.is_none()),
-        ("resources", wire.resources.is_none()),
-    ]
-    .into_iter()
-    .find_map(|(name, absent)| absent.then_some(name));
-    let (id, time) = (
-        wire.id.as_deref().unwrap_or_default().to_owned(),
-        wire.time.as_deref().unwrap_or_default().to_owned(),
-    );
-    Ok((
-        Event {
-            id,
-            source,
-            detail_type,
-            time,
-            text,
-        },
-        missing,
-    ))
-}
-
-fn required(value: Option<&str>, path: &str) -> Result<String, EventError> {
-    match value {
-        None => Err(EventError::at(path, "is missing")),
-        Some("") => Err(EventError::at(path, "must not be empty")),
-        Some(value) => Ok(value.to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn complete(text: &str) -> Result<Event, EventError> {
-        Event::complete(
-            Bytes::copy_from_slice(text.as_bytes()),
-            &Defaults::default(),
-            0,
-        )
+        Event::complete(text.as_bytes(), &Defaults::default(), 0)
     }
 
     #[test]
@@ -348,6 +262,30 @@ mod tests {
         assert_eq!(event.detail_text(), r#"{"n":3e2}"#);
         assert_eq!(event.value()["account"], "000000000000");
         assert!(Event::parse(event.text().clone()).is_ok());
+    }
+
+    #[test]
+    fn what_an_event_says_is_the_same_however_it_is_spelled() {
+        let plain = r#"{"id":"Ä1","source":"shöp","detail-type":"Order","time":"2013-01-01T10:00:00Z","detail":{}}"#;
+        let spelled = r#"{"id":"\u00c41","source":"sh\u00f6p","detail-type":"\u004frder","time":"2013-01-01T10:00:00\u005a","detail":{}}"#;
+        let said = |e: &Event| [e.id(), e.source(), e.detail_type(), e.time()].map(str::to_owned);
+        let wanted = ["Ä1", "shöp", "Order", "2013-01-01T10:00:00Z"].map(str::to_owned);
+        for text in [plain, spelled] {
+            let completed = complete(text).unwrap();
+            assert_eq!(said(&completed), wanted);
+            let stored = Event::parse(completed.text().clone()).unwrap();
+            assert_eq!(said(&stored), wanted);
+            assert_eq!(stored.text(), completed.text());
+        }
+        // One that is complete already keeps its spelling.
+        let whole = spelled.replacen(
+            '{',
+            r#"{"version":"0","account":"1","region":"r","resources":["\u0061"],"#,
+            1,
+        );
+        let stored = Event::parse(Bytes::from(whole.clone())).unwrap();
+        assert_eq!(said(&stored), wanted);
+        assert_eq!(complete(&whole).unwrap().text(), &whole);
     }
 
     #[test]

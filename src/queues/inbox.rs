@@ -226,7 +226,7 @@ impl Inbox {
     fn key(&self, inbound: &Inbound, carried: Option<String>) -> Option<String> {
         let path = self.options.order_by.as_ref()?;
         carried.or_else(|| {
-            let event = Event::complete(inbound.body.clone(), &self.options.defaults, 0).ok()?;
+            let event = Event::complete(&inbound.body, &self.options.defaults, 0).ok()?;
             event.text_at(path)
         })
     }

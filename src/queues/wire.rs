@@ -188,13 +188,13 @@ fn foreign(
         path: "$".to_owned(),
         reason: e.to_string(),
     })?;
-    Event::complete(Bytes::from(text), defaults, now_ms)
+    Event::complete(&text, defaults, now_ms)
 }
 
 /// The body as an event, if it is one. An event without an id gets that of its
 /// message, so that a redelivery is the same event.
 fn envelope(inbound: &Inbound, body: &Bytes, defaults: &Defaults, now_ms: i64) -> Option<Event> {
-    let event = Event::complete(body.clone(), defaults, now_ms).ok()?;
+    let event = Event::complete(body, defaults, now_ms).ok()?;
     let Some(id) = inbound.id.as_ref().filter(|id| !id.is_empty()) else {
         return Some(event);
     };
@@ -208,7 +208,7 @@ fn envelope(inbound: &Inbound, body: &Bytes, defaults: &Defaults, now_ms: i64) -
     let id = serde_json::value::to_raw_value(id).ok()?;
     members.insert("id", &id);
     let text = serde_json::to_vec(&members).ok()?;
-    Event::complete(Bytes::from(text), defaults, now_ms).ok()
+    Event::complete(&text, defaults, now_ms).ok()
 }
 
 #[derive(Serialize)]

@@ -31,14 +31,16 @@ impl Router {
 
     async fn take_by(&self, table: &Table, batch: &[Incoming]) -> Result<Vec<Taken>, BusError> {
         let mut answers: Vec<Option<Taken>> = Vec::with_capacity(batch.len());
-        let mut events = Vec::with_capacity(batch.len());
+        let mut events: Vec<NewEvent> = Vec::with_capacity(batch.len());
         for incoming in batch {
             match admit(table, incoming) {
                 Err(reason) => answers.push(Some(Taken::Refused(reason))),
                 Ok(deliveries) => {
                     let id = incoming.event.id().to_owned();
+                    // A batch is for one bus, as a rule.
+                    let same = events.last().filter(|last| *last.bus == *incoming.bus);
                     events.push(NewEvent {
-                        bus: incoming.bus.as_str().into(),
+                        bus: same.map_or_else(|| incoming.bus.as_str().into(), |e| e.bus.clone()),
                         root: id.clone(),
                         id,
                         payload: incoming.event.text().clone(),

@@ -114,14 +114,13 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use serde_json::{Value, json};
 
     fn read(detail: &Value) -> Result<Incoming, Failure> {
         let text =
             json!({"source": "s", "detail-type": "Analytics Ready", "id": "e1", "detail": detail});
         let event = Event::complete(
-            Bytes::from(text.to_string()),
+            text.to_string().as_bytes(),
             &crate::event::Defaults::default(),
             0,
         )

@@ -164,7 +164,7 @@ async fn a_clock_that_jumps_forward_and_back_loses_and_repeats_nothing() {
         let text = format!(
             "{{\"id\":\"o{n}\",\"source\":\"shop\",\"detail-type\":\"Order\",\"detail\":{{\"n\":{n}}}}}"
         );
-        let event = Event::complete(text.into(), &Defaults::default(), 0).expect("an event");
+        let event = Event::complete(text.as_bytes(), &Defaults::default(), 0).expect("an event");
         Incoming {
             event,
             bus: "default".to_owned(),

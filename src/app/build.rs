@@ -18,6 +18,7 @@ use crate::observe::Metrics;
 use crate::replay::{ReplayError, Replays};
 use crate::router::{Router, TableError};
 use crate::state::{State, StateError};
+use crate::storage::FileSystem;
 use crate::tasks::Tasks;
 use arc_swap::ArcSwap;
 use std::path::PathBuf;
@@ -84,12 +85,25 @@ impl Node {
         mode: Mode,
         clock: SharedClock,
     ) -> Result<Self, StartError> {
+        Self::open_on(config, mode, clock, crate::storage::Real::shared()).await
+    }
+
+    /// Opens a node whose log lies on `disk`; all else is on the machine's own.
+    ///
+    /// # Errors
+    /// As [`Node::open`].
+    pub async fn open_on(
+        config: Arc<Config>,
+        mode: Mode,
+        clock: SharedClock,
+        disk: Arc<dyn FileSystem>,
+    ) -> Result<Self, StartError> {
         let data = &config.node.data;
         std::fs::create_dir_all(data).map_err(|error| StartError::DataFolder {
             path: data.clone(),
             error,
         })?;
-        let bus = open_bus(&config, &clock)?;
+        let bus = open_bus(&config, &clock, disk)?;
         let state = State::open(&data.join("state.sqlite"))?;
         let node_name = brokers::node_name(&state).await?;
         let endpoints = Endpoints::new(&config, &state, &clock)?;
@@ -198,18 +212,26 @@ impl Node {
     }
 }
 
-fn open_bus(config: &Config, clock: &SharedClock) -> Result<Bus, BusError> {
+fn open_bus(
+    config: &Config,
+    clock: &SharedClock,
+    disk: Arc<dyn FileSystem>,
+) -> Result<Bus, BusError> {
     let node = &config.node;
     let options = BusOptions {
         max_event_bytes: node.max_event_bytes,
         retention: node.retention,
+        retention_bytes: node.retention_bytes,
         dedupe_window: node.dedupe,
         dead_letter_retention: node.dead_letter_retention,
         disk_warn: node.disk.warn_bytes,
         disk_refuse: node.disk.refuse_bytes,
+        intake_bytes: node.memory.intake_bytes,
+        queue_bytes: node.memory.waiting_bytes,
+        ids_bytes: node.memory.ids_bytes,
         ..BusOptions::new(node.data.join("bus"))
     };
-    let (bus, report) = Bus::open(options, crate::storage::Real::shared(), clock.clone())?;
+    let (bus, report) = Bus::open(options, disk, clock.clone())?;
     tracing::debug!(?report, "log recovered");
     for damage in bus.damage() {
         tracing::error!(?damage, "the log is damaged; `pointsman doctor` tells more");

@@ -251,8 +251,11 @@ fn route(r: &mut Reader<'_>, id: RouteId) -> Result<Route, Undecodable> {
 }
 
 fn lines(r: &mut Reader<'_>, route: &mut Route) -> Result<(), Undecodable> {
-    let (mut keyed, mut heads) = (Vec::new(), Vec::new());
-    for _ in 0..r.len()? {
+    let count = r.len()?;
+    // A table that grows to millions line by line is copied again and again.
+    route.keys.reserve(count);
+    let (mut keyed, mut heads) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for _ in 0..count {
         let key = r.u64()?;
         let busy = match r.varint()? {
             0 => None,

@@ -1,9 +1,8 @@
 //! What all handles and both threads share.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
 
 use tokio::sync::{broadcast, oneshot};
 
@@ -18,7 +17,7 @@ use super::options::BusOptions;
 use super::route::Now;
 use super::state::State;
 use super::table::Table;
-use super::types::{Accepted, Backlog, Pressure, RouteId, RouteInfo, RouteOptions, StoredEvent};
+use super::types::{Accepted, Backlog, RouteId, RouteInfo, RouteOptions, StoredEvent};
 use crate::clock::SharedClock;
 use crate::storage::FileSystem;
 
@@ -135,6 +134,10 @@ pub(crate) struct Core {
     pub free: AtomicU64,
     /// About how much memory the queues took at the last look.
     pub queued: AtomicUsize,
+    /// Whether ids are forgotten before their time, for want of memory.
+    pub ids_cut: AtomicBool,
+    /// How pressed the log was at the last look.
+    pub pressed: AtomicU8,
     /// Size of all segments, kept up by the writer.
     pub log_bytes: AtomicU64,
     pub steady: Mutex<Steady>,
@@ -380,58 +383,6 @@ impl Core {
             Ok((vec![Item::Retired { route: id, fate }], pending))
         })
         .await
-    }
-
-    // ---- pressure ----
-
-    pub(crate) fn disk_bytes(&self) -> u64 {
-        self.log_bytes.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn pressure(&self) -> Pressure {
-        if let Err(e) = self.check_open() {
-            return Pressure::Refuse {
-                reason: e.to_string(),
-                retry_after: Duration::from_secs(60),
-                overloaded: false,
-            };
-        }
-        let options = &self.options;
-        let (log, free) = (self.disk_bytes(), self.free.load(Ordering::Relaxed));
-        let refuse = |reason, secs| Pressure::Refuse {
-            reason,
-            retry_after: Duration::from_secs(secs),
-            overloaded: false,
-        };
-        if options.disk_refuse.is_some_and(|mark| log >= mark) {
-            return refuse(format!("the log holds {log} bytes, its quota"), 30);
-        }
-        if free < options.free_refuse {
-            return refuse(format!("only {free} bytes are free on the disk"), 30);
-        }
-        let queued = self.queued.load(Ordering::Relaxed);
-        if queued >= options.queue_bytes {
-            return refuse(format!("what waits takes {queued} bytes of memory"), 30);
-        }
-        let waiting = lock(&self.queue).bytes;
-        if waiting >= options.intake_bytes {
-            return Pressure::Refuse {
-                reason: format!("{waiting} bytes wait to be written"),
-                retry_after: Duration::from_secs(1),
-                overloaded: true,
-            };
-        }
-        if options.disk_warn.is_some_and(|mark| log >= mark) {
-            return Pressure::Warn {
-                reason: format!("the log holds {log} bytes"),
-            };
-        }
-        if free < options.free_warn {
-            return Pressure::Warn {
-                reason: format!("{free} bytes are free on the disk"),
-            };
-        }
-        Pressure::Ok
     }
 }
 

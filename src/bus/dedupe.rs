@@ -1,6 +1,6 @@
 //! The ids of the dedupe window, by hash.
 //!
-//! 16 bytes an id (about 20 to 37 with the table's slack), in shards so that a table
+//! 16 bytes an id (20 to 39 with the table's slack), in shards so that a table
 //! that grows or is cleaned stalls nobody for long. A hash that is found is checked
 //! against the event itself before anything is called a duplicate.
 
@@ -9,6 +9,15 @@ use std::collections::HashMap;
 use super::siphash::BuildSpread;
 
 const SHARDS: usize = 256;
+
+/// What an id takes at most, in bytes: a table that has just doubled is 7/16 full, and a
+/// place in it has 17 bytes.
+const ID_BYTES: usize = 40;
+
+/// How many of the newest ids fit into so much memory, in bytes.
+pub(crate) fn most(bytes: usize) -> u64 {
+    (bytes / ID_BYTES) as u64
+}
 
 /// From the hash of an id to the newest event that had it.
 pub(crate) struct Dedupe {

@@ -1,6 +1,6 @@
 //! Opening and closing: the lock, the two threads, the end.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
@@ -85,6 +85,8 @@ impl Handle {
             damage: Mutex::new(report.damage.clone()),
             free: AtomicU64::new(free),
             queued: AtomicUsize::new(0),
+            ids_cut: AtomicBool::new(false),
+            pressed: AtomicU8::new(0),
             steady: Mutex::new(Steady::new(now)),
             maintenance: Mutex::new(()),
             maintenance_signal: Condvar::new(),

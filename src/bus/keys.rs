@@ -209,6 +209,11 @@ impl Keys {
         self.lines.len()
     }
 
+    /// Makes room for so many lines.
+    pub(crate) fn reserve(&mut self, lines: usize) {
+        self.lines.reserve(lines);
+    }
+
     /// Puts a line back as it was saved; returns what may go now.
     pub(crate) fn restore(
         &mut self,

@@ -33,6 +33,7 @@ mod keys;
 mod log;
 mod options;
 mod pages;
+mod pressure;
 mod read;
 mod rebuild;
 mod receive;

@@ -30,6 +30,10 @@ pub struct BusOptions {
     /// A ready delivery takes a bit to two bytes, a delayed or retried one about 66, one
     /// with an ordering key of its own 35 to 70 more, a dead letter about 90.
     pub queue_bytes: usize,
+    /// The ids of the dedupe window may take this much memory, in bytes; the oldest are
+    /// forgotten before their time rather than more, and [`super::Bus::pressure`] tells.
+    /// An id takes at most 40 bytes.
+    pub ids_bytes: usize,
     /// An id is a duplicate for this long after it was first seen, unless ...
     pub dedupe_window: Duration,
     /// ... its label has a window of its own.
@@ -75,6 +79,7 @@ impl BusOptions {
             cache_bytes: 64 << 20,
             intake_bytes: 64 << 20,
             queue_bytes: 1 << 30,
+            ids_bytes: 512 << 20,
             dedupe_window: DAY,
             dedupe_by_bus: HashMap::new(),
             retention: DAY * 7,

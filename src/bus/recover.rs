@@ -515,8 +515,11 @@ impl Recovery<'_> {
     ) -> Result<Dedupe, BusError> {
         let window = longest_window(self.options);
         let mut dedupe = Dedupe::new();
+        let most = super::dedupe::most(self.options.ids_bytes);
+        let floor = active.meta.next_seq.saturating_sub(most);
         for one in closed {
-            if now.wall.saturating_sub(one.meta.newest_ms) > window {
+            let too_old = now.wall.saturating_sub(one.meta.newest_ms) > window;
+            if too_old || one.meta.next_seq <= floor {
                 continue;
             }
             let path = segment::index_path(self.dir, one.meta.id);
@@ -533,6 +536,7 @@ impl Recovery<'_> {
             note_ids(&mut dedupe, &index);
         }
         note_ids(&mut dedupe, active);
+        dedupe.forget(floor);
         Ok(dedupe)
     }
 }

@@ -12,7 +12,6 @@ use super::damage::{Damage, DamageKind};
 use super::error::BusError;
 use super::files;
 use super::item::{Attached, Item, Moved, Pos};
-use super::recover;
 
 use super::segment;
 use super::settle::millis;
@@ -106,6 +105,7 @@ impl Core {
             let queued = state.routes.iter().map(super::route::Route::footprint);
             self.queued.store(queued.sum(), Ordering::Relaxed);
         }
+        self.note_pressure();
         self.check_open()?;
         done.indexed = self.save_indexes();
         self.forget_ids();
@@ -132,21 +132,6 @@ impl Core {
             }
         }
         saved
-    }
-
-    fn forget_ids(&self) {
-        let horizon = self
-            .steady_ms()
-            .saturating_sub(recover::longest_window(&self.options));
-        let floor = {
-            let segments = self.table.read();
-            let over = segments
-                .closed
-                .values()
-                .take_while(|c| c.meta.newest_ms < horizon);
-            over.map(|c| c.meta.next_seq).max().unwrap_or(0)
-        };
-        lock(&self.dedupe).forget(floor);
     }
 
     /// What is no longer kept cannot be replayed again.

@@ -16,6 +16,7 @@ mod diff;
 mod fields;
 mod files;
 mod loops;
+mod marks;
 mod model;
 mod pattern;
 mod plan;
@@ -39,10 +40,11 @@ pub use connection::{
     AmqpConnection, AwsConnection, Connection, PostgresConnection, PostgresTls, Tls,
 };
 pub use diff::{Change, Diff, diff, same_secrets};
+pub use marks::{DiskQuota, MemoryMarks};
 pub use model::{
-    Backing, Backlog, Config, DEFAULT_BUS, DiskQuota, EventSchema, Exec, Handler, HandlerKind,
-    Load, Node, Queue, Route, Rule, RuleStart, Schedule, SchemaPolicy, Subscription, Target,
-    TargetInput, To, Topic, Webhook, WebhookFormat, When,
+    Backing, Backlog, Config, DEFAULT_BUS, EventSchema, Exec, Handler, HandlerKind, Load, Node,
+    Queue, Route, Rule, RuleStart, Schedule, SchemaPolicy, Subscription, Target, TargetInput, To,
+    Topic, Webhook, WebhookFormat, When,
 };
 pub use publish::{Publish, PublishTo};
 pub use rule_tests::{RuleTest, run_tests};
@@ -300,9 +302,11 @@ fn default_node(root: &Path) -> Node {
         listen: std::net::SocketAddr::from(([127, 0, 0, 1], 7070)),
         max_event_bytes: event.max_bytes,
         retention: DAY * 7,
+        retention_bytes: None,
         dedupe: DAY,
         dead_letter_retention: DAY * 30,
         disk: DiskQuota::default(),
+        memory: MemoryMarks::default(),
         shutdown: Duration::from_secs(30),
         query_memory_bytes: 256 << 20,
         account: event.account,

@@ -3,6 +3,7 @@
 //! The rest of the program never meets a half-checked value.
 
 use super::connection::Connection;
+use super::marks::{DiskQuota, MemoryMarks};
 use super::publish::Publish;
 use super::sources::Source;
 use super::text::Text;
@@ -76,12 +77,17 @@ pub struct Node {
     pub max_event_bytes: usize,
     /// How long events are kept in the log (default 7 days).
     pub retention: Duration,
+    /// When the log has more bytes, the oldest events go before their time; what waits or
+    /// is dead stays (default: age alone decides).
+    pub retention_bytes: Option<u64>,
     /// How long a repeated event id counts as the same event (default 24 hours).
     pub dedupe: Duration,
     /// How long dead letters are kept (default 30 days).
     pub dead_letter_retention: Duration,
     /// Marks on the space used below `data`.
     pub disk: DiskQuota,
+    /// Marks on the memory of the log.
+    pub memory: MemoryMarks,
     /// How long running work may take to finish when the program stops (default 30 s).
     pub shutdown: Duration,
     /// Memory for one query, merge or transform in bytes (default 256 MiB); above it they spill.
@@ -105,15 +111,6 @@ impl Node {
             max_bytes: self.max_event_bytes,
         }
     }
-}
-
-/// Marks on the space used below the data folder.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DiskQuota {
-    /// Above this many bytes a warning is logged (default: never).
-    pub warn_bytes: Option<u64>,
-    /// Above this many bytes no more events are taken (default: never).
-    pub refuse_bytes: Option<u64>,
 }
 
 /// A buffer between rules and handlers.

@@ -137,11 +137,17 @@ fn node(node: &Node, paths: &Paths<'_>) -> Value {
         "listen": node.listen.to_string(),
         "max_event_size": format_size(node.max_event_bytes as u64),
         "retention": format_duration(node.retention),
+        "retention_size": node.retention_bytes.map(format_size),
         "dedupe_window": format_duration(node.dedupe),
         "dead_letter_retention": format_duration(node.dead_letter_retention),
         "disk": {
             "warn": node.disk.warn_bytes.map(format_size),
             "refuse": node.disk.refuse_bytes.map(format_size),
+        },
+        "memory": {
+            "intake": format_size(node.memory.intake_bytes as u64),
+            "waiting": format_size(node.memory.waiting_bytes as u64),
+            "ids": format_size(node.memory.ids_bytes as u64),
         },
         "shutdown": format_duration(node.shutdown),
         "query_memory": format_size(node.query_memory_bytes as u64),

@@ -182,6 +182,43 @@ async fn a_call_is_stored_as_a_whole_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn the_oldest_ids_go_rather_than_more_memory_and_it_is_told() {
+    let mut bench = Bench::new();
+    // Room for a hundred ids.
+    bench.options.ids_bytes = 4_000;
+    bench.options.segment_bytes = 4096;
+    let mut bus = bench.start();
+    for n in 0..100 {
+        bus.accept(vec![event(&format!("e{n}"), &[])])
+            .await
+            .unwrap();
+    }
+    bus.maintain().unwrap();
+    assert_eq!(bus.pressure(), Pressure::Ok);
+    for n in 100..300 {
+        bus.accept(vec![event(&format!("e{n}"), &[])])
+            .await
+            .unwrap();
+    }
+    bus.maintain().unwrap();
+    for _ in 0..2 {
+        let again = [event("e201", &[]), event("e299", &[])];
+        let again = bus.accept(again.to_vec()).await.unwrap();
+        assert!(again.iter().all(|a| a.duplicate), "{again:?}");
+        let Pressure::Warn { reason } = bus.pressure() else {
+            panic!("{:?}", bus.pressure())
+        };
+        assert!(reason.contains("newest 100 event ids"), "{reason}");
+        bus.close().await.unwrap();
+        bus = bench.start();
+        bus.maintain().unwrap();
+    }
+    let old = bus.accept(vec![event("e100", &[])]).await.unwrap();
+    assert!(!old[0].duplicate, "{old:?}");
+    assert!(bus.verify().await.unwrap().agrees);
+}
+
+#[tokio::test]
 async fn intake_warns_and_refuses_at_its_marks_and_opens_again() {
     let mut bench = Bench::new();
     bench.options.segment_bytes = 4096;

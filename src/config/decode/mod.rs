@@ -16,7 +16,7 @@ mod transform;
 pub(super) use transform::paths_hint;
 
 use super::fields;
-use super::model::DiskQuota;
+use super::marks::{DiskQuota, MemoryMarks};
 use super::raw::{Named, Raw, RawRetry};
 use super::read::{At, Field, Table, check_name};
 use crate::error::{Diagnostic, Place, codes};
@@ -145,6 +145,13 @@ fn read_node(field: &Field<'_>, raw: &mut Raw) {
     if let Some(disk) = table.get("disk").and_then(|f| f.table(&fields::DISK)) {
         node.disk = disk_quota(&disk);
     }
+    node.retention_bytes = table
+        .get("retention_size")
+        .and_then(|f| size_within(&f, 1 << 20, 1 << 50))
+        .map(|bytes| bytes as u64);
+    if let Some(memory) = table.get("memory").and_then(|f| f.table(&fields::MEMORY)) {
+        memory_marks(&memory, &mut node.memory);
+    }
     node.account = table.string_or("account", &node.account);
     node.region = table.string_or("region", &node.region);
     node.public_url = table.get("public_url").and_then(|f| ends::url(&f));
@@ -182,6 +189,18 @@ fn disk_quota(table: &Table<'_>) -> DiskQuota {
         field.report(field.error(&codes::BAD_VALUE, message));
     }
     quota
+}
+
+fn memory_marks(table: &Table<'_>, marks: &mut MemoryMarks) {
+    let mark = |name: &str, into: &mut usize| {
+        let given = table
+            .get(name)
+            .and_then(|f| size_within(&f, 4 << 10, 1 << 46));
+        *into = given.unwrap_or(*into);
+    };
+    mark("intake", &mut marks.intake_bytes);
+    mark("waiting", &mut marks.waiting_bytes);
+    mark("ids", &mut marks.ids_bytes);
 }
 
 fn listen(field: &Field<'_>) -> Option<SocketAddr> {

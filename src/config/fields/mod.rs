@@ -161,6 +161,12 @@ pub(super) static NODE: Shape = Shape {
             "how long events are kept in the log",
         ),
         field(
+            "retention_size",
+            Size,
+            "",
+            "when the log is larger, the oldest events go before their time; what waits or is dead stays (default: age alone decides)",
+        ),
+        field(
             "dedupe_window",
             Duration,
             "24h",
@@ -177,6 +183,12 @@ pub(super) static NODE: Shape = Shape {
             Table(&DISK),
             "{}",
             "marks on the space used below `data`",
+        ),
+        field(
+            "memory",
+            Table(&MEMORY),
+            "{}",
+            "marks on the memory of the log",
         ),
         field(
             "shutdown",
@@ -225,6 +237,30 @@ pub(super) static DISK: Shape = Shape {
             Size,
             "",
             "above this no more events are taken (default: never)",
+        ),
+    ],
+};
+
+pub(super) static MEMORY: Shape = Shape {
+    title: "`memory`",
+    fields: &[
+        field(
+            "intake",
+            Size,
+            "64MiB",
+            "while so much waits to be written, no more events are taken",
+        ),
+        field(
+            "waiting",
+            Size,
+            "1GiB",
+            "while what waits on routes takes so much, no more events are taken (a ready message takes up to 2 bytes, a retried one 66)",
+        ),
+        field(
+            "ids",
+            Size,
+            "512MiB",
+            "event ids known within `dedupe_window`, 40 bytes each; above it the oldest are forgotten early, with a warning",
         ),
     ],
 };

@@ -7,6 +7,7 @@ mod flow;
 mod pressure;
 mod reload;
 mod replay;
+mod slow;
 
 use crate::support::{Project, Running, text};
 use serde_json::Value;
@@ -73,7 +74,12 @@ fn http(node: &Running, method: &str, path: &str, body: &str) -> String {
         .chars()
         .take_while(|c| c.is_ascii_digit() || ".:".contains(*c))
         .collect();
-    let mut stream = TcpStream::connect(&address).expect("a connection");
+    http_at(&address, method, path, body)
+}
+
+/// The same at an address that is known.
+fn http_at(address: &str, method: &str, path: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("a connection");
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()

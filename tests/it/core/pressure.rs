@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-fn order(n: u64) -> String {
+pub(super) fn order(n: u64) -> String {
     let padding = "x".repeat(4_000);
     format!(
         "{{\"source\":\"shop\",\"detail-type\":\"Order\",\"detail\":{{\"n\":{n},\"padding\":\"{padding}\"}}}}"

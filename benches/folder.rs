@@ -119,6 +119,7 @@ impl Home {
             start: Start::All,
             content_hash: false,
             deletes: false,
+            moves: false,
             forget_after: Duration::from_secs(86_400),
             after: After::Keep,
             defaults: pointsman::event::Defaults::default(),

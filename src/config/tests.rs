@@ -94,6 +94,7 @@ sources:
       start: 2013-01-01
       content_hash: true
       deletes: true
+      moves: true
       forget_after: 1d
       after: { move: done }
 queues:

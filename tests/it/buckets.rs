@@ -4,6 +4,7 @@
 use crate::support::seaweedfs::{self, SeaweedFs};
 use crate::support::{Project, repo};
 use std::fs;
+use std::process::Command;
 
 const FLIGHTS: &str =
     "select carrier, flight, tailnum, origin, dest, sched_dep, dep_delay, arr_delay, airline
@@ -198,4 +199,93 @@ fn the_shipped_example_is_sound_and_tells_what_listing_costs() {
     let calls = &plan["sources"]["raw"]["s3"]["list_calls_a_day"];
     assert_eq!(calls["up_to_1000_keys"], 2880);
     assert_eq!(calls["1000000_keys"], 2_880_000);
+}
+
+/// A node that brings the CSV files of a bucket into the table `t`.
+fn loading(bucket: &str, connection: &str) -> Project {
+    let project = Project::new();
+    project.write(
+        "rules/load.yaml",
+        format!(
+            "connections: {{ weed: {{ aws: {{ region: us-east-1, {connection} }} }} }}\nsources: {{ raw: {{ s3: {{ connection: weed, bucket: {bucket}, every: 1s }} }} }}\nrules: {{ files: {{ pattern: {{ detail-type: [Object Created] }}, targets: [{{ handler: clean }}] }} }}\nhandlers: {{ clean: {{ transform: {{ write: {{ table: t }} }} }} }}\n"
+        ),
+    );
+    project
+}
+
+/// What AWS's own tools would find is not for these tests to find.
+fn without_keys(project: &Project) -> Command {
+    let mut command = project.command(&["run"]);
+    let nowhere = project.path("nowhere");
+    command
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_SHARED_CREDENTIALS_FILE", &nowhere)
+        .env("AWS_CONFIG_FILE", &nowhere);
+    for name in [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_PROFILE",
+        "NO_PROXY",
+        "no_proxy",
+    ] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn put_a_table(server: &SeaweedFs, bucket: &str) {
+    server.boto(
+        "s3.put_object(Bucket=sys.argv[2], Key='a.csv', Body=b'n\\n1\\n2\\n3\\n')",
+        &[bucket],
+    );
+}
+
+#[test]
+fn buckets_stand_in_the_host_name_and_keys_come_from_the_environment() {
+    let server = seaweedfs::shared();
+    let bucket = server.bucket("hosted");
+    put_a_table(server, &bucket);
+    let project = loading(&bucket, "endpoint: \"http://s3.test\", path_style: false");
+    let mut command = without_keys(&project);
+    // Nobody resolves that name; the server itself is the proxy that requests go by.
+    command
+        .env("HTTP_PROXY", server.endpoint())
+        .env("http_proxy", server.endpoint())
+        .env("AWS_ACCESS_KEY_ID", seaweedfs::KEY)
+        .env("AWS_SECRET_ACCESS_KEY", seaweedfs::SECRET);
+    let node = project.start_command(command);
+    project.wait("the rows", || {
+        project.count("select count(*) from lake.t") == Some(3)
+    });
+    assert_eq!(node.stop(), 0);
+}
+
+#[test]
+fn keys_come_from_a_profile_and_without_any_the_source_says_so() {
+    let server = seaweedfs::shared();
+    let bucket = server.bucket("profile");
+    put_a_table(server, &bucket);
+    let endpoint = server.endpoint();
+    let project = loading(&bucket, &format!("endpoint: \"{endpoint}\", profile: etl"));
+    let node = project.start_command(without_keys(&project));
+    let status = || project.json(&["sources", "--json"])["raw"].clone();
+    project.wait("the source to say so", || {
+        status()["mode"]["state"] == "unreachable" && status()["errors"][0]["error"].is_string()
+    });
+    assert_eq!(node.stop(), 0);
+    let keys = project.write(
+        "credentials",
+        format!(
+            "[etl]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
+            seaweedfs::KEY,
+            seaweedfs::SECRET
+        ),
+    );
+    let mut command = without_keys(&project);
+    command.env("AWS_SHARED_CREDENTIALS_FILE", keys);
+    let node = project.start_command(command);
+    project.wait("the rows", || {
+        project.count("select count(*) from lake.t") == Some(3)
+    });
+    assert_eq!(node.stop(), 0);
 }

@@ -59,6 +59,7 @@ fn folder_options(field: &Field<'_>, name: String, bus: String) -> Option<Folder
         start,
         content_hash: table.bool_or("content_hash", false),
         deletes: table.bool_or("deletes", false),
+        moves: table.bool_or("moves", false),
         forget_after: table.duration_or("forget_after", DAY * 30),
         after: table
             .get("after")
@@ -153,12 +154,15 @@ pub(super) fn start(field: &Field<'_>) -> Option<Start> {
 
 fn after(field: &Field<'_>) -> Option<After> {
     match &field.item.node {
-        Node::Scalar { .. } => field
-            .choice(&[("keep", false), ("delete", true)])
-            .map(|delete| match delete {
-                true => After::Delete,
-                false => After::Keep,
-            }),
+        Node::Scalar { .. } => {
+            field
+                .choice(&[("keep", 0), ("delete", 1), ("tag", 2)])
+                .map(|what| match what {
+                    0 => After::Keep,
+                    1 => After::Delete,
+                    _ => After::Tag,
+                })
+        }
         _ => field
             .table(&fields::AFTER)?
             .need("move")?

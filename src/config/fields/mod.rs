@@ -334,6 +334,12 @@ pub(super) static FOLDER: Shape = Shape {
         ),
         field("deletes", Bool, "false", "also send `Object Deleted`"),
         field(
+            "moves",
+            Bool,
+            "false",
+            "also send `Object Moved` for a file that gets another name in the folder",
+        ),
+        field(
             "forget_after",
             Duration,
             "30d",
@@ -341,9 +347,9 @@ pub(super) static FOLDER: Shape = Shape {
         ),
         field(
             "after",
-            OneOf(&[Choice(&["keep", "delete"]), Table(&AFTER)]),
+            OneOf(&[Choice(&["keep", "delete", "tag"]), Table(&AFTER)]),
             "keep",
-            "what happens to a file once all its deliveries are done",
+            "what happens to a file once all its deliveries are done; `tag`: the extended attribute `user.pointsman.done`, or a file `.pointsman-done-NAME` beside it, holds the id of its event",
         ),
     ],
 };

@@ -88,10 +88,12 @@ fn folder_source(folder: &FolderOptions, paths: &Paths<'_>) -> Value {
         "start": start(&folder.start),
         "content_hash": folder.content_hash,
         "deletes": folder.deletes,
+        "moves": folder.moves,
         "forget_after": format_duration(folder.forget_after),
         "after": match &folder.after {
             After::Keep => json!("keep"),
             After::Delete => json!("delete"),
+            After::Tag => json!("tag"),
             After::Move(to) => json!({ "move": paths.show(to) }),
         },
     })

@@ -59,7 +59,8 @@ impl S3Listing {
     ) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(10))
-            .timeout(Duration::from_secs(60))
+            // A page is answered in a second or two; a server that hangs is asked again.
+            .timeout(Duration::from_secs(20))
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
         Ok(Self {

@@ -19,7 +19,7 @@ use futures::future::{BoxFuture, join_all};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 
 /// Most bytes of all messages in one call, attributes included: 1 MiB.
@@ -34,6 +34,9 @@ const BATCH: usize = 100;
 /// Longest wait on a FIFO queue: a poll under way need not see the messages of
 /// a group that is freed meanwhile.
 const FIFO_WAIT: Duration = Duration::from_secs(1);
+
+/// Longest time in which further messages are asked for, ten at a time.
+const GATHERING: Duration = Duration::from_secs(1);
 
 /// Longest time that SQS waits for a message.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
@@ -224,6 +227,7 @@ impl SqsQueue {
     async fn receive_some(&self, pull: Pull) -> Result<Vec<Inbound>, BrokerError> {
         let (client, url) = self.client().await?;
         let mut all = Vec::new();
+        let mut begun = None;
         let longest = if self.options.fifo() {
             FIFO_WAIT
         } else {
@@ -251,8 +255,11 @@ impl SqsQueue {
                 }
             };
             let full = messages.len() == ENTRIES;
+            let begun = *begun.get_or_insert_with(Instant::now);
             all.extend(messages.into_iter().map(|message| self.lend(message)));
-            if !full || all.len() >= pull.max {
+            // The first must not wait for the last until it comes into sight again.
+            let late = begun.elapsed() >= GATHERING.min(pull.visibility / 4);
+            if !full || late || all.len() >= pull.max {
                 return Ok(all);
             }
             wait = Duration::ZERO;

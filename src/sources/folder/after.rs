@@ -11,7 +11,9 @@ use super::names::HELD;
 use super::options::After;
 use crate::state::State;
 use rusqlite::{OptionalExtension, params};
-use rustix::fs::{CWD, RenameFlags, lstat, renameat_with};
+use rustix::fs::{
+    CWD, Mode, OFlags, RenameFlags, XattrFlags, fsetxattr, fstat, lstat, open, renameat_with,
+};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -19,6 +21,9 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
+
+/// The attribute that a file bears that is done; its value is its event's id.
+const ATTRIBUTE: &str = "user.pointsman.done";
 
 /// Names that are tried for a file whose name is taken where it is moved to.
 const SUFFIXES_MAX: u32 = 100_000;
@@ -34,6 +39,8 @@ pub enum Done {
     Moved(PathBuf),
     /// It was deleted.
     Deleted,
+    /// It stays where it is, and bears a mark.
+    Tagged,
     /// A newer version has taken its place, and stays.
     Superseded,
     /// It was gone already.
@@ -58,8 +65,17 @@ pub async fn mark_done(
     let Some(file) = found else {
         return Ok(Done::Unknown);
     };
+    // A mark changes the time of the file's last change, and nothing else.
+    let mut ctime_ns = None;
     let done = match after.clone() {
         After::Keep => Done::Kept,
+        After::Tag => {
+            let acted = tokio::task::spawn_blocking(move || tag(&root, &file, event)).await;
+            let acted = acted.map_err(|_| SourceError::Ended).and_then(|done| done);
+            let (done, ctime) = acted?;
+            ctime_ns = ctime;
+            done
+        }
         after => {
             // What we take away ourselves is not told of as deleted; noted
             // first, because moving to another device takes as long as it takes.
@@ -81,11 +97,12 @@ pub async fn mark_done(
         .write(move |db| {
             db.prepare_cached(
                 "UPDATE folder_files SET state = 4, at_ms = ?3,
+                     ctime_ns = COALESCE(?5, ctime_ns),
                      gone_ms = CASE WHEN ?4 THEN COALESCE(gone_ms, ?3) ELSE gone_ms END,
                      told = told OR ?4
                  WHERE event = ?1 AND state IN (2, 3) AND source = ?2",
             )?
-            .execute(params![event.as_bytes(), source, now_ms, away])
+            .execute(params![event.as_bytes(), source, now_ms, away, ctime_ns])
         })
         .await?;
     Ok(done)
@@ -141,7 +158,7 @@ fn act(root: &Path, file: &Settled, after: &After, event: Uuid) -> Result<Done, 
         Held::None => return Ok(Done::Vanished),
     }
     match after {
-        After::Keep => Ok(Done::Kept),
+        After::Keep | After::Tag => Ok(Done::Kept),
         After::Delete => {
             fs::remove_file(&held).map_err(fail)?;
             Ok(Done::Deleted)
@@ -155,6 +172,40 @@ fn act(root: &Path, file: &Settled, after: &After, event: Uuid) -> Result<Done, 
             }
         },
     }
+}
+
+/// Marks a file, unless a newer version has taken its place. The attribute is set
+/// on the file that was looked at, whatever happens to its name meanwhile.
+fn tag(root: &Path, file: &Settled, event: Uuid) -> Result<(Done, Option<i64>), SourceError> {
+    let path = full(root, &file.key);
+    let fail = |error: io::Error| SourceError::After {
+        path: path.clone(),
+        error,
+    };
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let there = match open(&path, flags, Mode::empty()) {
+        Ok(there) => there,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok((Done::Vanished, None)),
+        Err(Errno::LOOP) => return Ok((Done::Superseded, None)),
+        Err(error) => return Err(fail(error.into())),
+    };
+    let stat = fstat(&there).map_err(|e| fail(e.into()))?;
+    if !Look::of(&stat).same_version(&file.look) {
+        return Ok((Done::Superseded, None));
+    }
+    let mark = event.to_string();
+    if fsetxattr(&there, ATTRIBUTE, mark.as_bytes(), XattrFlags::empty()).is_err() {
+        // A file system that knows none, or a file that may not be changed.
+        fs::write(mark_beside(&path), &mark).map_err(fail)?;
+    }
+    let now = fstat(&there).map_err(|e| fail(e.into()))?;
+    Ok((Done::Tagged, Some(Look::of(&now).ctime_ns)))
+}
+
+/// The file that marks another as done, where attributes cannot be set.
+fn mark_beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    path.with_file_name(OsStr::from_bytes(&[HELD, b"done-", name].concat()))
 }
 
 enum Held {
@@ -266,6 +317,18 @@ mod tests {
         assert_eq!(numbered(b"a.csv", 2), "a-2.csv");
         assert_eq!(numbered(b".env", 1), ".env-1");
         assert_eq!(numbered(b"plain", 1), "plain-1");
+    }
+
+    #[test]
+    fn a_mark_lies_beside_its_file_and_is_never_taken_for_one() {
+        let mark = mark_beside(Path::new("/in/a.csv"));
+        assert_eq!(mark, Path::new("/in/.pointsman-done-a.csv"));
+        let options = super::super::options::FolderOptions {
+            hidden: true,
+            ..super::super::options::tests::options(Path::new("/in"))
+        };
+        let names = super::super::names::Names::new(&options, None);
+        assert!(!names.unwrap().takes(b".pointsman-done-a.csv"));
     }
 
     #[test]

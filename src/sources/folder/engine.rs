@@ -22,7 +22,7 @@ use super::submit::Ready;
 use super::walk::{Full, Walk};
 use super::watches::Watches;
 use crate::clock::SharedClock;
-use crate::sources::Intake;
+use crate::sources::{Incoming, Intake};
 use crate::state::StateError;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
@@ -63,6 +63,8 @@ pub struct Engine {
     pub(super) pending: Pending,
     pub(super) ready: Vec<Ready>,
     pub(super) ops: Vec<Op>,
+    /// Told before the ledger has the new names.
+    pub(super) moves: Vec<Incoming>,
     pub(super) targeted: Walk,
     pub(super) full: Option<Full>,
     pub(super) scans: u64,
@@ -116,7 +118,7 @@ impl Engine {
         );
         let wall_offset_ms = wall_offset(&parts.clock);
         Self {
-            openers: Openers::new(parts.clock.clone()),
+            openers: Openers::new(parts.clock.clone(), parts.limits.openers_every),
             mount: mount_of(&parts.root),
             options: parts.options,
             limits: parts.limits,
@@ -135,6 +137,7 @@ impl Engine {
             pending: Pending::default(),
             ready: Vec::new(),
             ops: Vec::new(),
+            moves: Vec::new(),
             targeted: Walk::default(),
             full: None,
             scans: 0,
@@ -257,6 +260,7 @@ impl Engine {
         self.board
             .fail(b"", &error.to_string(), self.clock.now_ms());
         self.ops.clear();
+        self.moves.clear();
         self.ready.clear();
         self.restart_full();
         self.targeted = Walk::default();
@@ -274,6 +278,7 @@ impl Engine {
     }
 
     pub(super) fn write_ops(&mut self) -> Result<(), StateError> {
+        self.tell_moves();
         let ops = std::mem::take(&mut self.ops);
         self.ledger.write(ops, self.clock.now_ms())
     }

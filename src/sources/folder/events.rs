@@ -3,10 +3,11 @@
 use super::finished::How;
 use super::look::{Look, show};
 use super::options::FolderOptions;
-use crate::event::{EventError, ObjectEvent, object_id};
+use crate::event::{EventBuilder, EventError, ObjectEvent, object_id};
 use crate::sources::Incoming;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
 use std::fmt::Write as _;
 
 /// `source` of these events.
@@ -88,6 +89,43 @@ impl Version<'_> {
             ..self.object(options, "Object Deleted", "DeleteObject", gone_ms)
         };
         incoming(options, event, "gone")
+    }
+
+    /// `Object Moved`: the file had the name `from` before.
+    ///
+    /// # Errors
+    /// When the event is too large.
+    pub fn moved(&self, options: &FolderOptions, from: &[u8]) -> Result<Incoming, EventError> {
+        let way = format!("{}/{}", self.identity(), show(from));
+        let mut detail = json!({
+            "version": "0",
+            "bucket": { "name": options.name },
+            "object": {
+                "key": show(self.key),
+                "size": self.look.size,
+                "etag": self.etag(),
+                "sequencer": format!("{:016X}", self.sequencer.max(0)),
+            },
+            "previous-key": show(from),
+            "reason": "RenameObject",
+        });
+        if std::str::from_utf8(self.key).is_err() {
+            detail["object"]["key-bytes"] = json!(STANDARD.encode(self.key));
+        }
+        let event = EventBuilder {
+            id: object_id(&options.name, self.key, &way, "moved"),
+            source: SOURCE.to_owned(),
+            detail_type: "Object Moved".to_owned(),
+            // It has not changed since, so a repetition has the same time.
+            time_ms: self.look.ctime_ms(),
+            resources: Vec::new(),
+            detail,
+        };
+        Ok(Incoming {
+            event: event.build(&options.defaults)?,
+            bus: options.bus.clone(),
+            cursor: Some(format!("{}: renamed", options.name)),
+        })
     }
 
     fn object(&self, options: &FolderOptions, what: &str, why: &str, time_ms: i64) -> ObjectEvent {

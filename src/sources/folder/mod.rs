@@ -48,6 +48,7 @@ mod hints;
 mod ledger;
 mod look;
 mod mounts;
+mod moves;
 pub(super) mod names;
 mod observe;
 mod openers;
@@ -131,6 +132,8 @@ pub struct Limits {
     pub watches: Option<usize>,
     /// Poll as if the folder were on this file system.
     pub polled: Option<&'static str>,
+    /// Looks at who has files open for writing are at least so far apart.
+    pub openers_every: std::time::Duration,
 }
 
 impl Default for Limits {
@@ -142,6 +145,7 @@ impl Default for Limits {
             listed: 100_000,
             watches: None,
             polled: None,
+            openers_every: std::time::Duration::ZERO,
         }
     }
 }

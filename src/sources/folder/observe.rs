@@ -139,7 +139,8 @@ impl Engine {
                 Ok(())
             }
             Known::Resend => {
-                let ready = Ready::new(key, look, row, How::Quiet, None);
+                let file = self.candidate(look);
+                let ready = Ready::new(key, &file, row, How::Quiet, None);
                 self.push_ready(Ready {
                     resend: true,
                     ..ready
@@ -153,6 +154,9 @@ impl Engine {
                 if let Some(from) = self.old_name(&key, &look, row.as_ref())? {
                     self.board.count(|c| c.renames += 1);
                     self.pending.remove(&from);
+                    if self.options.moves {
+                        self.note_move(&from, &key, &look)?;
+                    }
                     self.ops.push(Op::Rename(from, key, look));
                     return Ok(());
                 }
@@ -349,17 +353,18 @@ impl Engine {
             self.wait_for(key, entry, Wait::Trailer, None);
             return Ok(());
         }
-        self.finished(key, entry.file.look, row, how, content.hash)
+        self.finished(key, &entry.file, row, how, content.hash)
     }
 
     fn finished(
         &mut self,
         key: Key,
-        look: Look,
+        file: &Candidate,
         row: Option<Row>,
         how: How,
         hash: Option<Vec<u8>>,
     ) -> Result<(), StateError> {
+        let look = file.look;
         self.board.clear(&key);
         let touch = row.as_ref().is_some_and(|row| {
             let settled = !matches!(row.stage, Stage::Stable | Stage::Deleted | Stage::Forgotten);
@@ -370,7 +375,7 @@ impl Engine {
             self.ops.push(Op::Refresh(key, look, hash));
             return Ok(());
         }
-        self.push_ready(Ready::new(key, look, row, how, hash))
+        self.push_ready(Ready::new(key, file, row, how, hash))
     }
 
     fn is_marked(&self, key: &[u8], look: &Look) -> bool {

@@ -21,31 +21,52 @@ const SHARE: u32 = 10;
 pub struct Openers {
     clock: SharedClock,
     files: HashSet<(u64, u64)>,
-    taken: Option<Duration>,
+    /// When the last round began, on the monotonic clock and the wall clock.
+    taken: Option<(Duration, i64)>,
     cost: Duration,
+    /// Rounds are at least so far apart.
+    every: Duration,
 }
 
 impl Openers {
     /// Nothing is known yet.
     #[must_use]
-    pub fn new(clock: SharedClock) -> Self {
+    pub fn new(clock: SharedClock, every: Duration) -> Self {
         Self {
             clock,
             files: HashSet::new(),
             taken: None,
             cost: Duration::ZERO,
+            every,
         }
+    }
+
+    /// When the next round is allowed, on the monotonic clock.
+    #[must_use]
+    pub fn next(&self) -> Duration {
+        let pause = match self.cost > CHEAP {
+            true => self.cost * SHARE,
+            false => Duration::ZERO,
+        };
+        self.taken
+            .map_or(Duration::ZERO, |(taken, _)| taken + pause.max(self.every))
+    }
+
+    /// When the last round began: what was opened later is not known. On the
+    /// monotonic clock, and as Unix milliseconds.
+    #[must_use]
+    pub fn taken(&self) -> (Duration, i64) {
+        self.taken.unwrap_or((Duration::ZERO, 0))
     }
 
     /// Goes through the processes, unless that was done just now at great cost.
     pub fn refresh(&mut self) {
         let now = self.clock.monotonic();
-        let fresh = |taken: Duration| now < taken + self.cost * SHARE;
-        if self.cost > CHEAP && self.taken.is_some_and(fresh) {
+        if now < self.next() {
             return;
         }
+        self.taken = Some((now, self.clock.now_ms()));
         self.files = open_for_writing();
-        self.taken = Some(self.clock.monotonic());
         self.cost = self.clock.monotonic().saturating_sub(now);
     }
 
@@ -98,12 +119,12 @@ mod tests {
         let path = folder.path().join("a");
         let look = |path| Look::of(&rustix::fs::lstat(path).unwrap());
         let writer = fs::File::create(&path).unwrap();
-        let mut openers = Openers::new(crate::clock::system());
+        let mut openers = Openers::new(crate::clock::system(), Duration::ZERO);
         openers.refresh();
         assert!(openers.holds(&look(&path)));
         drop(writer);
         let _reader = fs::File::open(&path).unwrap();
-        let mut openers = Openers::new(crate::clock::system());
+        let mut openers = Openers::new(crate::clock::system(), Duration::ZERO);
         openers.refresh();
         assert!(!openers.holds(&look(&path)));
     }

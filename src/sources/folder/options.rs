@@ -33,6 +33,8 @@ pub struct FolderOptions {
     pub content_hash: bool,
     /// Also send `Object Deleted`.
     pub deletes: bool,
+    /// Also send `Object Moved` for files that get another name in the folder.
+    pub moves: bool,
     /// Ledger entries of files that are gone are forgotten after this time.
     pub forget_after: Duration,
     /// What happens to a file once all its deliveries are done.
@@ -78,6 +80,8 @@ pub enum After {
     Move(PathBuf),
     /// It is deleted.
     Delete,
+    /// It is marked: by an extended attribute, or by a hidden file beside it.
+    Tag,
 }
 
 #[cfg(test)]
@@ -108,6 +112,7 @@ pub(crate) mod tests {
             start: Start::All,
             content_hash: false,
             deletes: false,
+            moves: false,
             forget_after: Duration::from_secs(86_400),
             after: After::Keep,
             defaults: Defaults::default(),

@@ -7,7 +7,7 @@
 
 use super::engine::Engine;
 use super::events::Version;
-use super::finished::{How, Wait};
+use super::finished::{Candidate, How, Wait};
 use super::ledger::{Row, Stage};
 use super::look::{Key, Look};
 use super::pending::Entry;
@@ -23,6 +23,14 @@ use uuid::Uuid;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
+/// Bounds of the pause before a file that is open for writing is looked at again.
+const OPEN_MIN: Duration = Duration::from_millis(50);
+const OPEN_MAX: Duration = Duration::from_secs(2);
+
+/// Times of files may be that far behind the clock, in milliseconds: a tick of a
+/// kernel with 100 of them a second.
+const CTIME_STEP_MS: i64 = 10;
+
 /// How often a version that came back gets another id until the bus knows none.
 const SALTS_MAX: usize = 16;
 
@@ -32,6 +40,8 @@ pub struct Ready {
     pub key: Key,
     /// How it looked when it was found to be finished.
     pub look: Look,
+    /// When its look was last seen to change, on the monotonic clock.
+    pub changed: Duration,
     /// What the ledger knew.
     pub row: Option<Row>,
     /// How it became finished.
@@ -52,10 +62,17 @@ struct Sending {
 impl Ready {
     /// A file that is to be sent for the first time.
     #[must_use]
-    pub fn new(key: Key, look: Look, row: Option<Row>, how: How, hash: Option<Vec<u8>>) -> Self {
+    pub fn new(
+        key: Key,
+        file: &Candidate,
+        row: Option<Row>,
+        how: How,
+        hash: Option<Vec<u8>>,
+    ) -> Self {
         Self {
             key,
-            look,
+            look: file.look,
+            changed: file.changed,
             row,
             how,
             hash,
@@ -111,12 +128,12 @@ impl Engine {
             self.wait_for(ready.key, entry, Wait::Quiet, Some(self.now()));
             return Ok(None);
         }
-        if !ready.resend && self.openers.holds(&look) {
-            let again = self
-                .options
-                .finished
-                .quiet
-                .clamp(Duration::from_millis(50), Duration::from_secs(2));
+        let held = !ready.resend && self.openers.holds(&look);
+        if held || !(ready.resend || self.knows_writers(&ready)) {
+            let again = match held {
+                true => self.now() + self.options.finished.quiet.clamp(OPEN_MIN, OPEN_MAX),
+                false => self.openers.next().max(self.now()),
+            };
             let mut entry = self.entry(&ready, look);
             if let Some(content) = &ready.hash {
                 let content = super::probe::Content {
@@ -125,14 +142,29 @@ impl Engine {
                 };
                 entry.content = Some((look, content));
             }
-            self.wait_for(ready.key, entry, Wait::Open, Some(self.now() + again));
+            self.wait_for(ready.key, entry, Wait::Open, Some(again));
             return Ok(None);
         }
         Ok(Some(ready))
     }
 
+    /// Whether it was looked up after the file's last change who has files open for
+    /// writing: then a writer that pauses in the middle of a file that looks quiet
+    /// was seen. One that opens it later changes it first.
+    fn knows_writers(&self, ready: &Ready) -> bool {
+        let (at, at_ms) = self.openers.taken();
+        let by_ctime = || {
+            let changed_ms = ready.look.ctime_ms() + CTIME_STEP_MS;
+            self.mount.own_times() && at_ms >= changed_ms
+        };
+        ready.how != How::Quiet || at >= ready.changed || by_ctime()
+    }
+
     fn entry(&self, ready: &Ready, look: Look) -> Entry {
         let mut file = self.candidate(look);
+        if look == ready.look {
+            file.changed = ready.changed;
+        }
         file.moved_in = ready.how != How::Quiet && look.same_version(&ready.look);
         Entry {
             file,

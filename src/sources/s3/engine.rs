@@ -19,8 +19,11 @@ use tokio_util::sync::CancellationToken;
 const WALK_SHARE: u32 = 4;
 /// Pause after a walk that failed; doubles from there.
 const AFTER_TROUBLE: Duration = Duration::from_secs(1);
-/// The longest pause after a walk that failed.
-const TROUBLE_MAX: Duration = Duration::from_secs(60);
+/// The longest pause after a walk that failed, where walks are not further apart
+/// anyway: a server that comes back is not left waiting for long.
+const TROUBLE_MAX: Duration = Duration::from_secs(10);
+/// And the longest at all.
+const TROUBLE_END: Duration = Duration::from_secs(60);
 
 /// Why work stopped in the middle.
 #[derive(Debug, thiserror::Error)]
@@ -173,7 +176,8 @@ impl Engine {
             });
         }
         let pause = self.trouble;
-        self.trouble = (pause * 2).min(TROUBLE_MAX);
+        let longest = self.options.every.clamp(TROUBLE_MAX, TROUBLE_END);
+        self.trouble = (pause * 2).min(longest);
         pause
     }
 

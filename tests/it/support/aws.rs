@@ -4,7 +4,6 @@
 use super::{PATIENCE, python};
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -32,13 +31,24 @@ cat <&3 >/dev/null
 kill -9 $pid 2>/dev/null
 wait"#;
 
+/// The server puts a queue's messages into a new list when one is deleted, and loses
+/// one that comes in at that moment. No queue of Amazon's does that, so both wait for
+/// each other here.
+const CAREFUL: &str = r#"
+from moto.server import main
+from moto.sqs import models
+real = models.Queue.delete_message
+def delete_message(self, receipt_handle):
+    with self._messages_lock:
+        return real(self, receipt_handle)
+models.Queue.delete_message = delete_message
+"#;
+
 /// The server recomputes signatures in a way that fits its own language's client alone,
 /// so who asks is taken from the access key; what that user may do is looked at.
 const GUARDED: &str = r#"
 from moto.iam.access_control import IAMRequestBase
-from moto.server import main
 IAMRequestBase.check_signature = lambda request: None
-main()
 "#;
 
 /// Clients for `boto3`, to look at the server from outside.
@@ -54,29 +64,24 @@ args = sys.argv[2:]
 impl Aws {
     /// Starts a server of one's own that can be told to look at permissions.
     pub fn start_guarded() -> Self {
-        let python = program().with_file_name("python");
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", WATCH])
-            .arg(python)
-            .args(["-c", GUARDED]);
-        Self::run(command)
+        Self::run(GUARDED)
     }
 
     fn start() -> Self {
-        let mut command = Command::new("sh");
-        command.args(["-c", WATCH]).arg(program());
-        Self::run(command)
+        Self::run("")
     }
 
-    /// Starts the server that `command` leads to.
-    fn run(mut command: Command) -> Self {
+    /// Starts the server, after `more` was done to it.
+    fn run(more: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("its address").port();
         drop(listener);
         let folder = tempfile::tempdir().expect("a temporary folder");
         let log = fs::File::create(folder.path().join("out.log")).expect("a log");
-        let server = command
+        let server = Command::new("sh")
+            .args(["-c", WATCH])
+            .arg(python_path())
+            .args(["-c", &format!("{CAREFUL}{more}main()\n")])
             .args(["-H", "127.0.0.1", "-p", &port.to_string()])
             .stdin(Stdio::piped())
             .stdout(log.try_clone().expect("a second handle"))
@@ -93,7 +98,7 @@ impl Aws {
             let log = fs::read_to_string(aws.folder.path().join("out.log")).unwrap_or_default();
             assert!(
                 begun.elapsed() < PATIENCE,
-                "no moto_server (`./test` installs it):\n{log}"
+                "no moto (`./test` installs it):\n{log}"
             );
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -131,11 +136,10 @@ impl Aws {
     }
 }
 
-/// It lies beside the Python that the tests use.
-fn program() -> PathBuf {
-    let python = std::env::var("POINTSMAN_TEST_PYTHON").unwrap_or_else(|_| {
+/// The Python that has moto.
+fn python_path() -> String {
+    std::env::var("POINTSMAN_TEST_PYTHON").unwrap_or_else(|_| {
         let home = std::env::var("HOME").unwrap_or_default();
         format!("{home}/.cache/pointsman/venv/bin/python")
-    });
-    PathBuf::from(python).with_file_name("moto_server")
+    })
 }

@@ -222,6 +222,8 @@ fn run(folder: &Path, ports: Ports) -> Child {
             flag("volume.max", &5000),
             flag("filer.port", &ports.filer),
             flag("s3.port", &ports.s3),
+            // Buckets may stand in the host name: `BUCKET.s3.test`.
+            flag("s3.domainName", &"s3.test"),
             flag("s3.config", &folder.join("s3.json").display()),
             flag("metricsPort", &ports.metrics),
             "-filer".to_owned(),

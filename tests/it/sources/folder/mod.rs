@@ -191,6 +191,7 @@ pub fn options(root: &Path) -> FolderOptions {
         start: Start::All,
         content_hash: false,
         deletes: false,
+        moves: false,
         forget_after: Duration::from_secs(86_400),
         after: After::Keep,
         defaults: pointsman::event::Defaults::default(),

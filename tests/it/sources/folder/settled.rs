@@ -142,3 +142,83 @@ async fn an_interrupted_after_action_is_finished_when_it_is_repeated() {
     assert!(!held.exists());
     handle.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_done_is_marked_and_stays_what_it_was() {
+    let nest = Nest::with(|o| {
+        o.after = After::Tag;
+        o.content_hash = true;
+    });
+    let handle = nest.started().await;
+    nest.write("a.csv", "x");
+    nest.write("b.csv", "x");
+    nest.expect(&handle, &["a.csv", "b.csv"]).await;
+    let of = |name: &str| {
+        let events = nest.bus.events();
+        let event = events.iter().find(|event| key(event) == name).unwrap();
+        event["id"].as_str().unwrap().to_owned()
+    };
+    nest.write("b.csv", "changed meanwhile");
+    let done = handle.mark_done(&of("b.csv")).await.unwrap();
+    // Whether the new version was taken already or not, the old one bears no mark.
+    assert!(
+        [Done::Superseded, Done::Unknown].contains(&done),
+        "{done:?}"
+    );
+    assert_eq!(handle.mark_done(&of("a.csv")).await.unwrap(), Done::Tagged);
+    assert_eq!(handle.mark_done(&of("a.csv")).await.unwrap(), Done::Unknown);
+    let mut mark = [0; 64];
+    let attribute = rustix::fs::getxattr(nest.path("a.csv"), "user.pointsman.done", &mut mark);
+    let mark = match attribute {
+        Ok(length) => String::from_utf8_lossy(&mark[..length]).into_owned(),
+        // A file system without attributes.
+        Err(_) => fs::read_to_string(nest.path(".pointsman-done-a.csv")).unwrap(),
+    };
+    assert_eq!(mark, of("a.csv"));
+    // A mark is no change.
+    nest.expect(&handle, &["a.csv", "b.csv", "b.csv"]).await;
+    assert_eq!(status(&handle).await.counts.touches, 0);
+    assert_eq!(fs::read_to_string(nest.path("a.csv")).unwrap(), "x");
+    handle.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_gets_another_name_is_told_of_once_where_that_is_wanted() {
+    let nest = Nest::with(|o| {
+        o.moves = true;
+        o.deletes = true;
+    });
+    let handle = nest.started().await;
+    fs::create_dir(nest.path("in")).unwrap();
+    for name in ["in/a", "in/b"] {
+        nest.write(name, name);
+    }
+    nest.expect(&handle, &["in/a", "in/b"]).await;
+    fs::rename(nest.path("in/a"), nest.path("in/é")).unwrap();
+    nest.wait_for(&handle, 3).await;
+    // A folder's name is a part of the names of its files.
+    fs::rename(nest.path("in"), nest.path("out")).unwrap();
+    nest.wait_for(&handle, 5).await;
+    handle.rescan().await.unwrap();
+    handle.wait_idle().await.unwrap();
+    handle.stop().await;
+    let handle = nest.started().await;
+    handle.wait_idle().await.unwrap();
+    let events = nest.bus.events();
+    let mut moves: Vec<(&str, &str)> = events
+        .iter()
+        .filter(|event| event["detail-type"] == "Object Moved")
+        .map(|event| {
+            let detail = &event["detail"];
+            let text = |value: &'static str| detail.pointer(value).unwrap().as_str().unwrap();
+            (text("/previous-key"), text("/object/key"))
+        })
+        .collect();
+    moves.sort_unstable();
+    assert_eq!(
+        moves,
+        [("in/a", "in/é"), ("in/b", "out/b"), ("in/é", "out/é")]
+    );
+    assert_eq!(events.len(), 5, "no deletes, and nothing is new");
+    handle.stop().await;
+}

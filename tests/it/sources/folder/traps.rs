@@ -167,6 +167,26 @@ async fn trap_5_a_writer_that_pauses_is_waited_for_as_long_as_it_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn trap_5_what_is_known_of_writers_must_be_newer_than_the_file() {
+    let mut nest = Nest::new();
+    // As where looking through all processes takes long, and is seldom done.
+    nest.limits.openers_every = LONG;
+    let handle = nest.started().await;
+    nest.write("whole.csv", "x");
+    nest.wait_for(&handle, 1).await;
+    let mut late = half_a_writer(&nest.path("late.csv"));
+    until("the half-written file to be suspected", async || {
+        let waits = status(&handle).await.oldest_waiting;
+        waits.is_some_and(|w| serde_json::json!(w.why) == "open")
+    })
+    .await;
+    assert_eq!(nest.bus.created(), ["whole.csv"]);
+    late.kill().unwrap();
+    late.wait().unwrap();
+    handle.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn trap_6_several_appends_are_one_version_when_none_is_late() {
     let nest = Nest::with(|o| o.finished.quiet = PLENTY);
     let handle = nest.started().await;

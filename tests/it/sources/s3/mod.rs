@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 /// How long a test waits for what must come.
-const SOON: Duration = Duration::from_secs(180);
+const SOON: Duration = Duration::from_secs(300);
 
 /// A bucket, a bus and a side state, and what runs over them.
 pub struct Pond {
@@ -102,8 +102,12 @@ impl Pond {
     }
 
     pub async fn start(&self) -> Source {
+        self.start_into(self.bus.clone()).await
+    }
+
+    /// Starts it with another bus.
+    pub async fn start_into(&self, bus: Arc<dyn Intake>) -> Source {
         let state = State::open(&self.folder.path().join("side.db")).expect("a state");
-        let bus: Arc<dyn Intake> = self.bus.clone();
         let listing: Arc<dyn Listing> = match &self.listing {
             Some(listing) => Arc::clone(listing),
             None => Arc::new(self.bucket.listing.clone()),
@@ -126,10 +130,13 @@ impl Pond {
         }
     }
 
-    /// Waits until the bus has that many events.
+    /// Waits until the bus has that many events, for as long as more come.
     pub async fn wait_for(&self, source: &Source, events: usize) {
-        let begun = Instant::now();
+        let (mut begun, mut best) = (Instant::now(), 0);
         while self.bus.len() < events {
+            if self.bus.len() > best {
+                (begun, best) = (Instant::now(), self.bus.len());
+            }
             if begun.elapsed() > SOON {
                 let said = serde_json::to_string_pretty(&source.status().await).expect("JSON");
                 panic!("{} of {events} events; {said}", self.bus.len());

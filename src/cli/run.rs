@@ -177,7 +177,8 @@ async fn idle(node: &Node, quiet: Duration) {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
         let next = node.bus.next_seq();
-        let busy = next != last || node.has_work();
+        let listing = node.buckets().values().any(|bucket| bucket.is_starting());
+        let busy = next != last || listing || node.has_work();
         last = next;
         if busy {
             since = Instant::now();

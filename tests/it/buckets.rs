@@ -289,3 +289,22 @@ fn keys_come_from_a_profile_and_without_any_the_source_says_so() {
     });
     assert_eq!(node.stop(), 0);
 }
+
+#[test]
+fn a_run_until_idle_waits_for_the_first_listing() {
+    let server = seaweedfs::shared();
+    let bucket = server.bucket("once");
+    put_a_table(server, &bucket);
+    let (endpoint, key, secret) = (server.endpoint(), seaweedfs::KEY, seaweedfs::SECRET);
+    let project = loading(
+        &bucket,
+        &format!("endpoint: \"{endpoint}\", access_key_id: {key}, secret_access_key: {secret}"),
+    );
+    let ran = project.run(&["run", "--until-idle", "0.2"]);
+    assert!(
+        ran.status.success(),
+        "{}",
+        crate::support::text(&ran.stderr)
+    );
+    assert_eq!(project.count("select count(*) from lake.t"), Some(3));
+}

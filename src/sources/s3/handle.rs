@@ -3,7 +3,7 @@
 use super::S3SourceError;
 use super::hints::{Answer, Hint};
 use super::ledger::Ledger;
-use super::status::{Board, RefusedObject, S3Status};
+use super::status::{Board, Mode, RefusedObject, S3Status};
 use crate::event::Event;
 use crate::sources::folder::names::Globs;
 use crate::sources::{Incoming, Intake, IntakeError, Taken};
@@ -52,6 +52,12 @@ impl S3Handle {
     #[must_use]
     pub fn bus(&self) -> &str {
         &self.shared.bus
+    }
+
+    /// Whether it has neither listed its bucket yet nor failed to.
+    #[must_use]
+    pub fn is_starting(&self) -> bool {
+        self.shared.board.read().mode == Mode::Starting
     }
 
     /// How the source is doing.

@@ -1,13 +1,16 @@
 //! `check --connect`: whether what lies outside is there and lets us in.
 
-use super::{brokers, warehouse};
-use crate::config::{Backing, Config, Connection, HandlerKind, Publish, PublishTo, Source, To};
+use super::{brokers, buckets, warehouse};
+use crate::config::{
+    Backing, Config, Connection, HandlerKind, Publish, PublishTo, S3Source, Source, To,
+};
 use crate::drivers::Finding;
 use crate::drivers::amqp::{AmqpExchange, AmqpQueue, Link, check_link};
 use crate::drivers::postgres::check_server;
 use crate::drivers::sns::SnsTopic;
 use crate::drivers::sqs::{SqsQueue, check_account};
 use crate::queues::Publisher as _;
+use crate::sources::s3::{Begin, Listing as _, What};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +40,10 @@ pub async fn probe(config: &Config) -> Vec<Probe> {
         tell(&format!("connection {name}"), vec![found]);
     }
     for (name, source) in &config.sources {
+        if let Source::S3(s3) = source {
+            let what = format!("source {name} (s3 {})", s3.options.bucket);
+            tell(&what, vec![check_bucket(config, s3).await]);
+        }
         if let Source::Queue(queue) = source {
             let what = format!("source {name} ({})", queue.on.label());
             tell(&what, check_queue(config, &queue.on).await);
@@ -85,6 +92,21 @@ async fn check_connection(config: &Config, name: &str, connection: &Connection) 
             check_server(&warehouse::server(postgres, STATEMENT)).await
         }
     }
+}
+
+async fn check_bucket(config: &Config, source: &S3Source) -> Finding {
+    let options = &source.options;
+    let bucket = buckets::open(config, source.connection.as_deref(), &options.bucket)
+        .map_err(|e| e.to_string())?;
+    let what = match options.versions {
+        true => What::Versions,
+        false => What::Objects,
+    };
+    let page = bucket.listing.page(&options.prefix, what, &Begin::Start);
+    let page = page.await.map_err(|e| e.to_string())?;
+    let more = if page.next.is_some() { " and more" } else { "" };
+    let keys = page.entries.len();
+    Ok(format!("the bucket can be listed; {keys} keys{more}"))
 }
 
 async fn check_queue(config: &Config, backing: &Backing) -> Vec<Finding> {

@@ -308,3 +308,26 @@ fn a_run_until_idle_waits_for_the_first_listing() {
     );
     assert_eq!(project.count("select count(*) from lake.t"), Some(3));
 }
+
+#[test]
+fn a_bucket_is_tried_before_anything_runs() {
+    let server = seaweedfs::shared();
+    let bucket = server.bucket("tried");
+    put_a_table(server, &bucket);
+    let (endpoint, key, secret) = (server.endpoint(), seaweedfs::KEY, seaweedfs::SECRET);
+    let by = |bucket: &str, secret: &str| {
+        let keys = format!("access_key_id: {key}, secret_access_key: {secret}");
+        let project = loading(bucket, &format!("endpoint: \"{endpoint}\", {keys}"));
+        let output = project.run(&["check", "--connect"]);
+        let said = [output.stdout, output.stderr].map(|text| crate::support::text(&text));
+        (output.status.code(), said.concat())
+    };
+    let (_, said) = by(&bucket, secret);
+    assert!(said.contains("the bucket can be listed; 1 keys"), "{said}");
+    let (code, said) = by(&format!("{bucket}-not-there"), secret);
+    assert!(said.contains("NoSuchBucket"), "{said}");
+    assert_eq!(code, Some(1));
+    let (code, said) = by(&bucket, "wrong");
+    assert!(said.contains("SignatureDoesNotMatch"), "{said}");
+    assert_eq!(code, Some(1));
+}

@@ -3,7 +3,7 @@
 use super::wiring;
 use crate::bus::RouteId;
 use crate::clock::{self, SharedClock};
-use crate::config::{Checker, Config, HandlerKind, Loaded, run_tests};
+use crate::config::{Checker, Config, Loaded, run_tests};
 use crate::error::{Diagnostic, codes};
 use crate::handlers::transform::check_sql;
 use crate::router::{Table, TableError};
@@ -24,7 +24,7 @@ impl Checker for SqlChecker {
     fn check(&self, config: &Config) -> Vec<Diagnostic> {
         let mut found = Vec::new();
         for (name, handler) in &config.handlers {
-            let HandlerKind::Transform(options) = &handler.kind else {
+            let Some(options) = handler.kind.transform() else {
                 continue;
             };
             if let Err(problem) = check_sql(options) {
@@ -37,7 +37,8 @@ impl Checker for SqlChecker {
                     None => "sql".to_owned(),
                     Some((view, _)) => format!("views.{view}"),
                 };
-                diagnostic.place = config.place(&format!("handlers.{name}.transform.{part}"));
+                diagnostic.place =
+                    config.place(&format!("handlers.{name}.{}.{part}", handler.kind.name()));
                 diagnostic.notes.push(problem.shown_in(sql));
                 found.push(diagnostic);
             }

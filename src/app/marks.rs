@@ -2,7 +2,7 @@
 //! part alone whose mark is the same.
 
 use super::sources::Bringer;
-use crate::config::{Config, HandlerKind, Route, To};
+use crate::config::{Config, Route, To};
 
 /// The marks of one configuration. What all of them have in common is worked out
 /// once: there may be thousands of parts.
@@ -30,7 +30,7 @@ impl<'a> Marks<'a> {
         let mut mark = self.connections.clone();
         if let Some(handler) = config.handlers.get(name) {
             mark.push_str(&format!("{handler:?}"));
-            if matches!(handler.kind, HandlerKind::Transform(_)) {
+            if handler.kind.transform().is_some() {
                 // Events name objects by the source that they came from.
                 mark.push_str(&format!("{:?}", config.sources));
             }

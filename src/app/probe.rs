@@ -65,8 +65,9 @@ pub async fn probe(config: &Config) -> Vec<Probe> {
     for (name, handler) in &config.handlers {
         if let HandlerKind::Load(load) = &handler.kind
             && let Some(to) = &load.to
+            && let Some(Connection::Postgres(postgres)) = config.connections.get(to)
         {
-            let findings = match warehouse::loader(config, load, to) {
+            let findings = match warehouse::postgres(postgres, load) {
                 Ok(loader) => loader.check().await,
                 Err(failure) => vec![Err(failure.to_string())],
             };
@@ -90,6 +91,9 @@ async fn check_connection(config: &Config, name: &str, connection: &Connection) 
         },
         Connection::Postgres(postgres) => {
             check_server(&warehouse::server(postgres, STATEMENT)).await
+        }
+        Connection::Redshift(redshift) => {
+            check_server(&warehouse::server(&redshift.server, STATEMENT)).await
         }
     }
 }

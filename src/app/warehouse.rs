@@ -1,28 +1,45 @@
 //! From the configuration of a load to the loader of its warehouse.
 
-use crate::config::{Config, Connection, Load, PostgresConnection};
+use super::brokers;
+use crate::config::{Config, Connection, Load, PostgresConnection, RedshiftConnection};
 use crate::drivers::postgres::{PostgresLoader, PostgresOptions};
+use crate::drivers::redshift::{Credentials, RedshiftLoader, Staging};
 use crate::handlers::Failure;
-use crate::handlers::load::{LoadEnv, LoadHandler};
+use crate::handlers::load::{LoadEnv, LoadHandler, Loader};
+use crate::handlers::objects::Places;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The handler of a load.
-pub(super) fn handler(config: &Config, load: &Load) -> Result<LoadHandler, Failure> {
+pub(super) fn handler(
+    config: &Config,
+    load: &Load,
+    places: &Places,
+) -> Result<LoadHandler, Failure> {
     let env = env(config);
     let Some(name) = &load.to else {
         return LoadHandler::new(load.options.clone(), env);
     };
-    let loader = loader(config, load, name)?;
-    LoadHandler::into(load.options.clone(), env.lake, Arc::new(loader))
+    let loader: Arc<dyn Loader> = match config.connections.get(name) {
+        Some(Connection::Postgres(connection)) => Arc::new(postgres(connection, load)?),
+        Some(Connection::Redshift(connection)) => {
+            let server = server(&connection.server, load.statement_timeout);
+            let staging = staging(config, connection, places)?;
+            Arc::new(RedshiftLoader::new(load.options.clone(), server, staging)?)
+        }
+        _ => {
+            let message = format!("`{name}` is not a connection to a database");
+            return Err(Failure::permanent("BadOptions", message));
+        }
+    };
+    LoadHandler::into(load.options.clone(), env.lake, loader)
 }
 
-/// The loader into a table behind the connection `name`.
-pub(super) fn loader(config: &Config, load: &Load, name: &str) -> Result<PostgresLoader, Failure> {
-    let Some(Connection::Postgres(connection)) = config.connections.get(name) else {
-        let message = format!("`{name}` is not a Postgres connection");
-        return Err(Failure::permanent("BadOptions", message));
-    };
+/// The loader into a table of a Postgres server.
+pub(super) fn postgres(
+    connection: &PostgresConnection,
+    load: &Load,
+) -> Result<PostgresLoader, Failure> {
     let server = server(connection, load.statement_timeout);
     PostgresLoader::new(load.options.clone(), server)
 }
@@ -36,6 +53,33 @@ fn env(config: &Config) -> LoadEnv {
         memory_bytes: config.node.query_memory_bytes,
         scratch: data.join("scratch"),
     }
+}
+
+fn staging(
+    config: &Config,
+    connection: &RedshiftConnection,
+    places: &Places,
+) -> Result<Staging, Failure> {
+    let bad = |message: &str| Failure::permanent("BadOptions", message);
+    let folder = &connection.staging;
+    let keys = || {
+        let aws = brokers::aws(config, connection.credentials.as_deref()?)?;
+        let (key, secret) = aws.key?;
+        Some(Credentials::Keys(key, secret, aws.session_token))
+    };
+    let credentials = match &connection.iam_role {
+        Some(role) => Some(Credentials::Role(role.reveal().to_owned())),
+        None => keys(),
+    };
+    Ok(Staging {
+        store: places
+            .bucket(&folder.bucket)
+            .ok_or_else(|| bad("the staging bucket is not declared"))?,
+        bucket: folder.bucket.clone(),
+        prefix: folder.prefix.clone(),
+        credentials: credentials.ok_or_else(|| bad("Redshift is given no credentials"))?,
+        scratch: config.node.data.join("scratch"),
+    })
 }
 
 pub(super) fn server(

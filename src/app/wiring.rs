@@ -13,6 +13,7 @@ use crate::delivery::{Consumer, DeliveryOptions, RetryPolicy};
 use crate::emit::Notify;
 use crate::event::{Event, rfc3339};
 use crate::handlers::exec::ExecHandler;
+use crate::handlers::extract::ExtractHandler;
 use crate::handlers::forward::ForwardHandler;
 use crate::handlers::maintain::MaintainHandler;
 use crate::handlers::objects::Places;
@@ -271,8 +272,16 @@ impl Wiring<'_> {
                 transform_env(self.config),
                 self.places.clone(),
             )?),
+            HandlerKind::Extract(extract) => Arc::new(ExtractHandler::new(
+                name,
+                extract.options(),
+                self.config.node.data.join("extracts"),
+                transform_env(self.config),
+                self.places.clone(),
+                self.clock.clone(),
+            )?),
             HandlerKind::Load(load) => {
-                let handler = warehouse::handler(self.config, load)?;
+                let handler = warehouse::handler(self.config, load, self.places)?;
                 Arc::new(handler.reading(self.places.clone()))
             }
             HandlerKind::Maintain(options) => {

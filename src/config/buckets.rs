@@ -1,6 +1,7 @@
 //! Checks of what refers to buckets: connections, and names that mean one thing.
 
-use super::model::{Config, HandlerKind};
+use super::connection::Connection;
+use super::model::Config;
 use super::sources::{Notifications, Source};
 use crate::error::{Diagnostic, codes, quoted};
 use crate::sources::queue::Format;
@@ -29,14 +30,22 @@ impl Config {
                 });
             }
         }
-        for (name, handler) in &self.handlers {
-            let (kind, to) = match &handler.kind {
-                HandlerKind::Transform(options) => ("transform.write", &options.write.s3),
-                _ => continue,
-            };
-            if let Some(to) = to {
+        for (name, connection) in &self.connections {
+            if let Connection::Redshift(redshift) = connection {
                 uses.push(Use {
-                    path: format!("handlers.{name}.{kind}.s3"),
+                    path: format!("connections.{name}.redshift.staging"),
+                    connection: redshift.staging.connection.as_deref(),
+                    bucket: &redshift.staging.bucket,
+                });
+            }
+        }
+        for (name, handler) in &self.handlers {
+            let Some(transform) = handler.kind.transform() else {
+                continue;
+            };
+            if let Some(to) = &transform.write.s3 {
+                uses.push(Use {
+                    path: format!("handlers.{name}.{}.write.s3", handler.kind.name()),
                     connection: to.connection.as_deref(),
                     bucket: &to.bucket,
                 });
@@ -59,6 +68,9 @@ pub(super) fn check(config: &Config) -> Vec<Diagnostic> {
         } else {
             firsts.insert(one.bucket, one);
         }
+    }
+    for (name, connection) in &config.connections {
+        found.extend(credentials(config, name, connection));
     }
     for (name, source) in &config.sources {
         if let Source::S3(s3) = source
@@ -130,4 +142,33 @@ fn ambiguous(config: &Config, first: &Use<'_>, second: &Use<'_>) -> Diagnostic {
     let mut diagnostic = Diagnostic::error(&codes::TWO_BUCKETS, message);
     diagnostic.place = config.place(&format!("{}.bucket", second.path));
     diagnostic.related(config.place(&format!("{}.bucket", first.path)), "the other")
+}
+
+/// Redshift is told a key, so the connection must have one of its own.
+fn credentials(config: &Config, name: &str, connection: &Connection) -> Option<Diagnostic> {
+    let Connection::Redshift(redshift) = connection else {
+        return None;
+    };
+    let named = redshift.credentials.as_deref()?;
+    let (code, message) = match config.connections.get(named) {
+        Some(Connection::Aws(aws)) if aws.access_key_id.is_some() => return None,
+        Some(Connection::Aws(_)) => (
+            &codes::MISSING_FIELD,
+            format!("the connection `{named}` has no `access_key_id` to give to Redshift"),
+        ),
+        Some(other) => (
+            &codes::WRONG_CONNECTION,
+            format!(
+                "the connection `{named}` is of kind `{}`; `aws` is needed here",
+                other.kind()
+            ),
+        ),
+        None => (
+            &codes::UNKNOWN_NAME,
+            format!("the connection `{named}` is not declared"),
+        ),
+    };
+    let mut diagnostic = Diagnostic::error(code, message);
+    diagnostic.place = config.place(&format!("connections.{name}.redshift.credentials"));
+    Some(diagnostic.hint("a role needs no key: `iam_role: arn:aws:iam::123456789012:role/NAME`"))
 }

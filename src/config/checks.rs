@@ -63,7 +63,7 @@ fn unused_inputs(config: &Config) -> Vec<Diagnostic> {
         let reads_event = route.handlers.iter().find(|name| {
             matches!(
                 config.handlers.get(**name).map(|handler| &handler.kind),
-                Some(HandlerKind::Transform(_) | HandlerKind::Load(_))
+                Some(HandlerKind::Transform(_) | HandlerKind::Extract(_) | HandlerKind::Load(_))
             )
         });
         if let Some(handler) = reads_event {

@@ -3,6 +3,7 @@
 
 use super::text::Text;
 pub use crate::drivers::postgres::PostgresTls;
+use crate::handlers::objects::BucketFolder;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,8 +15,10 @@ pub enum Connection {
     Amqp(AmqpConnection),
     /// AWS, or what speaks its protocols (S3, SQS, SNS).
     Aws(AwsConnection),
-    /// PostgreSQL, or what speaks its protocol (Redshift).
+    /// PostgreSQL, or what speaks its protocol.
     Postgres(PostgresConnection),
+    /// Amazon Redshift, which is loaded through a bucket.
+    Redshift(RedshiftConnection),
 }
 
 impl Connection {
@@ -26,6 +29,7 @@ impl Connection {
             Self::Amqp(_) => "amqp",
             Self::Aws(_) => "aws",
             Self::Postgres(_) => "postgres",
+            Self::Redshift(_) => "redshift",
         }
     }
 }
@@ -104,4 +108,17 @@ pub struct PostgresConnection {
     pub ca: Option<PathBuf>,
     /// Longest time for making a connection (default 10 s).
     pub connect_timeout: Duration,
+}
+
+/// Amazon Redshift.
+#[derive(Clone, Debug)]
+pub struct RedshiftConnection {
+    /// The cluster or workgroup (default port 5439).
+    pub server: PostgresConnection,
+    /// The bucket that rows go through.
+    pub staging: BucketFolder,
+    /// The role by which Redshift reads it: an ARN, several with commas, or `default`.
+    pub iam_role: Option<Text>,
+    /// The `aws` connection whose keys Redshift reads it with, where no role is given.
+    pub credentials: Option<String>,
 }

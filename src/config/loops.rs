@@ -80,9 +80,8 @@ fn edges<'a>(
 ) -> Vec<Edge<'a>> {
     let mut edges = Vec::new();
     for handler in &route.handlers {
-        let Some(HandlerKind::Transform(transform)) =
-            config.handlers.get(*handler).map(|h| &h.kind)
-        else {
+        let kind = config.handlers.get(*handler).map(|h| &h.kind);
+        let Some(transform) = kind.and_then(HandlerKind::transform) else {
             continue;
         };
         let table = transform.write.table.as_str();

@@ -13,13 +13,16 @@ mod connection;
 mod connection_tests;
 mod decode;
 mod diff;
+mod extract;
 mod fields;
 mod files;
+mod handler;
 mod loops;
 mod marks;
 mod model;
 mod pattern;
 mod plan;
+mod plan_connections;
 mod publish;
 mod raw;
 mod read;
@@ -37,9 +40,11 @@ mod yaml;
 
 pub use checks::Checker;
 pub use connection::{
-    AmqpConnection, AwsConnection, Connection, PostgresConnection, PostgresTls, Tls,
+    AmqpConnection, AwsConnection, Connection, PostgresConnection, PostgresTls, RedshiftConnection,
+    Tls,
 };
 pub use diff::{Change, Diff, diff, same_secrets};
+pub use extract::{Api, ApiAuth, Extract};
 pub use marks::{DiskQuota, MemoryMarks};
 pub use model::{
     Backing, Backlog, Config, DEFAULT_BUS, EventSchema, Exec, Handler, HandlerKind, Load, Node,

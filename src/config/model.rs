@@ -3,21 +3,18 @@
 //! The rest of the program never meets a half-checked value.
 
 use super::connection::Connection;
+pub use super::handler::{Handler, HandlerKind, Load};
 use super::marks::{DiskQuota, MemoryMarks};
 use super::publish::Publish;
 use super::sources::Source;
 use super::text::Text;
-use crate::delivery::{DeliveryOptions, RetryPolicy};
+use crate::delivery::RetryPolicy;
 use crate::drivers::amqp::QueueOptions as AmqpQueueOptions;
 use crate::drivers::sqs::QueueOptions as SqsQueueOptions;
-use crate::emit::Notify;
 use crate::error::{Place, Sources};
 use crate::handlers::circuit::CircuitOptions;
 use crate::handlers::exec::ExecOptions;
 use crate::handlers::http::WebhookOptions;
-use crate::handlers::load::LoadOptions;
-use crate::handlers::maintain::MaintainOptions;
-use crate::handlers::transform::TransformOptions;
 use crate::rules::Pattern;
 use crate::rules::input::TargetInputSpec;
 use crate::topics::FilterOn;
@@ -316,59 +313,6 @@ impl TargetInput {
             }
         }
     }
-}
-
-/// What is done with events.
-#[derive(Clone, Debug)]
-pub struct Handler {
-    /// Queues that it reads; empty when rules name the handler itself.
-    pub from: Vec<String>,
-    /// How it is fed.
-    pub delivery: DeliveryOptions,
-    /// What it does.
-    pub kind: HandlerKind,
-    /// Topics that hear of its work.
-    pub notify: Notify,
-}
-
-/// Kinds of handlers.
-#[derive(Clone, Debug)]
-pub enum HandlerKind {
-    /// Reads records, checks them, runs SQL, writes files.
-    Transform(Box<TransformOptions>),
-    /// Brings files into a table.
-    Load(Load),
-    /// Keeps a table in order.
-    Maintain(MaintainOptions),
-    /// Runs a program.
-    Exec(Exec),
-    /// Calls an HTTP endpoint.
-    Http(Webhook),
-}
-
-impl HandlerKind {
-    /// The kind's name, as in the YAML.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Transform(_) => "transform",
-            Self::Load(_) => "load",
-            Self::Maintain(_) => "maintain",
-            Self::Exec(_) => "exec",
-            Self::Http(_) => "http",
-        }
-    }
-}
-
-/// Brings files into a table.
-#[derive(Clone, Debug)]
-pub struct Load {
-    /// The table, and how rows get into it.
-    pub options: LoadOptions,
-    /// The Postgres connection; the built-in warehouse without one.
-    pub to: Option<String>,
-    /// Longest time for one statement (default 15 min).
-    pub statement_timeout: Duration,
 }
 
 /// A named output.

@@ -3,11 +3,11 @@
 
 mod sources;
 
-use super::connection::Connection;
 use super::model::{
     Backing, Config, Exec, Handler, HandlerKind, Load, Node, Queue, Rule, RuleStart, Schedule,
     SchemaPolicy, Subscription, Target, TargetInput, To, Webhook, When,
 };
+use super::plan_connections::connection;
 use super::units::{format_duration, format_size};
 use crate::delivery::RetryPolicy;
 use crate::drivers::amqp::{Declare, Kind as QueueKind};
@@ -110,12 +110,12 @@ fn replace(value: &mut Value, secret: &str, shown: &str) {
     }
 }
 
-struct Paths<'a> {
+pub(super) struct Paths<'a> {
     root: &'a Path,
 }
 
 impl Paths<'_> {
-    fn show(&self, path: &Path) -> String {
+    pub(super) fn show(&self, path: &Path) -> String {
         let shown = path.strip_prefix(self.root).unwrap_or(path);
         match shown.as_os_str().is_empty() {
             true => ".".to_owned(),
@@ -157,50 +157,7 @@ fn node(node: &Node, paths: &Paths<'_>) -> Value {
     })
 }
 
-fn connection(connection: &Connection, paths: &Paths<'_>) -> Value {
-    let mut value = json!({});
-    value[connection.kind()] = match connection {
-        Connection::Amqp(amqp) => {
-            let host = |(host, port): &(String, u16)| format!("{host}:{port}");
-            json!({
-                "url": amqp.url,
-                "hosts": amqp.hosts.iter().map(host).collect::<Vec<_>>(),
-                "user": amqp.user,
-                "password": amqp.password,
-                "vhost": amqp.vhost,
-                "tls": amqp.tls.as_ref().map(|tls| json!({
-                    "ca": tls.ca.as_deref().map(|path| paths.show(path)),
-                    "cert": tls.cert.as_deref().map(|path| paths.show(path)),
-                    "key": tls.key.as_deref().map(|path| paths.show(path)),
-                })),
-                "heartbeat": format_duration(amqp.heartbeat),
-            })
-        }
-        Connection::Aws(aws) => json!({
-            "region": aws.region,
-            "endpoint": aws.endpoint,
-            "access_key_id": aws.access_key_id,
-            "secret_access_key": aws.secret_access_key,
-            "session_token": aws.session_token,
-            "profile": aws.profile,
-            "path_style": aws.path_style,
-        }),
-        Connection::Postgres(postgres) => json!({
-            "url": postgres.url,
-            "host": postgres.host,
-            "port": postgres.port,
-            "user": postgres.user,
-            "password": postgres.password,
-            "database": postgres.database,
-            "tls": postgres.tls.name(),
-            "ca": postgres.ca.as_deref().map(|path| paths.show(path)),
-            "connect_timeout": format_duration(postgres.connect_timeout),
-        }),
-    };
-    value
-}
-
-fn s3_folder(folder: &BucketFolder) -> Value {
+pub(super) fn s3_folder(folder: &BucketFolder) -> Value {
     json!({
         "connection": folder.connection,
         "bucket": folder.bucket,
@@ -381,6 +338,11 @@ fn handler(handler: &Handler, paths: &Paths<'_>) -> Value {
     });
     value[handler.kind.name()] = match &handler.kind {
         HandlerKind::Transform(options) => transform(options, paths),
+        HandlerKind::Extract(extract) => {
+            let mut value = transform(&extract.transform, paths);
+            value["http"] = extract.http.shown();
+            value
+        }
         HandlerKind::Load(options) => load(options),
         HandlerKind::Maintain(options) => maintain(options),
         HandlerKind::Exec(program) => exec(program, paths),

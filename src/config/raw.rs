@@ -2,6 +2,7 @@
 //! name has been looked up yet. What refers to nothing is in its final form.
 
 use super::connection::Connection;
+use super::extract::Extract;
 use super::model::{Backlog, Exec, Node, RuleStart, Schedule, TargetInput, Webhook};
 use super::publish::RawPublish;
 use super::read::At;
@@ -182,6 +183,7 @@ pub(super) struct RawHandler {
 
 pub(super) enum RawKind {
     Transform(Box<TransformOptions>),
+    Extract(Extract),
     Load(RawLoad),
     Maintain(MaintainOptions),
     Exec(Exec),

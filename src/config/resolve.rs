@@ -150,17 +150,24 @@ impl Names<'_> {
 impl Names<'_> {
     /// Reports a connection that nothing declares, or that is not of this kind.
     fn connection(&self, kind: &str, name: &At<String>) {
+        self.connection_of(&[kind], name);
+    }
+
+    /// Reports a connection that nothing declares, or that is of none of these kinds.
+    fn connection_of(&self, kinds: &[&str], name: &At<String>) {
         self.check("connection", &self.connections, name);
-        let Some(declared) = self.kinds.get(&name.value).filter(|k| **k != kind) else {
+        let declared = self.kinds.get(&name.value);
+        let Some(declared) = declared.filter(|k| !kinds.contains(k)) else {
             return;
         };
+        let kind = kinds.join("` or `");
         let message = format!(
             "the connection `{}` is of kind `{declared}`; `{kind}` is needed here",
             name.value
         );
         let diagnostic = Diagnostic::error(&codes::WRONG_CONNECTION, message);
         let diagnostic = diagnostic.at(name.place.clone());
-        let fitting = self.kinds.iter().filter(|(_, k)| **k == kind);
+        let fitting = self.kinds.iter().filter(|(_, k)| kinds.contains(k));
         let fitting: Vec<&str> = fitting.map(|(name, _)| name.as_str()).collect();
         self.cx.report(match fitting.is_empty() {
             true => diagnostic,
@@ -437,7 +444,7 @@ fn resolve_target(
 
 fn resolve_load(load: RawLoad, names: &Names<'_>) -> Load {
     if let Some(to) = &load.to {
-        names.connection("postgres", to);
+        names.connection_of(&["postgres", "redshift"], to);
     }
     Load {
         options: load.options,
@@ -524,6 +531,7 @@ fn resolve_handler(handler: RawHandler, names: &Names<'_>) -> Option<Handler> {
         },
         kind: match handler.kind? {
             RawKind::Transform(transform) => HandlerKind::Transform(transform),
+            RawKind::Extract(extract) => HandlerKind::Extract(extract),
             RawKind::Load(load) => HandlerKind::Load(resolve_load(load, names)),
             RawKind::Maintain(maintain) => HandlerKind::Maintain(maintain),
             RawKind::Exec(exec) => HandlerKind::Exec(exec),

@@ -60,6 +60,8 @@ connections:
   rabbit: { amqp: { hosts: ["a:1", b], user: me, password: in-the-file, vhost: etl, heartbeat: 5s, tls: { ca: ca.pem, cert: c.pem, key: k.pem } } }
   cloud: { aws: { region: eu-west-1, endpoint: http://127.0.0.1:9000, access_key_id: AK, secret_access_key: in-the-file, session_token: in-the-file, profile: p, path_style: false } }
   warehouse: { postgres: { host: db, port: 5433, user: me, password: in-the-file, database: dw, tls: require, ca: ca.pem, connect_timeout: 3s } }
+  red: { redshift: { host: c.redshift.amazonaws.com, port: 5440, user: me, password: in-the-file, database: dw, tls: require, ca: ca.pem, connect_timeout: 3s, iam_role: "arn:aws:iam::123456789012:role/load", staging: { connection: cloud, bucket: stage, prefix: loads } } }
+  shift: { redshift: { url: "postgres://me:in-the-file@c:5439/dw", credentials: cloud, staging: { connection: cloud, bucket: stage } } }
   url: { postgres: { url: "postgres://me:in-the-file@db:5434/dw?sslmode=disable" } }
 node:
   data: var
@@ -146,6 +148,11 @@ handlers:
   http: { http: { url: http://example.com } }
   tidy: { maintain: { lake: flights, small: 1MiB, target_size: 8MiB, keep: 30d, grace: 2d } }
   vacuum: { maintain: { warehouse: flights } }
+  sync: { extract: { http: { url: "http://crm/v1", params: { limit: "10" }, headers: { accept: a/b }, auth: { bearer: in-the-file }, records: "$.data[*]", pages: { next: $.next }, since: { at: $.at, param: from, start: "2026-01-01" }, rate: 5, timeout: 3s, max_page: 1MiB, allow_private: true }, read: { reject_limit: 1 }, tables: {}, views: {}, params: {}, sql: "select * from input", write: { table: crm } } }
+  basic: { extract: { http: { url: "http://crm/v1", auth: { basic: { user: me, password: in-the-file } }, pages: { link: true } }, write: { table: crm2 } } }
+  header: { extract: { http: { url: "http://crm/v1", auth: { header: { name: x-key, value: in-the-file } }, pages: { cursor: { at: $.c, param: after } } }, write: { table: crm3 } } }
+  oauth2: { extract: { http: { url: "http://crm/v1", auth: { oauth2: { token_url: "http://crm/token", client_id: me, client_secret: in-the-file, scope: read } }, pages: { number: { param: p, first: 0, size_param: n, size: 7 } } }, write: { table: crm4 } } }
+  offset: { extract: { http: { url: "http://crm/v1", pages: { offset: { param: o, size_param: n, size: 7 } } }, write: { table: crm5 } } }
 topics:
   done:
     subscriptions:
@@ -236,7 +243,7 @@ fn the_defaults_in_the_tables_are_the_ones_that_hold() {
 sources: { s: { folder: { path: in } }, sqs: { sqs: { connection: c } }, amqp: { amqp: { connection: r } } }
 queues: { q: {} }
 rules: { r: { pattern: { source: [a] }, targets: [ { queue: q } ] } }
-handlers: { h: { from: q, transform: { write: { table: t } } } }
+handlers: { h: { from: q, transform: { write: { table: t } } }, x: { extract: { http: { url: http://a }, write: { table: t } } } }
 topics: { t: { subscriptions: { s: { webhook: { url: http://a } } } } }
 schedules: { s: { cron: '0 0 * * *', emit: { detail-type: T } } }
 ",
@@ -247,7 +254,7 @@ schedules: { s: { cron: '0 0 * * *', emit: { detail-type: T } } }
             .pointer(pointer)
             .unwrap_or_else(|| panic!("{pointer}: {shown:#}"))
     };
-    let shapes: [(&str, &Shape); 17] = [
+    let shapes: [(&str, &Shape); 18] = [
         ("/node", &fields::NODE),
         ("/sources/s", &fields::SOURCE),
         ("/sources/s/folder", &fields::FOLDER),
@@ -262,6 +269,7 @@ schedules: { s: { cron: '0 0 * * *', emit: { detail-type: T } } }
         ("/handlers/h/retry", &fields::RETRY),
         ("/handlers/h/transform/read", &fields::READ),
         ("/handlers/h/transform/write", &fields::WRITE),
+        ("/handlers/x/extract/http", &fields::API),
         ("/topics/t/subscriptions/s/webhook", &fields::WEBHOOK),
         ("/schedules/s", &fields::SCHEDULE),
         ("/schedules/s/emit", &fields::EMIT),

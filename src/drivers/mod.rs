@@ -7,6 +7,7 @@
 
 pub mod amqp;
 pub mod postgres;
+pub mod redshift;
 pub mod s3;
 pub mod sns;
 pub mod sqs;
@@ -69,6 +70,7 @@ pub const DRIVERS: &[Driver] = &[
         roles: &[Role::Source],
     },
     postgres::DRIVER,
+    redshift::DRIVER,
     amqp::DRIVER,
     s3::DRIVER,
     sns::DRIVER,

@@ -3,6 +3,7 @@
 
 pub mod circuit;
 pub mod exec;
+pub mod extract;
 pub mod forward;
 pub mod http;
 pub mod load;

@@ -17,6 +17,7 @@ mod core;
 mod crash;
 mod diagnostics;
 mod examples;
+mod extract;
 mod firehose;
 mod handlers;
 mod inputs;

@@ -1,7 +1,8 @@
 //! Connections to other systems.
 
 use crate::config::connection::{
-    AmqpConnection, AwsConnection, Connection, PostgresConnection, PostgresTls, Tls,
+    AmqpConnection, AwsConnection, Connection, PostgresConnection, PostgresTls, RedshiftConnection,
+    Tls,
 };
 use crate::config::fields::{self, CONNECTION_KINDS};
 use crate::config::read::{Field, Table};
@@ -33,7 +34,8 @@ pub(in crate::config) fn connection(field: &Field<'_>) -> Option<Connection> {
     match kind.name.as_str() {
         "amqp" => amqp(&kind).map(Connection::Amqp),
         "aws" => aws(&kind).map(Connection::Aws),
-        _ => postgres(&kind).map(Connection::Postgres),
+        "redshift" => redshift(&kind).map(Connection::Redshift),
+        _ => postgres(&kind.table(&fields::POSTGRES)?, 5432, "postgres").map(Connection::Postgres),
     }
 }
 
@@ -220,15 +222,40 @@ fn aws(field: &Field<'_>) -> Option<AwsConnection> {
     Some(connection)
 }
 
-fn postgres(field: &Field<'_>) -> Option<PostgresConnection> {
-    let table = field.table(&fields::POSTGRES)?;
+fn redshift(field: &Field<'_>) -> Option<RedshiftConnection> {
+    let table = field.table(&fields::REDSHIFT)?;
+    let server = postgres(&table, 5439, "awsuser");
+    let staging = table.need("staging").and_then(|f| super::s3::folder(&f));
+    table.one_of(&["iam_role", "credentials"])?;
+    let role = table.get("iam_role").and_then(|f| {
+        let role = f.filled()?;
+        if role.reveal() != "default" && !role.reveal().starts_with("arn:") {
+            let message = format!("`{}` is not the ARN of a role", role.shown());
+            let diagnostic = f.error(&codes::BAD_VALUE, message);
+            f.report(diagnostic.hint("write `arn:aws:iam::123456789012:role/NAME`, or `default`"));
+        }
+        Some(role)
+    });
+    Some(RedshiftConnection {
+        server: server?,
+        staging: staging?,
+        iam_role: role,
+        credentials: table.string("credentials"),
+    })
+}
+
+/// A server that speaks PostgreSQL's protocol.
+fn postgres(table: &Table<'_>, port: u16, user: &str) -> Option<PostgresConnection> {
+    let (default_port, default_user) = (port, user);
     let port = table.get("port").and_then(|f| f.integer(1..=65_535));
     let user = table.get("user").and_then(|f| f.filled());
     let connection = PostgresConnection {
         url: None,
         host: table.string_or("host", "localhost"),
-        port: port.and_then(|p| u16::try_from(p).ok()).unwrap_or(5432),
-        user: user.unwrap_or_else(|| Text::plain("postgres")),
+        port: port
+            .and_then(|p| u16::try_from(p).ok())
+            .unwrap_or(default_port),
+        user: user.unwrap_or_else(|| Text::plain(default_user)),
         password: table.get("password").and_then(|f| f.secret()),
         database: table.string("database"),
         tls: table
@@ -238,12 +265,12 @@ fn postgres(field: &Field<'_>) -> Option<PostgresConnection> {
         ca: table.get("ca").and_then(|f| f.path()),
         connect_timeout: table.duration_or("connect_timeout", Duration::from_secs(10)),
     };
-    if !url_alone(&table, &["host", "port", "user", "password", "database"]) {
+    if !url_alone(table, &["host", "port", "user", "password", "database"]) {
         return None;
     }
     match table.get("url") {
         None => Some(connection),
-        Some(_) => postgres_url(&table, connection),
+        Some(_) => postgres_url(table, connection),
     }
 }
 

@@ -91,7 +91,7 @@ pub(super) fn url(field: &Field<'_>) -> Option<String> {
     url_text(field).map(|url| url.reveal().to_owned())
 }
 
-fn url_text(field: &Field<'_>) -> Option<Text> {
+pub(super) fn url_text(field: &Field<'_>) -> Option<Text> {
     let url = field.filled()?;
     let Some(reason) = url_reason(url.reveal()) else {
         return Some(url);
@@ -137,7 +137,7 @@ fn secret(field: &Field<'_>) -> Option<Text> {
     None
 }
 
-fn headers(field: &Field<'_>) -> Option<BTreeMap<String, Text>> {
+pub(super) fn headers(field: &Field<'_>) -> Option<BTreeMap<String, Text>> {
     for entry in field.entries()? {
         if http::HeaderName::try_from(&entry.name).is_err() {
             let message = format!("`{}` is not the name of an HTTP header", entry.name);

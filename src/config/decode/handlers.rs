@@ -1,6 +1,6 @@
 //! Handlers: how they are fed and what they do.
 
-use super::{ends, load, transform};
+use super::{ends, extract, load, transform};
 use crate::config::fields;
 use crate::config::raw::{RawHandler, RawKind};
 use crate::config::read::{At, Field};
@@ -56,6 +56,7 @@ pub(in crate::config) fn handler(field: &Field<'_>) -> Option<RawHandler> {
 fn kind(field: &Field<'_>) -> Option<RawKind> {
     match field.name.as_str() {
         "transform" => transform::transform(field).map(|t| RawKind::Transform(Box::new(t))),
+        "extract" => extract::extract(field).map(RawKind::Extract),
         "load" => load::load(field).map(RawKind::Load),
         "maintain" => maintain(field).map(RawKind::Maintain),
         "exec" => ends::exec(field).map(RawKind::Exec),

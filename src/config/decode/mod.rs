@@ -3,6 +3,7 @@
 
 mod connections;
 mod ends;
+mod extract;
 mod folder;
 mod handlers;
 mod load;

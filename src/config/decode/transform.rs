@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Fields of `read` that are about files only.
-const FILE_FIELDS: [&str; 15] = [
+pub(super) const FILE_FIELDS: [&str; 15] = [
     "format",
     "encoding",
     "delimiter",
@@ -34,7 +34,11 @@ const FILE_FIELDS: [&str; 15] = [
 ];
 
 pub(super) fn transform(field: &Field<'_>) -> Option<TransformOptions> {
-    let table = field.table(&fields::TRANSFORM)?;
+    transform_of(&field.table(&fields::TRANSFORM)?)
+}
+
+/// A transform whose fields stand in a table, perhaps beside others.
+pub(super) fn transform_of(table: &Table<'_>) -> Option<TransformOptions> {
     let read = read(table.get("read"));
     let tables = table.get("tables").map(|f| tables(&f)).unwrap_or_default();
     let views = table.get("views").map(|f| views(&f)).unwrap_or_default();
@@ -54,7 +58,7 @@ pub(super) fn transform(field: &Field<'_>) -> Option<TransformOptions> {
         sql,
         write: write?,
     };
-    check_partitions(&table, &options);
+    check_partitions(table, &options);
     Some(options)
 }
 

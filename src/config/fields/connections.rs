@@ -1,10 +1,10 @@
 //! Connections to other systems.
 
 use super::Kind::{Bool, Choice, Duration, Integer, OneOf, Table, Text};
-use super::{Shape, TEXT_OR_LIST, field};
+use super::{FieldSpec, S3_FOLDER, Shape, TEXT_OR_LIST, field};
 
 /// Kinds of connections.
-pub(in crate::config) const CONNECTION_KINDS: [&str; 3] = ["amqp", "aws", "postgres"];
+pub(in crate::config) const CONNECTION_KINDS: [&str; 4] = ["amqp", "aws", "postgres", "redshift"];
 
 pub(in crate::config) static CONNECTION: Shape = Shape {
     title: "a connection",
@@ -25,7 +25,13 @@ pub(in crate::config) static CONNECTION: Shape = Shape {
             "postgres",
             Table(&POSTGRES),
             "",
-            "PostgreSQL, or what speaks its protocol, such as Redshift",
+            "PostgreSQL, or what speaks its protocol",
+        ),
+        field(
+            "redshift",
+            Table(&REDSHIFT),
+            "",
+            "Amazon Redshift, which is loaded through a bucket",
         ),
     ],
 };
@@ -100,42 +106,83 @@ pub(in crate::config) static AWS: Shape = Shape {
     ],
 };
 
+const URL: FieldSpec = field(
+    "url",
+    Text,
+    "",
+    "`postgres://USER:PASSWORD@HOST:PORT/DATABASE`; instead of the fields up to `database`",
+);
+const HOST: FieldSpec = field("host", Text, "localhost", "name or address of the server");
+const PASSWORD: FieldSpec = field("password", Text, "", "the password");
+const DATABASE: FieldSpec = field(
+    "database",
+    Text,
+    "",
+    "the database (default: the user's name)",
+);
+const SERVER_TLS: FieldSpec = field(
+    "tls",
+    Choice(&["disable", "prefer", "require", "verify-full"]),
+    "prefer",
+    "as libpq's `sslmode`: only `verify-full` checks the certificate",
+);
+const CA: FieldSpec = field(
+    "ca",
+    Text,
+    "",
+    "PEM file with certificates to trust besides the machine's",
+);
+const CONNECT_TIMEOUT: FieldSpec = field(
+    "connect_timeout",
+    Duration,
+    "10s",
+    "longest time for making a connection",
+);
+
 pub(in crate::config) static POSTGRES: Shape = Shape {
     title: "a Postgres connection",
     fields: &[
-        field(
-            "url",
-            Text,
-            "",
-            "`postgres://USER:PASSWORD@HOST:PORT/DATABASE`; instead of the fields up to `database`",
-        ),
-        field("host", Text, "localhost", "name or address of the server"),
+        URL,
+        HOST,
         field("port", Integer(1, 65_535), "5432", "its port"),
         field("user", Text, "postgres", "who we are"),
-        field("password", Text, "", "the password"),
+        PASSWORD,
+        DATABASE,
+        SERVER_TLS,
+        CA,
+        CONNECT_TIMEOUT,
+    ],
+};
+
+pub(in crate::config) static REDSHIFT: Shape = Shape {
+    title: "a Redshift connection",
+    fields: &[
+        URL,
+        HOST,
+        field("port", Integer(1, 65_535), "5439", "its port"),
+        field("user", Text, "awsuser", "who we are"),
+        PASSWORD,
+        DATABASE,
+        SERVER_TLS,
+        CA,
+        CONNECT_TIMEOUT,
         field(
-            "database",
+            "staging",
+            Table(&S3_FOLDER),
+            "",
+            "the bucket that rows go through, in the region of the cluster",
+        ),
+        field(
+            "iam_role",
             Text,
             "",
-            "the database (default: the user's name)",
+            "the role by which Redshift reads the bucket: its ARN, several with commas, or `default`",
         ),
         field(
-            "tls",
-            Choice(&["disable", "prefer", "require", "verify-full"]),
-            "prefer",
-            "as libpq's `sslmode`: only `verify-full` checks the certificate",
-        ),
-        field(
-            "ca",
+            "credentials",
             Text,
             "",
-            "PEM file with certificates to trust besides the machine's",
-        ),
-        field(
-            "connect_timeout",
-            Duration,
-            "10s",
-            "longest time for making a connection",
+            "instead of a role: an `aws` connection whose access key Redshift reads the bucket with",
         ),
     ],
 };

@@ -1,11 +1,11 @@
 //! Handlers.
 
 use super::Kind::{Bool, Choice, Duration, Integer, List, Number, OneOf, Size, Table, Text, Texts};
-use super::{RETRY, S3_FOLDER, Shape, TEXT, TEXT_OR_LIST, WEBHOOK, field};
+use super::{EXTRACT, FieldSpec, RETRY, S3_FOLDER, Shape, TEXT, TEXT_OR_LIST, WEBHOOK, field};
 
 /// Fields that say what a handler does.
-pub(in crate::config) const HANDLER_KINDS: [&str; 5] =
-    ["transform", "load", "maintain", "exec", "http"];
+pub(in crate::config) const HANDLER_KINDS: [&str; 6] =
+    ["transform", "extract", "load", "maintain", "exec", "http"];
 
 pub(in crate::config) static HANDLER: Shape = Shape {
     title: "a handler",
@@ -47,6 +47,12 @@ pub(in crate::config) static HANDLER: Shape = Shape {
             Table(&TRANSFORM),
             "",
             "reads records, checks them, runs SQL, writes files",
+        ),
+        field(
+            "extract",
+            Table(&EXTRACT),
+            "",
+            "fetches records from an API whenever an event comes, usually a schedule's",
         ),
         field("load", Table(&LOAD), "", "brings files into a table"),
         field(
@@ -98,41 +104,42 @@ pub(in crate::config) static NOTIFY: Shape = Shape {
     ],
 };
 
+pub(super) const READ_FIELD: FieldSpec = field(
+    "read",
+    Table(&READ),
+    "{}",
+    "where the records come from and how they are checked",
+);
+pub(super) const TABLES: FieldSpec = field(
+    "tables",
+    Texts,
+    "{}",
+    "reference tables for the SQL: name -> CSV or Parquet file, `lake:TABLE` or `warehouse:TABLE`",
+);
+pub(super) const VIEWS: FieldSpec = field(
+    "views",
+    Texts,
+    "{}",
+    "named steps before the query: name -> SQL over `input`, the tables and the views above it",
+);
+pub(super) const PARAMS: FieldSpec = field(
+    "params",
+    Texts,
+    "{}",
+    "parameters of the SQL, `$name`: JSONPaths into the event; bound as text, never pasted",
+);
+pub(super) const SQL: FieldSpec = field(
+    "sql",
+    Text,
+    "",
+    "the query over the table `input` (default: records pass as they are)",
+);
+pub(super) const WRITE_FIELD: FieldSpec =
+    field("write", Table(&WRITE), "", "where the result goes");
+
 pub(in crate::config) static TRANSFORM: Shape = Shape {
     title: "a transform",
-    fields: &[
-        field(
-            "read",
-            Table(&READ),
-            "{}",
-            "where the records come from and how they are checked",
-        ),
-        field(
-            "tables",
-            Texts,
-            "{}",
-            "reference tables for the SQL: name -> CSV or Parquet file, `lake:TABLE` or `warehouse:TABLE`",
-        ),
-        field(
-            "views",
-            Texts,
-            "{}",
-            "named steps before the query: name -> SQL over `input`, the tables and the views above it",
-        ),
-        field(
-            "params",
-            Texts,
-            "{}",
-            "parameters of the SQL, `$name`: JSONPaths into the event; bound as text, never pasted",
-        ),
-        field(
-            "sql",
-            Text,
-            "",
-            "the query over the table `input` (default: records pass as they are)",
-        ),
-        field("write", Table(&WRITE), "", "where the result goes"),
-    ],
+    fields: &[READ_FIELD, TABLES, VIEWS, PARAMS, SQL, WRITE_FIELD],
 };
 
 pub(in crate::config) static READ: Shape = Shape {
@@ -283,13 +290,13 @@ pub(in crate::config) static LOAD: Shape = Shape {
             "to",
             Text,
             "",
-            "Postgres connection whose database has the table (default: the built-in warehouse)",
+            "Postgres or Redshift connection whose database has the table (default: the built-in warehouse)",
         ),
         field(
             "table",
             Text,
             "",
-            "name of the table; in Postgres `SCHEMA.TABLE`",
+            "name of the table; in a database `SCHEMA.TABLE`",
         ),
         field(
             "mode",
@@ -314,19 +321,19 @@ pub(in crate::config) static LOAD: Shape = Shape {
             "create",
             Bool,
             "false",
-            "make the table in Postgres if it is missing; the built-in warehouse always does",
+            "make the table in the database if it is missing; the built-in warehouse always does",
         ),
         field(
             "widen",
             Bool,
             "false",
-            "add columns that the table in Postgres lacks, and widen types; the built-in warehouse always adds columns",
+            "add columns that the table in the database lacks, and in Postgres widen types; the built-in warehouse always adds columns",
         ),
         field(
             "statement_timeout",
             Duration,
             "15m",
-            "longest time for one statement in Postgres",
+            "longest time for one statement in the database",
         ),
     ],
 };

@@ -3,6 +3,7 @@
 //! the reference in the documentation all come from these tables.
 
 mod connections;
+mod extract;
 mod handlers;
 mod outputs;
 mod publishers;
@@ -10,7 +11,11 @@ mod queues;
 mod rules;
 mod s3;
 
-pub(super) use connections::{AMQP, AWS, CONNECTION, CONNECTION_KINDS, POSTGRES, TLS};
+pub(super) use connections::{AMQP, AWS, CONNECTION, CONNECTION_KINDS, POSTGRES, REDSHIFT, TLS};
+pub(super) use extract::{
+    API, AUTH, AUTH_KINDS, BASIC, CURSOR, EXTRACT, NUMBER, OAUTH2, OFFSET, OWN_HEADER, PAGES,
+    PAGES_KINDS, SINCE,
+};
 pub(super) use handlers::{
     BATCH, EXEC, HANDLER, HANDLER_KINDS, LOAD, MAINTAIN, NOTIFY, READ, TRANSFORM, WRITE,
 };

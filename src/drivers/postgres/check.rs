@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 
 /// Tries to connect.
 pub async fn check_server(server: &PostgresOptions) -> Finding {
-    let session = connect(server).await.map_err(|e| whole(&e))?;
+    let session = connect(server, "").await.map_err(|e| whole(&e))?;
     let version = session.client.query_one("show server_version", &[]).await;
     let version: String = version
         .and_then(|row| row.try_get(0))
@@ -31,7 +31,7 @@ impl PostgresLoader {
     /// Looks whether the table and its receipts are there, or can be made, and
     /// whether they can be written. Makes and changes nothing.
     pub async fn check(&self) -> Vec<Finding> {
-        let session = match connect(&self.server).await {
+        let session = match connect(&self.server, "").await {
             Ok(session) => session,
             Err(failure) => return vec![Err(whole(&failure))],
         };

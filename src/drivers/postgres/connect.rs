@@ -77,20 +77,20 @@ impl PostgresTls {
 }
 
 /// A connection, and the way to stop what it does.
-pub(super) struct Session {
-    pub(super) client: Client,
-    pub(super) stop: Stop,
+pub(in crate::drivers) struct Session {
+    pub(in crate::drivers) client: Client,
+    pub(in crate::drivers) stop: Stop,
 }
 
 /// Stops the statement that runs.
-pub(super) struct Stop {
+pub(in crate::drivers) struct Stop {
     token: CancelToken,
     tls: Option<MakeRustlsConnect>,
 }
 
 impl Stop {
     /// Asks the server to stop; it may be done, or gone.
-    pub(super) async fn stop(&self) {
+    pub(in crate::drivers) async fn stop(&self) {
         let asked = match &self.tls {
             Some(tls) => self.token.cancel_query(tls.clone()).await,
             None => self.token.cancel_query(NoTls).await,
@@ -124,11 +124,14 @@ fn config(options: &PostgresOptions) -> Config {
     config
 }
 
-/// Connects.
+/// Connects, and sets the session up with `more` statements.
 ///
 /// # Errors
 /// Transient failures, unless the certificates cannot be used.
-pub(super) async fn connect(options: &PostgresOptions) -> Result<Session, Failure> {
+pub(in crate::drivers) async fn connect(
+    options: &PostgresOptions,
+    more: &str,
+) -> Result<Session, Failure> {
     let config = config(options);
     let tls = match options.tls {
         PostgresTls::Disable => None,
@@ -153,7 +156,7 @@ pub(super) async fn connect(options: &PostgresOptions) -> Result<Session, Failur
     };
     let token = client.cancel_token();
     let milliseconds = options.statement_timeout.as_millis().min(i32::MAX as u128);
-    let set = format!("set statement_timeout = {milliseconds}; set client_min_messages = warning");
+    let set = format!("set statement_timeout = {milliseconds}; {more}");
     client
         .batch_execute(&set)
         .await
@@ -249,7 +252,7 @@ impl ServerCertVerifier for Unchecked {
 }
 
 /// A failure for an error of the driver or the server.
-pub(super) fn told(error: &tokio_postgres::Error, what: &str) -> Failure {
+pub(in crate::drivers) fn told(error: &tokio_postgres::Error, what: &str) -> Failure {
     let Some(said) = error.as_db_error() else {
         return Failure::transient("ConnectionFailed", what).caused_by(error);
     };

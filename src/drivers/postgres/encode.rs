@@ -108,7 +108,7 @@ fn cells(array: &ArrayRef, wire: Wire) -> Option<Cells> {
 }
 
 /// Text as it is; lists and structs as JSON.
-fn text(array: &ArrayRef) -> Option<StringArray> {
+pub(in crate::drivers) fn text(array: &ArrayRef) -> Option<StringArray> {
     if let Some(text) = array.as_string_opt::<i32>() {
         return Some(text.clone());
     }
@@ -220,7 +220,7 @@ fn bytes(bytes: &[u8], out: &mut BytesMut) -> Result<(), String> {
 }
 
 /// Whether values of this type are written as JSON.
-pub(super) fn is_nested(kind: &DataType) -> bool {
+pub(in crate::drivers) fn is_nested(kind: &DataType) -> bool {
     matches!(kind, DataType::List(_) | DataType::Struct(_))
 }
 

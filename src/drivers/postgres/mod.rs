@@ -11,13 +11,13 @@
 
 mod blame;
 mod check;
-mod connect;
+pub(super) mod connect;
 mod copy;
-mod encode;
+pub(super) mod encode;
 mod merge;
 mod numeric;
-mod table;
-mod types;
+pub(super) mod table;
+pub(super) mod types;
 
 pub use check::check_server;
 pub use connect::{PostgresOptions, PostgresTls};
@@ -144,7 +144,7 @@ impl Loader for PostgresLoader {
         cx: &'a Context,
     ) -> BoxFuture<'a, Result<Loaded, Failure>> {
         Box::pin(async move {
-            let mut session = connect(&self.server).await?;
+            let mut session = connect(&self.server, "set client_min_messages = warning").await?;
             tokio::select! {
                 biased;
                 () = cx.cancel.cancelled() => {}

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 
 /// How a column's values are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wire {
+pub(in crate::drivers) enum Wire {
     Bool,
     Int2,
     Int4,
@@ -69,7 +69,7 @@ fn limits(modifier: i32) -> Option<Option<(u8, i8)>> {
 
 /// A type as a table of Postgres takes it: as a Delta table does, but a
 /// timestamp may be without a zone.
-pub(super) fn normal(column: &str, kind: &DataType) -> Result<DataType, Failure> {
+pub(in crate::drivers) fn normal(column: &str, kind: &DataType) -> Result<DataType, Failure> {
     Ok(match kind {
         DataType::Null => DataType::Null,
         DataType::Dictionary(_, values) => normal(column, values)?,
@@ -103,7 +103,7 @@ pub(super) fn made(kind: &DataType) -> String {
 
 /// The type in which values of `kind` are sent to a column; each value is
 /// checked when it is cast. `None` when they do not fit as a whole.
-pub(super) fn sent(wire: Wire, kind: &DataType) -> Option<DataType> {
+pub(in crate::drivers) fn sent(wire: Wire, kind: &DataType) -> Option<DataType> {
     use DataType as T;
     let whole = matches!(kind, T::Int8 | T::Int16 | T::Int32 | T::Int64)
         || matches!(kind, T::Decimal128(_, 0));
@@ -169,7 +169,7 @@ pub(super) fn widened(wire: Wire, kind: &DataType) -> Option<DataType> {
 }
 
 /// A column whose type holds nothing of what is loaded.
-pub(super) fn misfit(column: &str, shown: &str, kind: &DataType) -> Failure {
+pub(in crate::drivers) fn misfit(column: &str, shown: &str, kind: &DataType) -> Failure {
     let mut failure = conflict(column, kind, kind);
     failure.message = format!(
         "column `{column}` is {} in the outputs and {shown} in the table; cast it in the SQL",

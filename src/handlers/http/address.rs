@@ -4,7 +4,7 @@ use crate::handlers::Failure;
 use std::net::{IpAddr, SocketAddr};
 
 /// Looks the host of `url` up and refuses addresses that are not public.
-pub(super) async fn refuse_private(url: &reqwest::Url) -> Result<(), Failure> {
+pub(in crate::handlers) async fn refuse_private(url: &reqwest::Url) -> Result<(), Failure> {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let port = url.port_or_known_default().unwrap_or(80);
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))

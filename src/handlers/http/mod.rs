@@ -6,7 +6,7 @@
 //! networks are refused unless allowed, since a rule file should not be able to
 //! reach what its author cannot.
 
-mod address;
+pub(super) mod address;
 
 use super::circuit::{Circuit, Permit};
 use super::{Class, Context, Done, Failure, Handler, Message, Outcome};
@@ -255,7 +255,7 @@ fn judge(response: &reqwest::Response, now_ms: i64) -> Result<(), Failure> {
 }
 
 /// `Retry-After` (RFC 9110, 10.2.3): seconds, or a date.
-fn retry_after(value: &HeaderValue, now_ms: i64) -> Option<Duration> {
+pub(super) fn retry_after(value: &HeaderValue, now_ms: i64) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));

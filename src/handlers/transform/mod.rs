@@ -16,7 +16,7 @@ mod bucket;
 pub mod cell;
 mod chained;
 mod check;
-mod disk;
+pub(in crate::handlers) mod disk;
 pub mod drift;
 mod events;
 mod expand;

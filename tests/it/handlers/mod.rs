@@ -9,6 +9,7 @@ mod postgres;
 mod publish;
 mod query;
 mod reading;
+mod redshift;
 mod several;
 mod steps;
 mod torture;

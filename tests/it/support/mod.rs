@@ -2,10 +2,12 @@
 //! and patience with a limit.
 
 pub mod aws;
+pub mod pages;
 pub mod postgres;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod receiver;
+pub mod redshift;
 pub mod seaweedfs;
 
 use serde_json::Value;

@@ -437,7 +437,9 @@ impl Reader for TextReader {
                 return Ok(false);
             }
         }
-        self.made.pop_front().map(|batch| feed.pass(batch));
+        if let Some(batch) = self.made.pop_front() {
+            feed.pass(batch);
+        }
         Ok(true)
     }
 }

@@ -29,7 +29,7 @@ pub use outbox::Outbox;
 pub use packer::Packer;
 pub use publishing::{CIRCUIT as PUBLISHING_CIRCUIT, Publishing};
 pub use routing_key::RoutingKey;
-pub use wire::{event_of, refused_event};
+pub use wire::{DELIVERY, event_of, refused_event};
 
 use crate::event::Event;
 use crate::handlers::Failure;

@@ -24,7 +24,7 @@ const HOPS: &str = "pointsman-hops";
 /// When the bus accepted it, Unix milliseconds.
 const ACCEPTED: &str = "pointsman-accepted";
 /// Names the delivery: a second copy of it is the same delivery.
-const DELIVERY: &str = "pointsman-delivery";
+pub const DELIVERY: &str = "pointsman-delivery";
 /// Refers to a body that was too large.
 const CLAIM: &str = "pointsman-claim";
 /// The ordering key.

@@ -1,7 +1,9 @@
 //! An exchange on an AMQP broker, published to.
 
 use super::link::{Link, broke};
-use super::publish::{Answer, BATCH, NOT_CONFIRMED, UNROUTABLE, confirms, publish, short};
+use super::publish::{
+    Answer, BATCH, Channels, NOT_CONFIRMED, UNROUTABLE, confirms, publish, short,
+};
 use super::queue::Declare;
 use crate::drivers::Finding;
 use crate::queues::{BrokerError, Limits, Outbound, Publisher};
@@ -10,7 +12,6 @@ use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, ExchangeKind};
 use std::sync::Arc;
-use tokio::sync::Mutex;
 
 /// An exchange, and how it is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +62,7 @@ pub struct AmqpExchange {
     label: String,
     options: ExchangeOptions,
     link: Arc<Link>,
-    channel: Mutex<Option<Channel>>,
+    channels: Channels,
 }
 
 impl AmqpExchange {
@@ -72,7 +73,7 @@ impl AmqpExchange {
             label: format!("amqp {}/{}", link.name(), options.exchange),
             options,
             link,
-            channel: Mutex::default(),
+            channels: Channels::default(),
         }
     }
 
@@ -98,14 +99,12 @@ impl AmqpExchange {
     }
 
     async fn channel(&self) -> Result<Channel, BrokerError> {
-        let mut current = self.channel.lock().await;
-        if let Some(channel) = current.as_ref().filter(|c| c.status().connected()) {
-            return Ok(channel.clone());
+        if let Some(channel) = self.channels.take() {
+            return Ok(channel);
         }
         let channel = self.link.channel().await?;
         self.declare(&channel, self.passive()).await?;
         confirms(&channel).await?;
-        *current = Some(channel.clone());
         Ok(channel)
     }
 
@@ -132,6 +131,7 @@ impl AmqpExchange {
             _ => routing_key(message),
         };
         let answers = publish(&channel, &exchange, &batch, key).await;
+        self.channels.put(channel);
         let waits = |answer: Answer| answer.map_err(|error| self.waits(error));
         answers.into_iter().map(waits).collect()
     }

@@ -1,14 +1,16 @@
 //! Publishing with confirms, to a queue or to an exchange.
 
 use super::link::broke;
-use crate::queues::{BrokerError, Outbound};
+use crate::queues::{BrokerError, DELIVERY, Outbound};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -36,8 +38,40 @@ pub(super) async fn confirms(channel: &Channel) -> Result<(), BrokerError> {
     select.await.map_err(|e| broke(&e))
 }
 
-/// Publishes messages, and waits for the confirms of all of them. `key`: what the
-/// exchange sorts a message by.
+/// Channels that are published on, each by one batch at a time: the library counts a
+/// message before it puts it into the line, so two batches on one channel could take each
+/// other's confirms, and what comes back could be taken for another batch's.
+#[derive(Default)]
+pub(super) struct Channels {
+    idle: Mutex<Vec<Channel>>,
+}
+
+impl Channels {
+    fn idle(&self) -> MutexGuard<'_, Vec<Channel>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A channel that nobody uses; `None` when one has to be made.
+    pub fn take(&self) -> Option<Channel> {
+        let mut idle = self.idle();
+        while let Some(channel) = idle.pop() {
+            if channel.status().connected() {
+                return Some(channel);
+            }
+        }
+        None
+    }
+
+    /// All confirms of the batch have come, so the next one may use the channel.
+    pub fn put(&self, channel: Channel) {
+        if channel.status().connected() {
+            self.idle().push(channel);
+        }
+    }
+}
+
+/// Publishes messages, and waits for the confirms of all of them. Nobody else may use
+/// the channel meanwhile. `key`: what the exchange sorts a message by.
 pub(super) async fn publish(
     channel: &Channel,
     exchange: &ShortString,
@@ -52,13 +86,48 @@ pub(super) async fn publish(
         });
     }
     let mut answers = Vec::with_capacity(batch.len());
+    let mut returned = Vec::new();
     for sent in sent {
-        answers.push(match sent {
+        let confirmed = match sent {
             Ok(sent) => confirmed(channel, sent).await,
             Err(error) => Err(error),
-        });
+        };
+        answers.push(confirmed.and_then(|confirmation| {
+            let answer = answer(&confirmation);
+            returned.extend(confirmation.take_message());
+            answer
+        }));
     }
+    came_back(batch, &returned, &mut answers);
     answers
+}
+
+/// Tells which messages no queue took. One confirm may stand for many messages, and what
+/// came back is found beside any of them, so it is known by what it carries.
+fn came_back(batch: &[Outbound], returned: &[BasicReturnMessage], answers: &mut [Answer]) {
+    for message in returned {
+        let headers = message.properties.headers().as_ref();
+        let delivery = headers.and_then(|headers| headers.inner().get(DELIVERY));
+        let mine = |out: &Outbound| match delivery {
+            Some(AMQPValue::LongString(text)) => text.as_bytes() == out.delivery.as_bytes(),
+            _ => false,
+        };
+        let reason = format!(
+            "the broker returned the message: {} {}",
+            message.reply_code, message.reply_text
+        );
+        match batch.iter().position(mine).and_then(|n| answers.get_mut(n)) {
+            Some(answer) => {
+                *answer = Err(BrokerError::Refused {
+                    code: UNROUTABLE,
+                    reason,
+                    permanent: false,
+                });
+            }
+            // It may be any of them, so all are published again.
+            None => answers.fill(Err(BrokerError::Unavailable(reason))),
+        }
+    }
 }
 
 /// A message in the line to the broker.
@@ -92,12 +161,12 @@ async fn send<'a>(
     }
 }
 
-async fn confirmed(channel: &Channel, sent: Sent<'_>) -> Answer {
+async fn confirmed(channel: &Channel, sent: Sent<'_>) -> Result<Confirmation, BrokerError> {
     let left = match sent {
         Sent::Left(left) => left.map_err(|e| broke(&e)),
         Sent::Waits(sent) => while_open(channel, sent).await,
     };
-    while_open(channel, left?).await.and_then(answer)
+    while_open(channel, left?).await
 }
 
 fn properties(message: &Outbound) -> BasicProperties {
@@ -144,25 +213,19 @@ async fn while_open<T>(
     }
 }
 
-/// What a confirm says. A message that no queue takes comes back beside an ack.
-fn answer(confirmation: Confirmation) -> Result<(), BrokerError> {
-    let nacked = confirmation.is_nack();
-    match confirmation.take_message() {
-        Some(returned) => Err(BrokerError::Refused {
-            code: UNROUTABLE,
-            reason: format!(
-                "the broker returned the message: {} {}",
-                returned.reply_code, returned.reply_text
-            ),
-            permanent: false,
-        }),
-        None if nacked => Err(BrokerError::Refused {
+/// What a confirm says, apart from what came back beside it.
+fn answer(confirmation: &Confirmation) -> Answer {
+    match confirmation {
+        Confirmation::Ack(_) => Ok(()),
+        Confirmation::Nack(_) => Err(BrokerError::Refused {
             code: NOT_CONFIRMED,
             reason: "the broker does not confirm: a queue is full, or a replica is missing"
                 .to_owned(),
             permanent: false,
         }),
-        None => Ok(()),
+        Confirmation::NotRequested => Err(BrokerError::Unavailable(
+            "the channel does not confirm".to_owned(),
+        )),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::check::close;
 use super::link::{Link, broke};
-use super::publish::{Answer, BATCH, NOT_CONFIRMED, confirms, publish, short};
+use super::publish::{Answer, BATCH, Channels, NOT_CONFIRMED, confirms, publish, short};
 use super::unsettled::{Acks, Unsettled};
 use crate::queues::{
     Broker, BrokerError, Depth, Handle, Inbound, Limits, Outbound, Publisher, Pull,
@@ -74,7 +74,7 @@ pub struct AmqpQueue {
     label: String,
     options: QueueOptions,
     link: Link,
-    publisher: AsyncMutex<Option<Channel>>,
+    channels: Channels,
     consumer: AsyncMutex<Option<(Channel, Consumer)>>,
     unsettled: Mutex<Unsettled<Acker>>,
     /// One acknowledgement after the other: what one settles, no other may.
@@ -90,7 +90,7 @@ impl AmqpQueue {
             label: format!("amqp {}/{}", link.name(), options.queue),
             options,
             link,
-            publisher: AsyncMutex::new(None),
+            channels: Channels::default(),
             consumer: AsyncMutex::new(None),
             unsettled: Mutex::default(),
             settling: AsyncMutex::new(()),
@@ -136,14 +136,12 @@ impl AmqpQueue {
     }
 
     async fn publisher(&self) -> Result<Channel, BrokerError> {
-        let mut publisher = self.publisher.lock().await;
-        if let Some(channel) = publisher.as_ref().filter(|c| c.status().connected()) {
-            return Ok(channel.clone());
+        if let Some(channel) = self.channels.take() {
+            return Ok(channel);
         }
         let channel = self.link.channel().await?;
         self.declare(&channel).await?;
         confirms(&channel).await?;
-        *publisher = Some(channel.clone());
         Ok(channel)
     }
 
@@ -156,6 +154,7 @@ impl AmqpQueue {
             Ok((channel, queue)) => {
                 let to = |_: &Outbound| Ok(queue.clone());
                 let answers = publish(&channel, &ShortString::default(), &batch, to).await;
+                self.channels.put(channel);
                 answers.into_iter().map(wait_while_full).collect()
             }
             // A queue that cannot be declared is no fault of these messages: they wait.

@@ -5,7 +5,7 @@ use super::with_channel;
 use crate::conformance::{Outside, System, unique};
 use crate::support::{Project, rabbitmq, text};
 use lapin::ExchangeKind;
-use lapin::options::ExchangeDeclareOptions;
+use lapin::options::{BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions};
 use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
@@ -73,6 +73,67 @@ fn a_key_that_cannot_be_made_or_is_too_long_is_told_with_the_message() {
         said.contains("the routing key has 300 bytes; AMQP allows 255"),
         "{said}"
     );
+    assert_eq!(node.stop(), 0);
+}
+
+#[test]
+fn what_comes_back_is_told_from_the_messages_beside_it() {
+    let (name, taken) = (unique("some"), std::cell::Cell::new(0));
+    with_channel(&rabbitmq::shared().url(), async |channel| {
+        let options = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let (none, kind) = (FieldTable::default, ExchangeKind::Topic);
+        let made = channel.exchange_declare(name.as_str().into(), kind, options, none());
+        made.await.expect("an exchange");
+        super::declare(&channel, &name, "classic").await;
+        let bound = channel.queue_bind(
+            name.as_str().into(),
+            name.as_str().into(),
+            "n.1.#".into(),
+            QueueBindOptions::default(),
+            none(),
+        );
+        bound.await.expect("a binding");
+    });
+    let project = project(&name, ", routing_key: \"n.<detail.third>.x\"");
+    let node = project.start();
+    let line = |n: usize| {
+        let detail = json!({ "n": n, "third": n % 3 });
+        json!({ "id": format!("e-{n}"), "source": "shop", "detail-type": "T", "detail": detail })
+            .to_string()
+    };
+    let lines: Vec<String> = (0..300).map(line).collect();
+    let output = project.run_with(&["send"], lines.join("\n").as_bytes());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    project.wait("the dead letters", || {
+        let topics = project.json(&["topics", "--json"]);
+        let out = &topics["orders"]["subscriptions"]["out"];
+        out["dead"] == 200 && out["pending"] == 0
+    });
+    with_channel(&rabbitmq::shared().url(), async |channel| {
+        let options = BasicGetOptions { no_ack: true };
+        while let Some(got) = channel
+            .basic_get(name.as_str().into(), options)
+            .await
+            .expect("an answer")
+        {
+            assert_eq!(got.routing_key.as_str(), "n.1.x");
+            taken.set(taken.get() + 1);
+        }
+    });
+    assert_eq!(
+        taken.get(),
+        100,
+        "those that a queue is bound for, and each once"
+    );
+    let letters = project.json_lines(&["dlq", "list", "--json"]);
+    let wrong = letters
+        .iter()
+        .filter(|l| l["event"]["detail"]["third"] == 1);
+    assert_eq!(wrong.count(), 0);
+    project.ok(&["audit"]);
     assert_eq!(node.stop(), 0);
 }
 

@@ -28,7 +28,7 @@ pub enum HandlerKind {
     /// Reads records, checks them, runs SQL, writes files.
     Transform(Box<TransformOptions>),
     /// Fetches records from an API.
-    Extract(Extract),
+    Extract(Box<Extract>),
     /// Brings files into a table.
     Load(Load),
     /// Keeps a table in order.

@@ -183,7 +183,7 @@ pub(super) struct RawHandler {
 
 pub(super) enum RawKind {
     Transform(Box<TransformOptions>),
-    Extract(Extract),
+    Extract(Box<Extract>),
     Load(RawLoad),
     Maintain(MaintainOptions),
     Exec(Exec),

@@ -56,7 +56,7 @@ pub(in crate::config) fn handler(field: &Field<'_>) -> Option<RawHandler> {
 fn kind(field: &Field<'_>) -> Option<RawKind> {
     match field.name.as_str() {
         "transform" => transform::transform(field).map(|t| RawKind::Transform(Box::new(t))),
-        "extract" => extract::extract(field).map(RawKind::Extract),
+        "extract" => extract::extract(field).map(|e| RawKind::Extract(Box::new(e))),
         "load" => load::load(field).map(RawKind::Load),
         "maintain" => maintain(field).map(RawKind::Maintain),
         "exec" => ends::exec(field).map(RawKind::Exec),

@@ -23,7 +23,9 @@ pub(super) fn extract(field: &Field<'_>) -> Option<Extract> {
                 field.report(Diagnostic::warning(&codes::NO_EFFECT, message).at(field.key_place()));
             }
         }
-        if let (Input::Events, Some(field)) = (transform.read.input, read.get("input")) {
+        if let (Input::Events | Input::Publication, Some(field)) =
+            (transform.read.input, read.get("input"))
+        {
             let message = "an extract reads what the API answers, not events";
             field.report(field.error(&codes::BAD_VALUE, message));
         }

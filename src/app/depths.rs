@@ -38,11 +38,14 @@ impl BrokerQueue {
     }
 }
 
+/// Connections by the label of their queue.
+type Asked = BTreeMap<String, Arc<dyn Broker>>;
+
 /// Who can tell how full queues on brokers are. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Depths {
     /// Connections that only ask, by the queue's label.
-    asked: Arc<tokio::sync::Mutex<BTreeMap<String, Arc<dyn Broker>>>>,
+    asked: Arc<tokio::sync::Mutex<Asked>>,
     /// Inboxes of this node, by the name of the queue.
     inboxes: Arc<Mutex<Vec<(String, Weak<Inbox>)>>>,
 }

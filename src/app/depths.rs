@@ -41,13 +41,16 @@ impl BrokerQueue {
 /// Connections by the label of their queue.
 type Asked = BTreeMap<String, Arc<dyn Broker>>;
 
+/// Inboxes by the name of their queue, which may have several.
+type Inboxes = Vec<(String, Weak<Inbox>)>;
+
 /// Who can tell how full queues on brokers are. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Depths {
     /// Connections that only ask, by the queue's label.
     asked: Arc<tokio::sync::Mutex<Asked>>,
-    /// Inboxes of this node, by the name of the queue.
-    inboxes: Arc<Mutex<Vec<(String, Weak<Inbox>)>>>,
+    /// Inboxes of this node.
+    inboxes: Arc<Mutex<Inboxes>>,
 }
 
 impl Depths {

@@ -207,20 +207,27 @@ pub(super) async fn plan(
             return Err(Failure::permanent("NoTable", message));
         }
         let sql = create(names, options.mode.key(), outputs)?;
-        let what = format!("the table {} cannot be made", names.table);
         let made = client.batch_execute(&sql).await;
-        made.map_err(|e| told(&e, &what))?;
         there = columns(client, names).await?;
-    }
-    let changes = changes(&there, names, options, outputs)?;
-    if !changes.is_empty() {
-        for sql in changes {
-            tracing::info!(table = names.table, sql, "widens");
-            let what = format!("the table {} cannot be widened", names.table);
-            let done = client.batch_execute(&sql).await;
-            done.map_err(|e| told(&e, &what))?;
+        // Another load may have made it at the same time.
+        if let Err(e) = made
+            && there.is_empty()
+        {
+            let what = format!("the table {} cannot be made", names.table);
+            return Err(told(&e, &what));
         }
+    }
+    for sql in changes(&there, names, options, outputs)? {
+        tracing::info!(table = names.table, sql, "widens");
+        let done = client.batch_execute(&sql).await;
         there = columns(client, names).await?;
+        // Another load may have added the column at the same time.
+        if let Err(e) = done
+            && changes(&there, names, options, outputs)?.contains(&sql)
+        {
+            let what = format!("the table {} cannot be widened", names.table);
+            return Err(told(&e, &what));
+        }
     }
     fit(&there, outputs)
 }

@@ -340,6 +340,90 @@ async fn two_attempts_at_once_load_once() {
     );
 }
 
+/// Somebody else's transaction, open until it is told to commit.
+struct Open(std::process::Child);
+
+impl Open {
+    fn begin(database: &Database<'_>, sql: &str) -> Self {
+        use std::io::{BufRead as _, BufReader, Write as _};
+        let mut child = database
+            .server
+            .psql(&database.name)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.as_mut().unwrap();
+        writeln!(stdin, "begin; {sql}; select 'begun';").unwrap();
+        let mut said = String::new();
+        let stdout = child.stdout.as_mut().unwrap();
+        BufReader::new(stdout).read_line(&mut said).unwrap();
+        assert_eq!(said.trim(), "begun");
+        Self(child)
+    }
+
+    /// Commits once a statement that begins so waits for this transaction.
+    fn commit_when_waited_for(mut self, database: &Database<'_>, statement: &str) {
+        use std::io::Write as _;
+        let waits = format!(
+            "select count(*) from pg_stat_activity where datname = '{}' and wait_event_type = 'Lock' and query like '{statement}%'",
+            database.name
+        );
+        let begun = std::time::Instant::now();
+        while database.sql(&waits) == "0" {
+            assert!(begun.elapsed() < crate::support::PATIENCE, "nobody waits");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut stdin = self.0.stdin.take().unwrap();
+        writeln!(stdin, "commit;").unwrap();
+        drop(stdin);
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_somebody_else_makes_meanwhile_are_taken() {
+    let cluster = Cluster::new();
+    let database = &cluster.database;
+    let sql = "select cast(id as bigint) as id, v from input";
+    let event = published(&cluster.world, "1.csv", "id,v\n1,a\n", sql).await;
+    let made = [
+        (
+            "pointsman_loads",
+            "create table pointsman_loads (target varchar(300), publication varchar(200), cause varchar(1024), rows bigint, loaded_at timestamp)",
+        ),
+        ("\"public\".\"w\"", "create table w (id bigint)"),
+    ];
+    let begun = made.map(|(_, sql)| Open::begin(database, sql));
+    let waited = "create table if not exists";
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for (open, (name, _)) in begun.into_iter().zip(made) {
+                open.commit_when_waited_for(database, &format!("{waited}%{name}"));
+            }
+        });
+        let load = cluster.load(options(Mode::Append));
+        let handled = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(handle(&load, event))
+        });
+        handled.unwrap();
+    });
+    assert_eq!(database.sql("select * from w"), "1|a");
+    // A column that somebody adds at the same time.
+    let more = "select cast(id as bigint) as id, v as more from input";
+    let event = published(&cluster.world, "2.csv", "id,v\n2,b\n", more).await;
+    let open = Open::begin(database, "alter table w add column more varchar(10)");
+    std::thread::scope(|scope| {
+        scope.spawn(|| open.commit_when_waited_for(database, "alter table"));
+        let load = cluster.load(options(Mode::Append));
+        let handled = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(handle(&load, event))
+        });
+        handled.unwrap();
+    });
+    assert_eq!(database.sql("select * from w where id = 2"), "2||b");
+}
+
 #[test]
 fn a_file_goes_into_redshift_by_the_real_program() {
     let cluster = Cluster::new();

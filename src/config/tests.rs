@@ -73,6 +73,7 @@ node:
   disk: { warn: 1GB, refuse: 2GB }
   shutdown: 5s
   query_memory: 64MiB
+  memory: { intake: 8MiB, waiting: 256MiB, ids: 64MiB }
   account: "123456789012"
   region: here
   public_url: https://events.example.com

@@ -4,11 +4,12 @@
 use super::depths::Depths;
 use super::wiring::Wiring;
 use crate::bus::{Bus, RouteOptions};
-use crate::config::{AmqpConnection, Backing, Backlog, Config, Connection, Queue, Text, To};
+use crate::config::{AmqpConnection, Backing, Backlog, Config, Connection, Queue, Route, Text, To};
 use crate::delivery::{BatchOptions, Consumer, DeliveryOptions};
 use crate::drivers::amqp::{AmqpQueue, Link, LinkOptions, TlsFiles};
 use crate::drivers::sqs::{AwsOptions, SqsQueue};
 use crate::emit::Notify;
+use crate::handlers::Handler;
 use crate::queues::Queue as Holds;
 use crate::queues::{
     Broker, Claims, Feed, Gate, Inbox, InboxOptions, LogQueue, MakeInput, MixedQueue, Outbox,
@@ -25,13 +26,16 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a message that is being published is hidden from others; it is
 /// prolonged for as long as that takes.
-pub(super) const PUBLISHING: Duration = Duration::from_secs(60);
+const PUBLISHING: Duration = Duration::from_secs(60);
 
-/// A broker that is away is waited for, so no batch may be too slow.
-pub(super) const NO_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// A broker that is away or blocked is waited for, so no batch may be too slow.
+const NO_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Messages that are published at a time, and batches of them.
-const BATCH: (usize, usize) = (500, 4);
+/// Messages that are published at a time.
+const BATCH: usize = 500;
+
+/// Batches that an outbox publishes at a time.
+const BATCHES: usize = 4;
 
 /// What queues on brokers need beside the configuration.
 #[derive(Clone)]
@@ -251,27 +255,40 @@ impl Wiring<'_> {
                 stopping: self.brokers.stopping.clone(),
                 away: AtomicBool::new(false),
             };
-            consumers.push(Consumer {
-                name: feed.name.clone(),
-                handler: Arc::new(outbox),
-                queue: Arc::new(self.queue(&feed.name.clone(), &route.target.route, vec![feed])),
-                options: DeliveryOptions {
-                    batch: BatchOptions {
-                        size: BATCH.0,
-                        ..BatchOptions::default()
-                    },
-                    concurrency: BATCH.1,
-                    retry: route.target.retry.clone(),
-                    timeout: NO_TIMEOUT,
-                    rate: None,
-                },
-                visibility: PUBLISHING,
-                retries: HashMap::new(),
-                notify: Notify::default(),
-                rules_version: Arc::clone(self.rules_version),
-            });
+            let name = feed.name.clone();
+            let queue = self.queue(&name, &route.target.route, vec![feed]);
+            consumers.push(self.publishing(Arc::new(outbox), queue, &route, BATCHES));
         }
         consumers
+    }
+
+    /// What brings a route's messages to a broker, in so many batches at a time.
+    pub(super) fn publishing(
+        &self,
+        handler: Arc<dyn Handler>,
+        queue: LogQueue,
+        route: &Route<'_>,
+        batches: usize,
+    ) -> Consumer {
+        Consumer {
+            name: queue.name().to_owned(),
+            handler,
+            queue: Arc::new(queue),
+            options: DeliveryOptions {
+                batch: BatchOptions {
+                    size: BATCH,
+                    ..BatchOptions::default()
+                },
+                concurrency: batches,
+                retry: route.target.retry.clone(),
+                timeout: NO_TIMEOUT,
+                rate: None,
+            },
+            visibility: PUBLISHING,
+            retries: HashMap::new(),
+            notify: Notify::default(),
+            rules_version: Arc::clone(self.rules_version),
+        }
     }
 
     /// Makes messages of what a route holds.

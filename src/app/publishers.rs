@@ -1,19 +1,18 @@
 //! Publishers: which driver serves which, and how they are fed.
 
-use super::brokers::{NO_TIMEOUT, PUBLISHING, aws, link};
+use super::brokers::{aws, link};
 use super::wiring::Wiring;
 use crate::config::{Config, Connection, Publish, PublishTo, Route};
-use crate::delivery::{BatchOptions, Consumer, DeliveryOptions};
+use crate::delivery::Consumer;
 use crate::drivers::amqp::{AmqpExchange, Link};
 use crate::drivers::sns::SnsTopic;
-use crate::emit::Notify;
 use crate::handlers::Failure;
 use crate::queues::{PUBLISHING_CIRCUIT, Publisher, Publishing};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Messages that are published at a time, and batches of them.
-const BATCH: (usize, usize) = (500, 2);
+/// Batches that are published at a time.
+const BATCHES: usize = 2;
 
 /// Connections to AMQP brokers that publishers share, by name.
 pub(super) type Links = BTreeMap<String, Arc<Link>>;
@@ -63,25 +62,8 @@ impl Wiring<'_> {
             circuit: self.endpoints.circuit(&name, &address, &PUBLISHING_CIRCUIT),
             stopping: self.brokers.stopping.clone(),
         };
-        Ok(Some(Consumer {
-            name: name.clone(),
-            handler: Arc::new(handler),
-            queue: Arc::new(self.queue(&name, &name, vec![feed])),
-            options: DeliveryOptions {
-                batch: BatchOptions {
-                    size: BATCH.0,
-                    ..BatchOptions::default()
-                },
-                concurrency: BATCH.1,
-                retry: route.target.retry.clone(),
-                // A blocked connection is waited for, so no batch may be too slow.
-                timeout: NO_TIMEOUT,
-                rate: None,
-            },
-            visibility: PUBLISHING,
-            retries: HashMap::new(),
-            notify: Notify::default(),
-            rules_version: Arc::clone(self.rules_version),
-        }))
+        let queue = self.queue(&name, &name, vec![feed]);
+        let handler = Arc::new(handler);
+        Ok(Some(self.publishing(handler, queue, route, BATCHES)))
     }
 }

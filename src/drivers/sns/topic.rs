@@ -1,13 +1,15 @@
 //! A topic on SNS (<https://docs.aws.amazon.com/sns/latest/api/>), published to.
 
 use crate::drivers::Finding;
-use crate::drivers::sqs::batch::{Answer, ENCODING, calls, digest, malformed, place, text};
+use crate::drivers::sqs::batch::{
+    Answer, ENCODING, calls, digest, in_calls, malformed, place, text,
+};
 use crate::drivers::sqs::{AwsOptions, entry_refused, permitted, refused, sdk_config};
 use crate::queues::{BrokerError, Limits, Outbound, Publisher};
 use aws_sdk_sns::Client;
 use aws_sdk_sns::types::{MessageAttributeValue, PublishBatchRequestEntry};
 use futures::FutureExt;
-use futures::future::{BoxFuture, join_all};
+use futures::future::BoxFuture;
 use std::ops::Range;
 use tokio::sync::OnceCell;
 
@@ -143,15 +145,7 @@ impl SnsTopic {
         };
         let calls = calls(batch.len(), MAX_BYTES, |n| size(&batch[n]));
         let send = |call: Range<usize>| self.send(client, arn, &batch[call]);
-        if self.options.fifo() {
-            // One after the other, or a later one might overtake.
-            let mut answers = Vec::with_capacity(batch.len());
-            for call in calls {
-                answers.extend(send(call).await);
-            }
-            return answers;
-        }
-        join_all(calls.into_iter().map(send)).await.concat()
+        in_calls(calls, self.options.fifo(), send).await
     }
 
     /// One call: an answer for each message.

@@ -3,7 +3,9 @@
 use crate::queues::BrokerError;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures::future::join_all;
 use sha2::{Digest, Sha256};
+use std::ops::Range;
 
 /// Most entries in one call of a batch operation.
 pub(in crate::drivers) const ENTRIES: usize = 10;
@@ -40,8 +42,8 @@ pub(in crate::drivers) fn calls(
     count: usize,
     call_bytes: usize,
     size: impl Fn(usize) -> usize,
-) -> Vec<std::ops::Range<usize>> {
-    let mut calls: Vec<std::ops::Range<usize>> = Vec::new();
+) -> Vec<Range<usize>> {
+    let mut calls: Vec<Range<usize>> = Vec::new();
     let mut bytes = 0;
     for n in 0..count {
         let own = size(n);
@@ -57,6 +59,26 @@ pub(in crate::drivers) fn calls(
         }
     }
     calls
+}
+
+/// Makes the calls, with an answer for each message: all at the same time, or one
+/// after the other where a later one must not overtake.
+pub(in crate::drivers) async fn in_calls<F>(
+    calls: Vec<Range<usize>>,
+    ordered: bool,
+    send: impl Fn(Range<usize>) -> F,
+) -> Vec<Answer>
+where
+    F: Future<Output = Vec<Answer>>,
+{
+    if !ordered {
+        return join_all(calls.into_iter().map(send)).await.concat();
+    }
+    let mut answers = Vec::new();
+    for call in calls {
+        answers.extend(send(call).await);
+    }
+    answers
 }
 
 /// A body as SQS and SNS take it: text of the characters that XML 1.0 has. Anything else

@@ -1,6 +1,6 @@
 //! A queue on SQS (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/>).
 
-use super::batch::{Answer, ENCODING, ENTRIES, calls, digest, malformed, place, text};
+use super::batch::{Answer, ENCODING, ENTRIES, calls, digest, in_calls, malformed, place, text};
 use super::client::{AwsOptions, entry_refused, refused, sdk_config};
 use crate::queues::{
     Broker, BrokerError, Depth, Handle, Inbound, Limits, Outbound, Publisher, Pull,
@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{BoxFuture, join_all};
+use futures::future::BoxFuture;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -146,15 +146,7 @@ impl SqsQueue {
         };
         let calls = calls(batch.len(), CALL_BYTES, |n| size(&batch[n]));
         let send = |call: std::ops::Range<usize>| self.send(client, url, &batch[call]);
-        if self.options.fifo() {
-            // One after the other, or a later one might overtake.
-            let mut answers = Vec::with_capacity(batch.len());
-            for call in calls {
-                answers.extend(send(call).await);
-            }
-            return answers;
-        }
-        join_all(calls.into_iter().map(send)).await.concat()
+        in_calls(calls, self.options.fifo(), send).await
     }
 
     /// One call: an answer for each message.

@@ -1,6 +1,7 @@
 //! An HTTP API that gives records in pages: it notes what it is asked, and
 //! answers as it is told.
 
+use super::receiver::serve;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -120,21 +121,6 @@ impl Api {
         let mut asked = self.asked();
         asked.retain(|asked| asked.path == path);
         asked
-    }
-}
-
-async fn serve(listener: tokio::net::TcpListener, routes: Router) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            return;
-        };
-        let service = hyper_util::service::TowerToHyperService::new(routes.clone());
-        tokio::spawn(async move {
-            hyper::server::conn::http1::Builder::new()
-                .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
-                .await
-                .ok();
-        });
     }
 }
 

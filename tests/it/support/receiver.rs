@@ -112,7 +112,8 @@ impl Receiver {
     }
 }
 
-async fn serve(listener: tokio::net::TcpListener, routes: Router) {
+/// Serves what connects.
+pub(super) async fn serve(listener: tokio::net::TcpListener, routes: Router) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             return;

@@ -15,6 +15,7 @@ pub mod observe;
 pub mod state;
 pub mod storage;
 pub mod tasks;
+pub mod text;
 
 // The flow, left to right.
 pub mod sources;

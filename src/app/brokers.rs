@@ -4,7 +4,7 @@
 use super::depths::Depths;
 use super::wiring::Wiring;
 use crate::bus::{Bus, RouteOptions};
-use crate::config::{AmqpConnection, Backing, Backlog, Config, Connection, Queue, Route, Text, To};
+use crate::config::{AmqpConnection, Backing, Backlog, Config, Connection, Queue, Route, To};
 use crate::delivery::{BatchOptions, Consumer, DeliveryOptions};
 use crate::drivers::amqp::{AmqpQueue, Link, LinkOptions, TlsFiles};
 use crate::drivers::sqs::{AwsOptions, SqsQueue};
@@ -17,6 +17,7 @@ use crate::queues::{
 };
 use crate::state::{State, StateError};
 use crate::tasks::Tasks;
+use crate::text::Text;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! The buckets that a configuration names, and how each is reached.
 
-use crate::config::{AwsConnection, Config, Connection, Source, Text};
+use crate::config::{AwsConnection, Config, Connection, Source};
 use crate::drivers::s3::{Bucket, S3Error, S3Options};
 use crate::handlers::Failure;
 use crate::handlers::objects::Places;
+use crate::text::Text;
 
 /// The places that events may name objects of: folders, and buckets.
 pub(super) fn places(config: &Config) -> Result<Places, Failure> {

@@ -274,7 +274,7 @@ impl Wiring<'_> {
             )?),
             HandlerKind::Extract(extract) => Arc::new(ExtractHandler::new(
                 name,
-                extract.options(),
+                (**extract).clone(),
                 self.config.node.data.join("extracts"),
                 transform_env(self.config),
                 self.places.clone(),

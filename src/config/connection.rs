@@ -1,9 +1,9 @@
 //! Connections: addresses and credentials of other systems, by name, for every
 //! source, queue, publisher and loader that refers to them.
 
-use super::text::Text;
 pub use crate::drivers::postgres::PostgresTls;
 use crate::handlers::objects::BucketFolder;
+use crate::text::Text;
 use std::path::PathBuf;
 use std::time::Duration;
 

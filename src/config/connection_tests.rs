@@ -2,6 +2,7 @@
 
 use super::tests::{load, loaded};
 use super::*;
+use crate::text::Text;
 
 #[test]
 fn connections_are_read_from_urls_and_fields_alike() {

@@ -1,9 +1,9 @@
 //! Handlers, as they are used.
 
-use super::extract::Extract;
 use super::model::{Exec, Webhook};
 use crate::delivery::DeliveryOptions;
 use crate::emit::Notify;
+use crate::handlers::extract::ExtractOptions;
 use crate::handlers::load::LoadOptions;
 use crate::handlers::maintain::MaintainOptions;
 use crate::handlers::transform::TransformOptions;
@@ -28,7 +28,7 @@ pub enum HandlerKind {
     /// Reads records, checks them, runs SQL, writes files.
     Transform(Box<TransformOptions>),
     /// Fetches records from an API.
-    Extract(Box<Extract>),
+    Extract(Box<ExtractOptions>),
     /// Brings files into a table.
     Load(Load),
     /// Keeps a table in order.

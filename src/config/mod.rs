@@ -26,6 +26,7 @@ mod plan_connections;
 mod publish;
 mod raw;
 mod read;
+mod references;
 mod resolve;
 mod routes;
 mod rule_tests;
@@ -34,7 +35,6 @@ mod schemas;
 mod sources;
 #[cfg(test)]
 mod tests;
-mod text;
 mod units;
 mod yaml;
 
@@ -44,7 +44,6 @@ pub use connection::{
     Tls,
 };
 pub use diff::{Change, Diff, diff, same_secrets};
-pub use extract::{Api, ApiAuth, Extract};
 pub use marks::{DiskQuota, MemoryMarks};
 pub use model::{
     Backing, Backlog, Config, DEFAULT_BUS, EventSchema, Exec, Handler, HandlerKind, Load, Node,
@@ -55,16 +54,15 @@ pub use publish::{Publish, PublishTo};
 pub use rule_tests::{RuleTest, run_tests};
 pub use schema::{json_schema, reference};
 pub use sources::{Notifications, QueueSource, S3Source, Source};
-pub use text::Text;
 pub use units::{format_duration, format_size, moment, parse_duration};
 
 use crate::error::{Diagnostic, Lines, Place, Severity, Sources, codes};
 use read::{Cx, Field, File};
+use references::References;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use text::References;
 
 /// Looks up an environment variable.
 pub type Env<'a> = dyn Fn(&str) -> Option<String> + 'a;

@@ -340,7 +340,7 @@ fn handler(handler: &Handler, paths: &Paths<'_>) -> Value {
         HandlerKind::Transform(options) => transform(options, paths),
         HandlerKind::Extract(extract) => {
             let mut value = transform(&extract.transform, paths);
-            value["http"] = extract.http.shown();
+            value["http"] = super::extract::shown(&extract.http);
             value
         }
         HandlerKind::Load(options) => load(options),

@@ -2,7 +2,6 @@
 //! name has been looked up yet. What refers to nothing is in its final form.
 
 use super::connection::Connection;
-use super::extract::Extract;
 use super::model::{Backlog, Exec, Node, RuleStart, Schedule, TargetInput, Webhook};
 use super::publish::RawPublish;
 use super::read::At;
@@ -10,6 +9,7 @@ use super::sources::Source;
 use crate::delivery::{BatchOptions, RetryPolicy};
 use crate::drivers::amqp::{Declare, Kind};
 use crate::error::Place;
+use crate::handlers::extract::ExtractOptions;
 use crate::handlers::load::LoadOptions;
 use crate::handlers::maintain::MaintainOptions;
 use crate::handlers::transform::{RejectLimit, TransformOptions};
@@ -183,7 +183,7 @@ pub(super) struct RawHandler {
 
 pub(super) enum RawKind {
     Transform(Box<TransformOptions>),
-    Extract(Box<Extract>),
+    Extract(Box<ExtractOptions>),
     Load(RawLoad),
     Maintain(MaintainOptions),
     Exec(Exec),

@@ -4,6 +4,7 @@
 //! folders, atomic rename, locks. Nothing here syncs by itself.
 
 pub mod faulty;
+mod gated;
 mod real;
 
 use std::io;
@@ -11,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use faulty::{Faults, Memory};
+pub use gated::{Gate, Gated};
 pub use real::Real;
 
 /// How a file is opened.

@@ -6,9 +6,9 @@ use crate::config::connection::{
 };
 use crate::config::fields::{self, CONNECTION_KINDS};
 use crate::config::read::{Field, Table};
-use crate::config::text::Text;
 use crate::config::yaml::{Node, Scalar};
 use crate::error::{Diagnostic, codes};
+use crate::text::Text;
 use std::time::Duration;
 
 pub(in crate::config) fn connection(field: &Field<'_>) -> Option<Connection> {

@@ -3,10 +3,10 @@
 use crate::config::fields;
 use crate::config::model::{Exec, Webhook, WebhookFormat};
 use crate::config::read::{Field, Table};
-use crate::config::text::Text;
 use crate::config::yaml::Scalar;
 use crate::error::{Diagnostic, codes};
 use crate::handlers::circuit::CircuitOptions;
+use crate::text::Text;
 use base64::Engine as _;
 use std::collections::BTreeMap;
 use std::time::Duration;

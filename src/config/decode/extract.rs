@@ -1,16 +1,15 @@
 //! Extracts: an API, and a transform of its records.
 
 use super::{ends, transform};
-use crate::config::extract::{Api, ApiAuth, Extract};
 use crate::config::fields::{self, AUTH_KINDS, PAGES_KINDS};
 use crate::config::read::{Field, Table};
 use crate::config::yaml::shorten;
 use crate::error::{Diagnostic, codes};
-use crate::handlers::extract::{JsonPath, Pages, Since};
+use crate::handlers::extract::{ApiOptions, Auth, ExtractOptions, JsonPath, Pages, Since};
 use crate::handlers::transform::{Format, Input};
 use std::time::Duration;
 
-pub(super) fn extract(field: &Field<'_>) -> Option<Extract> {
+pub(super) fn extract(field: &Field<'_>) -> Option<ExtractOptions> {
     let table = field.table(&fields::EXTRACT)?;
     let http = table.need("http").and_then(|f| api(&f));
     let mut transform = transform::transform_of(&table)?;
@@ -31,13 +30,13 @@ pub(super) fn extract(field: &Field<'_>) -> Option<Extract> {
         }
     }
     transform.read.format = Some(Format::Ndjson);
-    Some(Extract {
+    Some(ExtractOptions {
         http: http?,
         transform: Box::new(transform),
     })
 }
 
-fn api(field: &Field<'_>) -> Option<Api> {
+fn api(field: &Field<'_>) -> Option<ApiOptions> {
     let table = field.table(&fields::API)?;
     let url = table.need("url").and_then(|f| ends::url_text(&f));
     let records = match table.get("records") {
@@ -56,7 +55,7 @@ fn api(field: &Field<'_>) -> Option<Api> {
         size => size,
     });
     let max_page = max_page.and_then(|bytes| usize::try_from(bytes).ok());
-    Some(Api {
+    Some(ApiOptions {
         url: url?,
         params: table
             .get("params")
@@ -64,7 +63,7 @@ fn api(field: &Field<'_>) -> Option<Api> {
             .unwrap_or_default(),
         headers: headers.unwrap_or_default(),
         auth: match auth {
-            None => ApiAuth::None,
+            None => Auth::None,
             Some(auth) => auth?,
         },
         records: records?,
@@ -96,15 +95,15 @@ fn path(field: &Field<'_>) -> Option<JsonPath> {
     }
 }
 
-fn auth(field: &Field<'_>) -> Option<ApiAuth> {
+fn auth(field: &Field<'_>) -> Option<Auth> {
     let kind = field.table(&fields::AUTH)?.one_of(&AUTH_KINDS)?;
     let need = |table: &Table<'_>, name: &str| table.need(name).and_then(|f| f.secret());
     match kind.name.as_str() {
-        "bearer" => kind.secret().map(ApiAuth::Bearer),
+        "bearer" => kind.secret().map(Auth::Bearer),
         "basic" => {
             let table = kind.table(&fields::BASIC)?;
             let (user, password) = (need(&table, "user"), need(&table, "password"));
-            Some(ApiAuth::Basic(user?, password?))
+            Some(Auth::Basic(user?, password?))
         }
         "header" => {
             let table = kind.table(&fields::OWN_HEADER)?;
@@ -118,13 +117,13 @@ fn auth(field: &Field<'_>) -> Option<ApiAuth> {
                 }
                 Some(name)
             });
-            Some(ApiAuth::Header(name?, value?))
+            Some(Auth::Header(name?, value?))
         }
         _ => {
             let table = kind.table(&fields::OAUTH2)?;
             let token_url = table.need("token_url").and_then(|f| ends::url_text(&f));
             let (id, secret) = (need(&table, "client_id"), need(&table, "client_secret"));
-            Some(ApiAuth::OAuth2 {
+            Some(Auth::OAuth2 {
                 token_url: token_url?,
                 client_id: id?,
                 client_secret: secret?,

@@ -6,10 +6,11 @@ mod table;
 pub(super) use table::Table;
 
 use super::fields::Shape;
-use super::text::{RefError, References, Text};
+use super::references::{RefError, References};
 use super::units::{self, UnitError};
 use super::yaml::{Entry, Item, Node, Scalar, shorten, word_length, written_at};
 use crate::error::{Code, Diagnostic, Lines, Place, Sources, codes};
+use crate::text::Text;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};

@@ -8,10 +8,12 @@ use crate::clock::SharedClock;
 use crate::handlers::http::address::refuse_private;
 use crate::handlers::http::{self, retry_after};
 use crate::handlers::{Class, Failure};
+use crate::text::Text;
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
@@ -24,6 +26,11 @@ const PAUSE: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Characters that are shown of an answer.
 const SHOWN: usize = 200;
+
+fn revealed(texts: &BTreeMap<String, Text>) -> BTreeMap<&str, &str> {
+    let texts = texts.iter();
+    texts.map(|(name, t)| (&**name, t.reveal())).collect()
+}
 
 /// An API, ready to be asked.
 pub(super) struct Api {
@@ -55,14 +62,14 @@ enum Answer {
 
 impl Api {
     pub(super) fn new(options: ApiOptions, clock: SharedClock) -> Result<Self, Failure> {
-        let url = Url::parse(&options.url).map_err(|e| {
+        let url = Url::parse(options.url.reveal()).map_err(|e| {
             Failure::permanent("BadUrl", "the API's URL is not valid").caused_by(&e)
         })?;
         let about = format!(
             "{:?}",
             (
-                &options.url,
-                &options.params,
+                options.url.reveal(),
+                revealed(&options.params),
                 &options.pages,
                 &options.since
             )
@@ -127,7 +134,7 @@ impl Api {
         }
         let mut url = self.url.clone();
         let mut pairs = url.query_pairs_mut();
-        pairs.extend_pairs(&self.options.params);
+        pairs.extend_pairs(revealed(&self.options.params));
         if let (Some(options), Some(since)) = (&self.options.since, since) {
             pairs.append_pair(&options.param, since);
         }
@@ -210,7 +217,7 @@ impl Api {
         }
         let mut request = self.client.get(url.clone()).timeout(self.options.timeout);
         for (name, value) in &self.options.headers {
-            request = request.header(name, value);
+            request = request.header(name, value.reveal());
         }
         let signed = self
             .signer

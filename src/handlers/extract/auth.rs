@@ -45,9 +45,11 @@ impl Signer {
     ) -> Result<RequestBuilder, Failure> {
         Ok(match &self.auth {
             Auth::None => request,
-            Auth::Bearer(token) => request.bearer_auth(token),
-            Auth::Basic(user, password) => request.basic_auth(user, Some(password)),
-            Auth::Header(name, value) => request.header(name, value),
+            Auth::Bearer(token) => request.bearer_auth(token.reveal()),
+            Auth::Basic(user, password) => {
+                request.basic_auth(user.reveal(), Some(password.reveal()))
+            }
+            Auth::Header(name, value) => request.header(name, value.reveal()),
             Auth::OAuth2 { .. } => request.bearer_auth(self.token(client, timeout).await?),
         })
     }
@@ -61,7 +63,7 @@ impl Signer {
     /// Where tokens are given, if they are.
     pub(super) fn token_url(&self) -> Option<&str> {
         match &self.auth {
-            Auth::OAuth2 { token_url, .. } => Some(token_url),
+            Auth::OAuth2 { token_url, .. } => Some(token_url.reveal()),
             _ => None,
         }
     }
@@ -95,9 +97,9 @@ impl Signer {
             Failure::transient("NoToken", message).caused_by(&e.without_url())
         };
         let answer = client
-            .post(token_url)
+            .post(token_url.reveal())
             .timeout(timeout)
-            .basic_auth(client_id, Some(client_secret))
+            .basic_auth(client_id.reveal(), Some(client_secret.reveal()))
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form(scope.as_deref()))
             .send()

@@ -77,7 +77,7 @@ impl ExtractHandler {
             api: Api::new(options.http, clock)?,
             table: options.transform.write.table.clone(),
             definition: options.transform.definition(),
-            transform: TransformHandler::new(name, options.transform, env, places)?,
+            transform: TransformHandler::new(name, *options.transform, env, places)?,
             lake,
             folder,
         })

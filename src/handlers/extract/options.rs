@@ -2,6 +2,7 @@
 
 use super::path::JsonPath;
 use crate::handlers::transform::TransformOptions;
+use crate::text::Text;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,73 +12,61 @@ pub struct ExtractOptions {
     /// Where the records come from.
     pub http: ApiOptions,
     /// What is made of them. It reads NDJSON.
-    pub transform: TransformOptions,
+    pub transform: Box<TransformOptions>,
 }
 
-/// An API that gives records in pages.
+/// An API that gives records in pages. Its texts are shown as references wherever
+/// they are printed.
 #[derive(Clone, Debug)]
 pub struct ApiOptions {
     /// Address of the first page.
-    pub url: String,
+    pub url: Text,
     /// Parameters of the query, sent with every page but those whose address the
     /// API names itself.
-    pub params: BTreeMap<String, String>,
+    pub params: BTreeMap<String, Text>,
     /// Sent with every request.
-    pub headers: BTreeMap<String, String>,
-    /// How we show who we are.
+    pub headers: BTreeMap<String, Text>,
+    /// How we show who we are (default: not at all).
     pub auth: Auth,
     /// Where in a page its records are.
     pub records: JsonPath,
-    /// How the next page is found.
+    /// How the next page is found (default: there is one page).
     pub pages: Pages,
-    /// Only what is new since the last run.
+    /// Only what is new since the last run (default: everything).
     pub since: Option<Since>,
-    /// Most requests per second.
+    /// Most requests per second (default: as fast as it goes).
     pub rate: Option<f64>,
-    /// Longest time for one request.
+    /// Longest time for one request (default 30 s).
     pub timeout: Duration,
-    /// Largest page in bytes.
+    /// Largest page in bytes (default 64 MiB).
     pub max_page_bytes: usize,
-    /// Allow addresses of private networks and of this machine.
+    /// Allow addresses of private networks and of this machine (default false).
     pub allow_private: bool,
 }
 
 /// How we show who we are.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
     /// Not at all.
     None,
     /// `Authorization: Bearer TOKEN`.
-    Bearer(String),
+    Bearer(Text),
     /// A user and a password.
-    Basic(String, String),
+    Basic(Text, Text),
     /// A header of the API's own, and its value.
-    Header(String, String),
+    Header(String, Text),
     /// A token for our id and secret, fetched again before it ends
     /// (RFC 6749, 4.4).
     OAuth2 {
         /// Where tokens are given.
-        token_url: String,
+        token_url: Text,
         /// Our id.
-        client_id: String,
+        client_id: Text,
         /// Our secret.
-        client_secret: String,
+        client_secret: Text,
         /// What the token is for.
         scope: Option<String>,
     },
-}
-
-impl std::fmt::Debug for Auth {
-    /// Says the kind alone.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::None => "None",
-            Self::Bearer(_) => "Bearer",
-            Self::Basic(..) => "Basic",
-            Self::Header(..) => "Header",
-            Self::OAuth2 { .. } => "OAuth2",
-        })
-    }
 }
 
 /// How the next page is found.

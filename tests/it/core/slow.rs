@@ -4,88 +4,9 @@
 use super::{http_at, shop};
 use pointsman::api::Server;
 use pointsman::app::{Mode, Node, load};
-use pointsman::storage::{Entry, File, FileSystem, Lock, LockError, Mode as Opened, Real};
-use std::io;
-use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use pointsman::storage::{Gated, Real};
+use std::sync::{Arc, mpsc};
 use tokio_util::sync::CancellationToken;
-
-/// The machine's disk, whose syncs wait while it is held.
-struct Held {
-    disk: Arc<dyn FileSystem>,
-    gate: Arc<(Mutex<bool>, Condvar)>,
-}
-
-struct HeldFile {
-    file: Arc<dyn File>,
-    gate: Arc<(Mutex<bool>, Condvar)>,
-}
-
-impl Held {
-    fn hold(&self, held: bool) {
-        *self.gate.0.lock().unwrap() = held;
-        self.gate.1.notify_all();
-    }
-}
-
-impl File for HeldFile {
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.file.read_at(offset, buf)
-    }
-
-    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_at(offset, data)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let held = self.gate.0.lock().unwrap();
-        drop(self.gate.1.wait_while(held, |held| *held).unwrap());
-        self.file.sync_data()
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.file.truncate(len)
-    }
-}
-
-impl FileSystem for Held {
-    fn open(&self, path: &Path, mode: Opened) -> io::Result<Arc<dyn File>> {
-        let (file, gate) = (self.disk.open(path, mode)?, self.gate.clone());
-        Ok(Arc::new(HeldFile { file, gate }))
-    }
-
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir_all(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        self.disk.list(dir)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.sync_dir(dir)
-    }
-
-    fn free_space(&self, path: &Path) -> io::Result<u64> {
-        self.disk.free_space(path)
-    }
-
-    fn lock(&self, path: &Path) -> Result<Box<dyn Lock>, LockError> {
-        self.disk.lock(path)
-    }
-}
 
 const SENDERS: u64 = 120;
 
@@ -96,10 +17,7 @@ async fn a_full_writer_queue_answers_429_with_a_time_and_loses_nothing() {
     let node = "node: { listen: 127.0.0.1:0, memory: { intake: 80KiB } }\n";
     project.write("pointsman.yaml", node);
     let config = Arc::new(load(project.root()).config.expect("it is sound"));
-    let disk = Arc::new(Held {
-        disk: Real::shared(),
-        gate: Arc::default(),
-    });
+    let disk = Arc::new(Gated::new(Real::shared()));
     let clock = pointsman::clock::system();
     let node = Node::open_on(Arc::clone(&config), Mode::Offline, clock, disk.clone()).await;
     let node = Arc::new(node.expect("it opens"));
@@ -108,7 +26,7 @@ async fn a_full_writer_queue_answers_429_with_a_time_and_loses_nothing() {
     let (address, stop) = (server.address().unwrap(), CancellationToken::new());
     let serving = tokio::spawn(server.serve(Arc::clone(&node), stop.clone()));
 
-    disk.hold(true);
+    disk.syncs.close(true);
     let (told, answers) = mpsc::channel();
     for n in 0..SENDERS {
         let told = told.clone();
@@ -136,7 +54,7 @@ async fn a_full_writer_queue_answers_429_with_a_time_and_loses_nothing() {
             assert!(answer.contains("wait to be written"), "{answer}");
             refused.push(n);
         }
-        disk.hold(false);
+        disk.syncs.close(false);
         let mut accepted = 0;
         for _ in refused.len()..usize::try_from(SENDERS).unwrap() {
             let (n, answer) = hear();

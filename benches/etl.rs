@@ -191,7 +191,7 @@ fn run(path: &Path, sql: Option<&str>, by: &str, checked: bool) {
     places.add_folder("bench", folder.to_path_buf());
     let env = TransformEnv {
         lake: out.join("lake"),
-        warehouse: out.join("warehouse"),
+        warehouse: out.join("warehouse").into(),
         rejects: out.join("rejects"),
         quarantine: out.join("quarantine"),
         scratch: out.join("scratch"),

@@ -3,8 +3,8 @@
 
 use super::ApiError;
 use crate::app::Node;
-use crate::handlers::load;
-use crate::handlers::query::{Output, Query, QueryError, Style, warehouse_names};
+use crate::handlers::query::{Output, Query, QueryError, Style};
+use crate::handlers::{Failure, load};
 use axum::Json;
 use axum::extract::State;
 use futures::StreamExt;
@@ -110,8 +110,9 @@ pub(super) async fn maintain(
     State(node): State<Arc<Node>>,
     Json(request): Json<Maintain>,
 ) -> Result<Json<Value>, ApiError> {
-    let warehouse = node.config().node.data.join("warehouse");
-    let known = warehouse_names(&warehouse);
+    let warehouse = node.query.warehouse();
+    let failed = |failure: Failure| ApiError::bad("Maintain", failure.message);
+    let known = warehouse.names().await.map_err(failed)?;
     let tables = match request.tables.is_empty() {
         true => known.clone(),
         false => request.tables,
@@ -123,8 +124,8 @@ pub(super) async fn maintain(
     let keep = Duration::from_secs(request.keep_seconds);
     let mut told = Vec::with_capacity(tables.len());
     for table in tables {
-        let done = load::maintain(&warehouse.join(&table), keep).await;
-        let done = done.map_err(|failure| ApiError::bad("Maintain", failure.message))?;
+        let done = load::maintain(&warehouse, &table, keep).await;
+        let done = done.map_err(failed)?;
         told.push(json!({ "table": table, "compacted": done.compacted, "removed": done.removed }));
     }
     Ok(Json(Value::Array(told)))

@@ -5,6 +5,7 @@ use super::buckets;
 use super::endpoints::{Endpoints, EndpointsError};
 use super::marks::Marks;
 use super::sources::{BringError, bringers};
+use super::warehouse;
 use super::wiring::{self, Routes};
 use super::{Buckets, Folders, Live, Node, QueueSources, expiring};
 use crate::bus::{Bus, BusError, BusOptions};
@@ -119,6 +120,7 @@ impl Node {
             Arc::new(move |p: Progress| drop(tell.send(p))),
         );
         wiring::retire_gone(&bus, &routes).await?;
+        let places = buckets::places(&config)?;
         let (tasks, stop_sources) = (Tasks::default(), CancellationToken::new());
         let replays = Replays::new(
             bus.clone(),
@@ -132,11 +134,11 @@ impl Node {
             replays,
             query: Query::new(QueryEnv {
                 lake: data.join("lake"),
-                warehouse: data.join("warehouse"),
+                warehouse: shared(warehouse::place(&config, &places)?),
                 rejects: data.join("rejects"),
                 scratch: data.join("scratch"),
                 memory_bytes: config.node.query_memory_bytes,
-                places: Arc::new(ArcSwap::from_pointee(buckets::places(&config)?)),
+                places: shared(places),
             }),
             bus,
             router,
@@ -237,4 +239,9 @@ fn open_bus(
         tracing::error!(?damage, "the log is damaged; `pointsman doctor` tells more");
     }
     Ok(bus)
+}
+
+/// A value that a reload replaces.
+fn shared<T>(value: T) -> Arc<ArcSwap<T>> {
+    Arc::new(ArcSwap::from_pointee(value))
 }

@@ -9,6 +9,7 @@ use crate::drivers::amqp::{AmqpExchange, AmqpQueue, Link, check_link};
 use crate::drivers::postgres::check_server;
 use crate::drivers::sns::SnsTopic;
 use crate::drivers::sqs::{SqsQueue, check_account};
+use crate::handlers::Failure;
 use crate::queues::Publisher as _;
 use crate::sources::s3::{Begin, Listing as _, What};
 use serde::Serialize;
@@ -48,6 +49,10 @@ pub async fn probe(config: &Config) -> Vec<Probe> {
             let what = format!("source {name} ({})", queue.on.label());
             tell(&what, check_queue(config, &queue.on).await);
         }
+    }
+    if let Some(folder) = &config.node.warehouse {
+        let what = format!("warehouse (s3 {})", folder.bucket);
+        tell(&what, vec![check_warehouse(config).await]);
     }
     for (name, queue) in &config.queues {
         for backing in std::iter::once(&queue.on).chain(&queue.drain_from) {
@@ -111,6 +116,14 @@ async fn check_bucket(config: &Config, source: &S3Source) -> Finding {
     let more = if page.next.is_some() { " and more" } else { "" };
     let keys = page.entries.len();
     Ok(format!("the bucket can be listed; {keys} keys{more}"))
+}
+
+async fn check_warehouse(config: &Config) -> Finding {
+    let told = |failure: Failure| failure.to_string();
+    let places = buckets::places(config).map_err(told)?;
+    let warehouse = warehouse::place(config, &places).map_err(told)?;
+    let names = warehouse.names().await.map_err(told)?;
+    Ok(format!("the bucket can be listed; {} tables", names.len()))
 }
 
 async fn check_queue(config: &Config, backing: &Backing) -> Vec<Finding> {

@@ -10,6 +10,7 @@ use super::buckets::places;
 use super::endpoints::EndpointsError;
 use super::marks::Marks;
 use super::sources::bringers;
+use super::warehouse;
 use super::wiring::{self, Routes, Wiring};
 use super::{Live, Node, Running};
 use crate::bus::{Backlog, BusError, RouteInfo};
@@ -254,7 +255,8 @@ impl Node {
         subscriptions: &Subscriptions,
     ) -> Result<Vec<Consumer>, Failure> {
         let places = places(config)?;
-        self.query.set_places(places.clone());
+        self.query
+            .set_places(places.clone(), warehouse::place(config, &places)?);
         let wiring = Wiring {
             config,
             routes,

@@ -5,7 +5,7 @@ use crate::config::{Config, Connection, Load, PostgresConnection, RedshiftConnec
 use crate::drivers::postgres::{PostgresLoader, PostgresOptions};
 use crate::drivers::redshift::{Credentials, RedshiftLoader, Staging};
 use crate::handlers::Failure;
-use crate::handlers::load::{LoadEnv, LoadHandler, Loader};
+use crate::handlers::load::{LoadEnv, LoadHandler, Loader, Warehouse};
 use crate::handlers::objects::Places;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(super) fn handler(
     load: &Load,
     places: &Places,
 ) -> Result<LoadHandler, Failure> {
-    let env = env(config);
+    let env = env(config, places)?;
     let Some(name) = &load.to else {
         return LoadHandler::new(load.options.clone(), env);
     };
@@ -45,14 +45,26 @@ pub(super) fn postgres(
 }
 
 /// The runtime's part in loads.
-fn env(config: &Config) -> LoadEnv {
+fn env(config: &Config, places: &Places) -> Result<LoadEnv, Failure> {
     let data = &config.node.data;
-    LoadEnv {
+    Ok(LoadEnv {
         lake: data.join("lake"),
-        warehouse: data.join("warehouse"),
+        warehouse: place(config, places)?,
         memory_bytes: config.node.query_memory_bytes,
         scratch: data.join("scratch"),
-    }
+    })
+}
+
+/// Where the tables of the warehouse lie.
+pub(super) fn place(config: &Config, places: &Places) -> Result<Warehouse, Failure> {
+    let Some(folder) = &config.node.warehouse else {
+        return Ok(config.node.data.join("warehouse").into());
+    };
+    let store = places.bucket(&folder.bucket).ok_or_else(|| {
+        Failure::permanent("BadOptions", "the bucket of the warehouse is not declared")
+    })?;
+    let (bucket, prefix) = (folder.bucket.clone(), folder.prefix.clone());
+    Ok(Warehouse::in_bucket(store, bucket, prefix))
 }
 
 fn staging(

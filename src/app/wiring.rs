@@ -269,14 +269,14 @@ impl Wiring<'_> {
             HandlerKind::Transform(options) => Arc::new(TransformHandler::new(
                 name,
                 (**options).clone(),
-                transform_env(self.config),
+                transform_env(self.config, self.places)?,
                 self.places.clone(),
             )?),
             HandlerKind::Extract(extract) => Arc::new(ExtractHandler::new(
                 name,
                 (**extract).clone(),
                 self.config.node.data.join("extracts"),
-                transform_env(self.config),
+                transform_env(self.config, self.places)?,
                 self.places.clone(),
                 self.clock.clone(),
             )?),
@@ -289,7 +289,7 @@ impl Wiring<'_> {
                 Arc::new(MaintainHandler::new(
                     options.clone(),
                     data.join("lake"),
-                    data.join("warehouse"),
+                    warehouse::place(self.config, self.places)?,
                     self.clock.clone(),
                 ))
             }
@@ -427,15 +427,15 @@ fn single_options(retry: &RetryPolicy) -> DeliveryOptions {
 }
 
 /// The runtime's part in transforms.
-pub(super) fn transform_env(config: &Config) -> TransformEnv {
+fn transform_env(config: &Config, places: &Places) -> Result<TransformEnv, Failure> {
     let data = &config.node.data;
-    TransformEnv {
+    Ok(TransformEnv {
         lake: data.join("lake"),
-        warehouse: data.join("warehouse"),
+        warehouse: warehouse::place(config, places)?,
         rejects: data.join("rejects"),
         quarantine: data.join("quarantine"),
         scratch: data.join("scratch"),
         memory_bytes: config.node.query_memory_bytes,
         progress_every: Duration::from_secs(2),
-    }
+    })
 }

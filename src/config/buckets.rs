@@ -30,6 +30,13 @@ impl Config {
                 });
             }
         }
+        if let Some(warehouse) = &self.node.warehouse {
+            uses.push(Use {
+                path: "node.warehouse.s3".to_owned(),
+                connection: warehouse.connection.as_deref(),
+                bucket: &warehouse.bucket,
+            });
+        }
         for (name, connection) in &self.connections {
             if let Connection::Redshift(redshift) = connection {
                 uses.push(Use {

@@ -308,6 +308,7 @@ fn default_node(root: &Path) -> Node {
         retention_bytes: None,
         dedupe: DAY,
         dead_letter_retention: DAY * 30,
+        warehouse: None,
         disk: DiskQuota::default(),
         memory: MemoryMarks::default(),
         shutdown: Duration::from_secs(30),

@@ -14,6 +14,7 @@ use crate::error::{Place, Sources};
 use crate::handlers::circuit::CircuitOptions;
 use crate::handlers::exec::ExecOptions;
 use crate::handlers::http::WebhookOptions;
+use crate::handlers::objects::BucketFolder;
 use crate::rules::Pattern;
 use crate::rules::input::TargetInputSpec;
 use crate::text::Text;
@@ -81,6 +82,8 @@ pub struct Node {
     pub dedupe: Duration,
     /// How long dead letters are kept (default 30 days).
     pub dead_letter_retention: Duration,
+    /// The bucket that the tables of the warehouse lie in (default: the data folder).
+    pub warehouse: Option<BucketFolder>,
     /// Marks on the space used below `data`.
     pub disk: DiskQuota,
     /// Marks on the memory of the log.

@@ -140,6 +140,7 @@ fn node(node: &Node, paths: &Paths<'_>) -> Value {
         "retention_size": node.retention_bytes.map(format_size),
         "dedupe_window": format_duration(node.dedupe),
         "dead_letter_retention": format_duration(node.dead_letter_retention),
+        "warehouse": node.warehouse.as_ref().map(|folder| json!({ "s3": s3_folder(folder) })),
         "disk": {
             "warn": node.disk.warn_bytes.map(format_size),
             "refuse": node.disk.refuse_bytes.map(format_size),

@@ -71,6 +71,7 @@ node:
   dedupe_window: 1h
   dead_letter_retention: 2d
   disk: { warn: 1GB, refuse: 2GB }
+  warehouse: { s3: { connection: cloud, bucket: lake, prefix: warehouse } }
   shutdown: 5s
   query_memory: 64MiB
   memory: { intake: 8MiB, waiting: 256MiB, ids: 64MiB }

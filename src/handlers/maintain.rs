@@ -1,7 +1,7 @@
 //! The maintain handler: any event, usually a schedule's, is the word to do the
 //! upkeep of a table of the lake or of the warehouse.
 
-use super::load;
+use super::load::{self, Warehouse};
 use super::transform::upkeep::{self, Upkeep};
 use super::{Context, Done, Failure, Handler, Message, Outcome};
 use crate::clock::SharedClock;
@@ -35,17 +35,17 @@ pub enum TableRef {
 pub struct MaintainHandler {
     options: MaintainOptions,
     lake: PathBuf,
-    warehouse: PathBuf,
+    warehouse: Warehouse,
     clock: SharedClock,
 }
 
 impl MaintainHandler {
-    /// A handler for tables under `lake` and `warehouse`.
+    /// A handler for tables under `lake` and in `warehouse`.
     #[must_use]
     pub fn new(
         options: MaintainOptions,
         lake: PathBuf,
-        warehouse: PathBuf,
+        warehouse: Warehouse,
         clock: SharedClock,
     ) -> Self {
         Self {
@@ -71,7 +71,7 @@ impl MaintainHandler {
             }
             TableRef::Warehouse(table) => {
                 let keep = upkeep.keep.unwrap_or(VERSIONS_KEPT);
-                let kept = load::maintain(&self.warehouse.join(table), keep).await?;
+                let kept = load::maintain(&self.warehouse, table, keep).await?;
                 Ok(json!({
                     "table": table,
                     "compacted": kept.compacted,

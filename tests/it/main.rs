@@ -26,4 +26,5 @@ mod rules;
 mod sources;
 mod tidy;
 mod topics;
+mod warehouse;
 mod year;

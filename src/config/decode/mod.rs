@@ -125,6 +125,12 @@ fn read_node(field: &Field<'_>, raw: &mut Raw) {
     duration("dedupe_window", &mut node.dedupe);
     duration("dead_letter_retention", &mut node.dead_letter_retention);
     duration("shutdown", &mut node.shutdown);
+    if let Some(warehouse) = table
+        .get("warehouse")
+        .and_then(|f| f.table(&fields::WAREHOUSE))
+    {
+        node.warehouse = warehouse.need("s3").and_then(|f| s3::folder(&f));
+    }
     if let Some(data) = table.get("data").and_then(|f| f.path()) {
         node.data = data;
     }

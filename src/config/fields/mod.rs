@@ -184,6 +184,12 @@ pub(super) static NODE: Shape = Shape {
             "how long dead letters are kept",
         ),
         field(
+            "warehouse",
+            Table(&WAREHOUSE),
+            "",
+            "where the tables of the warehouse lie (default: in the data folder)",
+        ),
+        field(
             "disk",
             Table(&DISK),
             "{}",
@@ -226,6 +232,11 @@ pub(super) static NODE: Shape = Shape {
             "where others reach the HTTP interface, for links in what is sent (default: the address of `listen`)",
         ),
     ],
+};
+
+pub(super) static WAREHOUSE: Shape = Shape {
+    title: "`warehouse`",
+    fields: &[field("s3", Table(&S3_FOLDER), "", "in a bucket")],
 };
 
 pub(super) static DISK: Shape = Shape {

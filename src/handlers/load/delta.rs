@@ -5,7 +5,7 @@ use super::incoming::Incoming;
 use super::loader::{Loaded, Loader};
 use super::options::{LoadEnv, LoadOptions, Mode};
 use super::source::{self, ORDER, Outputs, Rows};
-use super::{RECEIPTS_KEPT, columns, open};
+use super::{RECEIPTS_KEPT, columns};
 use crate::handlers::query::engine;
 use crate::handlers::transform::{locks, manifest};
 use crate::handlers::{Context, Failure};
@@ -26,7 +26,7 @@ use futures::future::BoxFuture;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -37,7 +37,6 @@ const RECEIPT: i64 = 1;
 
 /// Loads into a Delta table in a folder of the warehouse.
 pub struct DeltaLoader {
-    folder: PathBuf,
     table: String,
     mode: Mode,
     env: LoadEnv,
@@ -57,7 +56,7 @@ impl Loader for DeltaLoader {
         cx: &'a Context,
     ) -> BoxFuture<'a, Result<Loaded, Failure>> {
         Box::pin(async move {
-            let _held = locks::lock(&self.folder).await;
+            let _held = locks::lock(&self.env.warehouse.place(&self.table)).await;
             let mut lost =
                 Failure::transient("CommitConflict", "other writers kept changing the table");
             for _ in 0..RACES {
@@ -77,12 +76,11 @@ impl DeltaLoader {
     /// # Errors
     /// When the table's name is none.
     pub fn new(options: LoadOptions, env: LoadEnv) -> Result<Self, Failure> {
-        if manifest::inside(&env.warehouse, &options.table).is_none() {
+        if manifest::inside(Path::new(""), &options.table).is_none() {
             let message = format!("`{}` is not a table's name", options.table);
             return Err(Failure::permanent("BadOptions", message));
         }
         Ok(Self {
-            folder: env.warehouse.join(&options.table),
             table: options.table,
             mode: options.mode,
             env,
@@ -90,7 +88,7 @@ impl DeltaLoader {
     }
 
     async fn once(&self, incoming: &[&Incoming], cx: &Context) -> Result<Try, Failure> {
-        let table = open(&self.folder).await?;
+        let table = self.env.warehouse.open(&self.table).await?;
         let mut fresh: Vec<&Incoming> = Vec::new();
         for one in incoming {
             let twice = fresh.iter().any(|f| f.id == one.id);

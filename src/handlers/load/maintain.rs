@@ -1,10 +1,9 @@
 //! Upkeep of a warehouse table: small files are put together, old ones go.
 
-use super::open;
+use super::Warehouse;
 use crate::handlers::Failure;
 use crate::handlers::transform::locks;
 use chrono::TimeDelta;
-use std::path::Path;
 use std::time::Duration;
 
 /// What the upkeep of a table did.
@@ -16,21 +15,26 @@ pub struct Maintained {
     pub removed: u64,
 }
 
-/// Puts small files of the table in `folder` together and removes files that
+/// Puts small files of a table of the warehouse together and removes files that
 /// only versions older than `keep` need.
 ///
 /// # Errors
 /// When the table cannot be read or written.
-pub async fn maintain(folder: &Path, keep: Duration) -> Result<Maintained, Failure> {
+pub async fn maintain(
+    warehouse: &Warehouse,
+    table: &str,
+    keep: Duration,
+) -> Result<Maintained, Failure> {
+    let place = warehouse.place(table);
     let failed = |e: &deltalake::DeltaTableError| {
         Failure::transient(
             "WarehouseFailed",
-            format!("the table in {} cannot be maintained", folder.display()),
+            format!("the table in {} cannot be maintained", place.display()),
         )
         .caused_by(e)
     };
-    let _held = locks::lock(folder).await;
-    let table = open(folder).await?;
+    let _held = locks::lock(&place).await;
+    let table = warehouse.open(table).await?;
     if table.version().is_none() {
         return Ok(Maintained::default());
     }

@@ -18,19 +18,20 @@ mod loader;
 mod maintain;
 pub mod options;
 pub mod source;
+mod warehouse;
 
 pub use delta::DeltaLoader;
 pub use loader::{Loaded, Loader};
 pub use maintain::{Maintained, maintain};
+pub use warehouse::Warehouse;
 
 use super::objects::Places;
 use super::{Class, Context, Done, Failure, Handler, Message, Outcome};
-use deltalake::DeltaTable;
 use futures::future::BoxFuture;
 use incoming::Incoming;
 pub use options::*;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -174,22 +175,4 @@ struct Told {
     again: bool,
     version: Option<u64>,
     ms: u64,
-}
-
-/// Opens a Delta table; one that does not exist has no version.
-///
-/// # Errors
-/// When the folder is there and is no sound table.
-pub async fn open(folder: &Path) -> Result<DeltaTable, Failure> {
-    let failed = |e: &dyn std::error::Error| {
-        Failure::transient(
-            "WarehouseFailed",
-            format!("the table in {} cannot be opened", folder.display()),
-        )
-        .caused_by(e)
-    };
-    std::fs::create_dir_all(folder).map_err(|e| failed(&e))?;
-    let absolute = std::path::absolute(folder).map_err(|e| failed(&e))?;
-    let url = deltalake::ensure_table_uri(absolute.to_string_lossy()).map_err(|e| failed(&e))?;
-    DeltaTable::try_from_url(url).await.map_err(|e| failed(&e))
 }

@@ -1,5 +1,6 @@
 //! What can be said of a load, as it is used.
 
+use super::Warehouse;
 use crate::handlers::Failure;
 use std::path::PathBuf;
 
@@ -100,8 +101,8 @@ impl Mode {
 pub struct LoadEnv {
     /// Root of the lake, where the outputs lie.
     pub lake: PathBuf,
-    /// Root of the warehouse; tables are Delta tables in it.
-    pub warehouse: PathBuf,
+    /// The warehouse; tables are Delta tables in it.
+    pub warehouse: Warehouse,
     /// Memory for one merge, in bytes.
     pub memory_bytes: usize,
     /// Scratch space for spills.

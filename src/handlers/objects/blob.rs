@@ -129,6 +129,19 @@ fn runtime() -> io::Result<Handle> {
     }
 }
 
+/// Waits for what is read from a bucket, wherever that is asked for. Blocks.
+///
+/// # Errors
+/// When it is not read.
+pub fn waited_for<T: Send + 'static>(
+    reading: impl Future<Output = T> + Send + 'static,
+) -> io::Result<T> {
+    let (sender, receiver) = sync_channel(1);
+    // Nobody waits for the answer of a reader that is gone.
+    runtime()?.spawn(async move { drop(sender.send(Ok(reading.await))) });
+    answer(&receiver)
+}
+
 fn answer<T>(receiver: &Receiver<io::Result<T>>) -> io::Result<T> {
     receiver
         .recv()

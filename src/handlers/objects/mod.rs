@@ -3,7 +3,7 @@
 
 mod blob;
 
-pub use blob::{Blob, BlobReader, Superseded};
+pub use blob::{Blob, BlobReader, Superseded, waited_for};
 
 use super::Failure;
 use crate::event::Event;

@@ -16,8 +16,8 @@ mod tables;
 pub use engine::{Position, SqlProblem};
 pub use lake::LakeTable;
 pub use output::{Output, Style};
-pub use tables::warehouse_names;
 
+use super::load::Warehouse;
 use super::objects::{Places, S3_SCHEME};
 use arc_swap::ArcSwap;
 use arrow::datatypes::SchemaRef;
@@ -38,8 +38,8 @@ type Scans = Arc<Mutex<Vec<String>>>;
 pub struct QueryEnv {
     /// Root of the lake.
     pub lake: PathBuf,
-    /// Root of the warehouse.
-    pub warehouse: PathBuf,
+    /// The warehouse.
+    pub warehouse: Arc<ArcSwap<Warehouse>>,
     /// Root of the files of rejects.
     pub rejects: PathBuf,
     /// Scratch space for spills.
@@ -53,6 +53,10 @@ pub struct QueryEnv {
 impl QueryEnv {
     fn places(&self) -> Arc<Places> {
         self.places.load_full()
+    }
+
+    fn warehouse(&self) -> Arc<Warehouse> {
+        self.warehouse.load_full()
     }
 }
 
@@ -111,10 +115,17 @@ impl Query {
         Self { env }
     }
 
-    /// Sets the folders and buckets whose objects can be asked, and the buckets
-    /// that files of the lake may lie in.
-    pub fn set_places(&self, places: Places) {
+    /// Sets the folders and buckets whose objects can be asked and that files of
+    /// the lake may lie in, and the warehouse.
+    pub fn set_places(&self, places: Places, warehouse: Warehouse) {
         self.env.places.store(Arc::new(places));
+        self.env.warehouse.store(Arc::new(warehouse));
+    }
+
+    /// The warehouse that is asked.
+    #[must_use]
+    pub fn warehouse(&self) -> Arc<Warehouse> {
+        self.env.warehouse()
     }
 
     /// Runs a query.
@@ -149,21 +160,24 @@ impl Query {
         context: &SessionContext,
         sql: &str,
     ) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
-        let plan = engine::plan(context, sql).await.map_err(|problem| {
-            let problem = self.hinted(problem);
-            QueryError::Sql {
-                shown: problem.shown_in(sql),
-                problem,
+        let plan = match engine::plan(context, sql).await {
+            Ok(plan) => plan,
+            Err(problem) => {
+                let problem = self.hinted(problem).await;
+                return Err(QueryError::Sql {
+                    shown: problem.shown_in(sql),
+                    problem,
+                });
             }
-        })?;
+        };
         let plan = context.state().create_physical_plan(&plan).await;
         plan.map_err(|e| shown(e, sql))
     }
 
-    /// Names of the tables that can be asked for.
-    #[must_use]
-    pub fn tables(&self) -> Vec<String> {
-        let mut names = tables::warehouse_names(&self.env.warehouse);
+    /// Names of the tables that can be asked for; those of the warehouse only
+    /// while it can be reached.
+    pub async fn tables(&self) -> Vec<String> {
+        let mut names = self.env.warehouse().names().await.unwrap_or_default();
         names.extend(
             lake::names(&self.env.lake)
                 .into_iter()
@@ -203,7 +217,7 @@ impl Query {
     }
 
     /// Names the tables there are, when one is asked for that is not.
-    fn hinted(&self, mut problem: SqlProblem) -> SqlProblem {
+    async fn hinted(&self, mut problem: SqlProblem) -> SqlProblem {
         let unknown = problem
             .message
             .strip_prefix("table '")
@@ -211,7 +225,7 @@ impl Query {
         if let Some(name) = unknown {
             let name = name.strip_prefix("pointsman.").unwrap_or(name);
             let name = name.strip_prefix("warehouse.").unwrap_or(name);
-            let mut known = self.tables();
+            let mut known = self.tables().await;
             let in_lake = format!("lake.{name}");
             problem.message = match known.contains(&in_lake) {
                 true => format!(

@@ -1,12 +1,10 @@
 //! The schemas of the catalog: tables are found when they are asked for.
 
-use super::{QueryEnv, Scans, direct, folders, lake, rejects};
-use crate::handlers::load;
+use super::{QueryEnv, Scans, direct, lake, rejects};
 use async_trait::async_trait;
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::runtime_env::RuntimeEnv;
-use std::path::Path;
 use std::sync::Arc;
 
 /// The table of records that were set aside.
@@ -40,18 +38,6 @@ impl Lake {
     }
 }
 
-/// Names of the Delta tables.
-#[must_use]
-pub fn warehouse_names(root: &Path) -> Vec<String> {
-    let mut names = folders(root);
-    names.retain(|name| is_delta(root, name));
-    names
-}
-
-fn is_delta(root: &Path, name: &str) -> bool {
-    plain(name) && root.join(name).join("_delta_log").is_dir()
-}
-
 /// A name that is one folder's.
 fn plain(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
@@ -64,7 +50,8 @@ fn external(e: impl std::error::Error + Send + Sync + 'static) -> DataFusionErro
 #[async_trait]
 impl SchemaProvider for Warehouse {
     fn table_names(&self) -> Vec<String> {
-        let mut names = warehouse_names(&self.env.warehouse);
+        // Nothing but names can be told here; a query of one tells what is wrong.
+        let mut names = self.env.warehouse().names_now().unwrap_or_default();
         names.push(REJECTS.to_owned());
         names
     }
@@ -76,24 +63,27 @@ impl SchemaProvider for Warehouse {
                 .await
                 .map(Some);
         }
-        if !is_delta(&self.env.warehouse, name) {
+        let found = match plain(name) {
+            true => {
+                let warehouse = self.env.warehouse();
+                warehouse.existing(name).await.map_err(external)?
+            }
+            false => None,
+        };
+        let Some(table) = found else {
             return match name == REJECTS {
                 true => rejects::table(&self.env.rejects).map(Some),
                 false => Ok(None),
             };
-        }
-        let table = load::open(&self.env.warehouse.join(name))
-            .await
-            .map_err(external)?;
-        if table.version().is_none() {
-            return Ok(None);
-        }
+        };
         let provider = table.table_provider().await.map_err(external)?;
         Ok(Some(provider))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        name == REJECTS || direct::is_object(name) || is_delta(&self.env.warehouse, name)
+        name == REJECTS
+            || direct::is_object(name)
+            || (plain(name) && self.table_names().iter().any(|known| known == name))
     }
 }
 

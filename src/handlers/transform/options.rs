@@ -1,6 +1,7 @@
 //! What can be said of a transform, as it is used.
 
 use super::drift::Policy;
+use crate::handlers::load::Warehouse;
 use crate::handlers::objects::BucketFolder;
 use encoding_rs::Encoding;
 use globset::GlobMatcher;
@@ -233,8 +234,8 @@ pub struct WriteOptions {
 pub struct TransformEnv {
     /// Root of the lake (`data/lake`); tables are folders in it.
     pub lake: PathBuf,
-    /// Root of the warehouse (`data/warehouse`), for reference tables.
-    pub warehouse: PathBuf,
+    /// The warehouse, for reference tables.
+    pub warehouse: Warehouse,
     /// Root of the files of rejects (`data/rejects`).
     pub rejects: PathBuf,
     /// Root of the objects that were set aside whole (`data/quarantine`).

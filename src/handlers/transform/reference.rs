@@ -11,9 +11,9 @@ use super::read::{self, Expected, open};
 use super::rejects::{Reject, RejectSink};
 use super::run::blocking;
 use super::schema::Kind;
+use crate::handlers::Failure;
 use crate::handlers::objects::Object;
 use crate::handlers::query::LakeTable;
-use crate::handlers::{Failure, load};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
@@ -77,10 +77,9 @@ pub(super) async fn open(
             .await
         }
         Reference::Warehouse(name) => {
-            let table = load::open(&inner.env.warehouse.join(name)).await?;
-            if table.version().is_none() {
+            let Some(table) = inner.env.warehouse.existing(name).await? else {
                 return Err(missing("warehouse", name));
-            }
+            };
             table.table_provider().await.map_err(|e| {
                 let message = format!("the table `{name}` of the warehouse cannot be read");
                 Failure::transient("ReadFailed", message).caused_by(&e)

@@ -166,7 +166,7 @@ async fn upkeep_puts_files_together_and_keeps_the_rows_and_receipts() {
         .filter(|f| f.contains("checkpoint"))
         .count();
     assert!(checkpoints > 0);
-    let done = maintain(&world.path("warehouse/w"), Duration::ZERO)
+    let done = maintain(&world.path("warehouse").into(), "w", Duration::ZERO)
         .await
         .unwrap();
     assert_eq!(done.compacted, 25);

@@ -1,5 +1,6 @@
 //! Transform, load and query, without the rest of the program.
 
+mod delta;
 mod drift;
 mod events;
 mod flights;

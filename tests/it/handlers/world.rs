@@ -1,8 +1,9 @@
 //! A folder with an inbox, a lake and a warehouse, and handlers on it.
 
+use arc_swap::ArcSwap;
 use pointsman::event::{Defaults, Event, EventBuilder, ObjectEvent};
-use pointsman::handlers::load::LoadHandler;
 use pointsman::handlers::load::options::{LoadEnv, LoadOptions, Mode};
+use pointsman::handlers::load::{LoadHandler, Warehouse};
 use pointsman::handlers::objects::Places;
 use pointsman::handlers::query::{Output, Query, QueryEnv, Style};
 use pointsman::handlers::transform::TransformHandler;
@@ -67,7 +68,7 @@ impl World {
     pub fn env(&self) -> TransformEnv {
         TransformEnv {
             lake: self.path("lake"),
-            warehouse: self.path("warehouse"),
+            warehouse: self.path("warehouse").into(),
             rejects: self.path("rejects"),
             quarantine: self.path("quarantine"),
             scratch: self.path("scratch"),
@@ -83,9 +84,13 @@ impl World {
     }
 
     pub fn load(&self, table: &str, mode: Mode) -> LoadHandler {
+        self.load_into(self.path("warehouse").into(), table, mode)
+    }
+
+    pub fn load_into(&self, warehouse: Warehouse, table: &str, mode: Mode) -> LoadHandler {
         let env = LoadEnv {
             lake: self.path("lake"),
-            warehouse: self.path("warehouse"),
+            warehouse,
             memory_bytes: 64 << 20,
             scratch: self.path("scratch"),
         };
@@ -95,7 +100,7 @@ impl World {
     pub fn query(&self) -> Query {
         Query::new(QueryEnv {
             lake: self.path("lake"),
-            warehouse: self.path("warehouse"),
+            warehouse: std::sync::Arc::new(ArcSwap::from_pointee(self.path("warehouse").into())),
             rejects: self.path("rejects"),
             scratch: self.path("scratch"),
             memory_bytes: 64 << 20,

@@ -2,10 +2,9 @@
 //! that reads the manifest and the Parquet files itself and hands the rows on as
 //! a `COPY` from the client. Everything else is PostgreSQL's.
 
-use super::seaweedfs::{KEY, SECRET, SeaweedFs};
+use super::seaweedfs::{self, SeaweedFs};
 use arrow::datatypes::{DataType, Schema};
 use bytes::Bytes;
-use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -153,7 +152,7 @@ fn rows(sql: &str, stage: &str, endpoint: &str) -> Vec<u8> {
         .expect("a runtime");
     let fetch = |address: &str| -> Bytes {
         let (bucket, key) = address.split_once('/').expect("a bucket");
-        let store = store(bucket, endpoint);
+        let store = seaweedfs::store(bucket, endpoint);
         runtime
             .block_on(async { store.get(&Path::from(key)).await?.bytes().await })
             .unwrap_or_else(|e| panic!("{address}: {e}"))
@@ -174,18 +173,6 @@ fn rows(sql: &str, stage: &str, endpoint: &str) -> Vec<u8> {
         }
     }
     csv.into_inner()
-}
-
-fn store(bucket: &str, endpoint: &str) -> AmazonS3 {
-    AmazonS3Builder::new()
-        .with_bucket_name(bucket)
-        .with_region("us-east-1")
-        .with_endpoint(endpoint)
-        .with_allow_http(true)
-        .with_access_key_id(KEY)
-        .with_secret_access_key(SECRET)
-        .build()
-        .expect("a store")
 }
 
 /// Names and types of the staging table.
@@ -220,7 +207,7 @@ fn columns(schema: &Schema) -> Vec<String> {
 /// Whether a bucket is empty.
 pub fn keys(buckets: &SeaweedFs, bucket: &str) -> Vec<String> {
     use futures::TryStreamExt as _;
-    let store = store(bucket, &buckets.endpoint());
+    let store = buckets.store(bucket);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -2,6 +2,7 @@
 //! for tests that stop it.
 
 use super::{PATIENCE, python};
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -41,6 +42,19 @@ pub fn shared() -> &'static SeaweedFs {
 pub fn bucket_name(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{what}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A bucket of the server at `endpoint`.
+pub fn store(bucket: &str, endpoint: &str) -> AmazonS3 {
+    AmazonS3Builder::new()
+        .with_bucket_name(bucket)
+        .with_region("us-east-1")
+        .with_endpoint(endpoint)
+        .with_allow_http(true)
+        .with_access_key_id(KEY)
+        .with_secret_access_key(SECRET)
+        .build()
+        .expect("a store")
 }
 
 impl SeaweedFs {
@@ -134,6 +148,11 @@ except Exception:
         let name = bucket_name(what);
         self.boto("s3.create_bucket(Bucket=sys.argv[2])", &[&name]);
         name
+    }
+
+    /// A bucket of it, by another client than the program's.
+    pub fn store(&self, bucket: &str) -> AmazonS3 {
+        store(bucket, &self.endpoint())
     }
 
     /// Runs Python with `s3`, a client of somebody else's.

@@ -1,5 +1,6 @@
 //! What an `Analytics Ready` event says.
 
+use super::layout::Layout;
 use crate::event::Event;
 use crate::handlers::Failure;
 use crate::handlers::objects::{Place, Places};
@@ -17,6 +18,8 @@ pub struct Incoming {
     pub cause: String,
     /// Its files.
     pub files: Vec<DataFile>,
+    /// How they are read.
+    pub layout: Layout,
     /// Names and types of the partition columns.
     pub partition: Vec<(String, DataType)>,
     /// Rows in all files.
@@ -30,6 +33,8 @@ pub struct Incoming {
 pub struct DataFile {
     /// Where it lies.
     pub place: Place,
+    /// Rows in it.
+    pub rows: u64,
     /// Values of the partition columns, in their order.
     pub values: Vec<Option<String>>,
 }
@@ -55,8 +60,7 @@ impl Incoming {
     /// Reads an event.
     ///
     /// # Errors
-    /// Permanent failures: another kind of event, another format than Parquet,
-    /// a path that leads out of the lake, or a bucket that nothing declares.
+    /// Permanent failures: another kind of event, a format that cannot be read, a path that leads out of the lake, or a bucket that nothing declares.
     pub fn of(event: &Event, lake: &Path, places: &Places) -> Result<Self, Failure> {
         let detail: Detail = serde_json::from_str(event.detail_text()).map_err(|e| {
             Failure::permanent(
@@ -69,14 +73,11 @@ impl Incoming {
             )
             .caused_by(&e)
         })?;
-        if let Some(format) = detail.format.as_deref().filter(|f| *f != "parquet") {
-            return Err(Failure::permanent(
-                "WrongFormat",
-                format!(
-                    "a load reads Parquet, the outputs are {format}; set `write.format: parquet`"
-                ),
-            ));
-        }
+        let layout = Layout::of(
+            detail.format.as_deref(),
+            &detail.schema,
+            &detail.partition_by,
+        )?;
         let partition: Vec<(String, DataType)> = detail
             .partition_by
             .iter()
@@ -95,6 +96,7 @@ impl Incoming {
                 .map(|(name, _)| output.partition.get(name).cloned().flatten());
             files.push(DataFile {
                 place: places.address(lake, &output.path)?,
+                rows: output.rows,
                 values: values.collect(),
             });
         }
@@ -105,6 +107,7 @@ impl Incoming {
             cause: detail.cause.unwrap_or_else(|| event.id().to_owned()),
             rows: detail.outputs.iter().map(|o| o.rows).sum(),
             files,
+            layout,
             partition,
             object: detail.object.map(|o| format!("{}/{}", o.bucket, o.key)),
         })

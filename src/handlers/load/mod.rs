@@ -14,6 +14,7 @@
 pub mod columns;
 mod delta;
 pub mod incoming;
+pub mod layout;
 mod loader;
 mod maintain;
 pub mod options;

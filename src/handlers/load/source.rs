@@ -3,23 +3,22 @@
 //! column numbers the rows, so that of two rows with one key the last wins.
 
 use super::incoming::Incoming;
+use super::layout::{self, Layout};
 use super::options::Mode;
 use crate::handlers::Failure;
-use crate::handlers::objects::{Blob, Place};
+use crate::handlers::objects::Place;
 use arrow::array::{
     Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, new_null_array,
 };
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::Decimal128Type;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::DataFusionError;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -37,6 +36,8 @@ const SHOWN_CHARS: usize = 60;
 #[derive(Debug)]
 struct Part {
     place: Place,
+    layout: Layout,
+    rows: u64,
     /// The object that it was made of, where known.
     object: Option<String>,
     values: Vec<(String, DataType, Option<String>)>,
@@ -55,15 +56,12 @@ pub struct Outputs {
 /// The columns of each publication's outputs, from the files themselves.
 ///
 /// # Errors
-/// `OutputGone` when a file is not there, `CorruptInput` when it is no Parquet.
+/// `OutputGone` when a file is not there, `CorruptInput` when it is of another format.
 pub fn schemas(incoming: &[&Incoming]) -> Result<Vec<Schema>, Failure> {
     let mut schemas: Vec<Schema> = Vec::new();
     for one in incoming {
         for file in &one.files {
-            let found = reader(&file.place, &open(&file.place)?)?
-                .schema()
-                .as_ref()
-                .clone();
+            let found = one.layout.schema(&file.place)?;
             let partition = one
                 .partition
                 .iter()
@@ -76,31 +74,6 @@ pub fn schemas(incoming: &[&Incoming]) -> Result<Vec<Schema>, Failure> {
         }
     }
     Ok(schemas)
-}
-
-fn open(place: &Place) -> Result<Blob, Failure> {
-    place.open().map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Failure::permanent(
-            "OutputGone",
-            format!("{place} is gone: the lake's file was removed before it was loaded"),
-        ),
-        _ => unreadable(place, &e),
-    })
-}
-
-fn reader(place: &Place, blob: &Blob) -> Result<ParquetRecordBatchReaderBuilder<Blob>, Failure> {
-    ParquetRecordBatchReaderBuilder::try_new(blob.clone()).map_err(|e| match blob.trouble() {
-        Some(trouble) => unreadable(place, trouble),
-        None => Failure::permanent(
-            "CorruptInput",
-            format!("{place} is not a sound Parquet file"),
-        )
-        .caused_by(&e),
-    })
-}
-
-fn unreadable(place: &Place, e: &std::io::Error) -> Failure {
-    Failure::transient("ReadFailed", format!("{place} cannot be read")).caused_by(e)
 }
 
 impl Outputs {
@@ -121,6 +94,8 @@ impl Outputs {
                     values.map(|((name, kind), value)| (name.clone(), kind.clone(), value.clone()));
                 parts.push(Part {
                     place: file.place.clone(),
+                    layout: one.layout.clone(),
+                    rows: file.rows,
                     object: one.object.clone(),
                     values: values.collect(),
                 });
@@ -164,16 +139,14 @@ impl Outputs {
     ) -> Result<(), Failure> {
         let mut order = 0_i64;
         for part in &self.parts {
-            let blob = open(&part.place)?;
-            let batches = reader(&part.place, &blob)?
-                .build()
-                .map_err(|e| unsound(part, &blob, &e.into()))?;
+            let blob = layout::open(&part.place)?;
+            let batches = part.layout.rows(&part.place, &blob, 0)?;
             let mut before = 0;
             for batch in batches {
                 if self.cancel.is_cancelled() {
                     return Err(crate::handlers::transform::cancelled());
                 }
-                let batch = batch.map_err(|e| unsound(part, &blob, &e))?;
+                let batch = batch.map_err(|e| layout::unsound(&part.place, &blob, &e))?;
                 let batch = self.columns(part, &batch, &mut order, before)?;
                 before += batch.num_rows();
                 if !take(batch)? {
@@ -190,14 +163,14 @@ impl Outputs {
     pub fn name(&self, row: u64) -> Option<String> {
         let mut left = usize::try_from(row).ok()?;
         for part in &self.parts {
-            let file = reader(&part.place, &open(&part.place).ok()?).ok()?;
-            let rows = usize::try_from(file.metadata().file_metadata().num_rows()).ok()?;
+            let rows = part.layout.count(&part.place, part.rows).ok()?;
             if left >= rows {
                 left -= rows;
                 continue;
             }
-            let mut found = file.with_offset(left).with_limit(1).build().ok()?;
-            let batch = found.next()?.ok()?;
+            let blob = layout::open(&part.place).ok()?;
+            let mut found = part.layout.rows(&part.place, &blob, left).ok()?;
+            let batch = found.next()?.ok()?.slice(0, 1);
             let batch = self.columns(part, &batch, &mut 0, left).unwrap_or(batch);
             return Some(self.called(part, &batch, 0, left, None));
         }
@@ -369,17 +342,6 @@ pub fn lacks(column: &str, mode: &Mode) -> Failure {
         "SchemaConflict",
         format!("the {what} `{column}` is not in the outputs"),
     )
-}
-
-fn unsound(part: &Part, blob: &Blob, e: &ArrowError) -> Failure {
-    if let Some(trouble) = blob.trouble() {
-        return unreadable(&part.place, trouble);
-    }
-    Failure::permanent(
-        "CorruptInput",
-        format!("{} cannot be read to its end", part.place),
-    )
-    .caused_by(e)
 }
 
 /// The rows as a partition of a table.

@@ -357,8 +357,7 @@ pub fn type_name(kind: &DataType) -> String {
     }
 }
 
-/// The type of a name that [`type_name`] wrote, for partition columns, whose
-/// values are text; text where it is another.
+/// The type of a name that [`type_name`] wrote; text where it is another.
 #[must_use]
 pub fn named_type(name: &str) -> DataType {
     use arrow::datatypes::TimeUnit::Microsecond;
@@ -373,7 +372,19 @@ pub fn named_type(name: &str) -> DataType {
         "date" => DataType::Date32,
         "timestamptz" => DataType::Timestamp(Microsecond, Some("UTC".into())),
         "timestamp" => DataType::Timestamp(Microsecond, None),
-        other => decimal_named(other).unwrap_or(DataType::Utf8),
+        // What SQL has no name for is written as the engine writes it.
+        other => decimal_named(other)
+            .or_else(|| other.parse().ok().map(of_values))
+            .unwrap_or(DataType::Utf8),
+    }
+}
+
+/// The type of the values, however they are kept in memory.
+fn of_values(kind: DataType) -> DataType {
+    match kind {
+        DataType::Dictionary(_, values) => of_values(*values),
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        other => other,
     }
 }
 
@@ -391,6 +402,8 @@ fn decimal_named(name: &str) -> Option<DataType> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow::datatypes::Field;
+    use std::sync::Arc;
 
     #[test]
     fn types_survive_their_names() {
@@ -402,6 +415,9 @@ mod tests {
             DataType::Utf8,
             DataType::Date32,
             DataType::Decimal128(18, 2),
+            DataType::UInt64,
+            DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))),
+            DataType::Struct(vec![Field::new("a b", DataType::Int64, true)].into()),
             DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into())),
         ] {
             assert_eq!(named_type(&type_name(&kind)), kind);

@@ -13,6 +13,7 @@ mod reading;
 mod redshift;
 mod several;
 mod steps;
+mod text;
 mod torture;
 mod upkeep;
 mod world;

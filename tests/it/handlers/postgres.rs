@@ -10,7 +10,7 @@ use pointsman::handlers::{Class, Context, Failure, Handler};
 use std::sync::Arc;
 use std::time::Duration;
 
-fn server(database: &Database<'_>) -> PostgresOptions {
+pub fn server(database: &Database<'_>) -> PostgresOptions {
     PostgresOptions {
         host: "127.0.0.1".to_owned(),
         port: database.server.port,
@@ -28,7 +28,7 @@ fn by_id() -> Mode {
     Mode::upsert(vec!["id".to_owned()])
 }
 
-fn options(mode: Mode, create: bool, widen: bool) -> LoadOptions {
+pub fn options(mode: Mode, create: bool, widen: bool) -> LoadOptions {
     LoadOptions {
         create,
         widen,
@@ -36,7 +36,7 @@ fn options(mode: Mode, create: bool, widen: bool) -> LoadOptions {
     }
 }
 
-fn loader(world: &World, options: LoadOptions, server: PostgresOptions) -> LoadHandler {
+pub fn loader(world: &World, options: LoadOptions, server: PostgresOptions) -> LoadHandler {
     let loader = PostgresLoader::new(options.clone(), server).unwrap();
     LoadHandler::into(options, world.path("lake"), Arc::new(loader)).unwrap()
 }

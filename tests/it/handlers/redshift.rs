@@ -17,16 +17,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A database that looks like a cluster, and a bucket before it.
-struct Cluster {
-    database: Database<'static>,
+pub struct Cluster {
+    pub database: Database<'static>,
     proxy: Redshift,
     buckets: &'static SeaweedFs,
     bucket: String,
-    world: World,
+    pub world: World,
 }
 
 impl Cluster {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (database, buckets) = (shared().database(), seaweedfs::shared());
         // What Redshift has of its own.
         database.sql(
@@ -42,7 +42,7 @@ impl Cluster {
         }
     }
 
-    fn load(&self, options: LoadOptions) -> LoadHandler {
+    pub fn load(&self, options: LoadOptions) -> LoadHandler {
         let server = PostgresOptions {
             host: "127.0.0.1".to_owned(),
             port: self.proxy.port,
@@ -89,7 +89,7 @@ impl Cluster {
     }
 }
 
-fn options(mode: Mode) -> LoadOptions {
+pub fn options(mode: Mode) -> LoadOptions {
     LoadOptions {
         create: true,
         widen: true,

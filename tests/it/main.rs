@@ -19,6 +19,7 @@ mod diagnostics;
 mod examples;
 mod extract;
 mod firehose;
+mod globs;
 mod handlers;
 mod inputs;
 mod notices;

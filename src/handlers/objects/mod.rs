@@ -2,6 +2,7 @@
 //! as a source (or as the lake) can be reached, and a key never leads out of it.
 
 mod blob;
+pub mod matching;
 
 pub use blob::{Blob, BlobReader, Superseded, waited_for};
 

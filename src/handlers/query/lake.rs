@@ -261,7 +261,7 @@ fn file_schema(root: &Path, manifests: &[Manifest], by: &[String], places: &Plac
 }
 
 /// A type that holds the values of both: files of one column's many lives.
-fn common(a: &DataType, b: &DataType) -> DataType {
+pub(super) fn common(a: &DataType, b: &DataType) -> DataType {
     use DataType::{Decimal128, Float64, Int64, Timestamp};
     match (a, b) {
         (a, b) if a.is_integer() && b.is_integer() => Int64,

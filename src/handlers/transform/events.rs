@@ -18,7 +18,8 @@ use super::publish::Staging;
 use super::read::json::object_cells;
 use super::rejects::Known;
 use super::schema::{Column, Extra, Kind, RecordSchema, infer};
-use super::{Inner, done, locks, run, sql};
+use super::several::Again;
+use super::{Inner, done, locks, object, run, sql, upkeep};
 use crate::handlers::{Class, Context, Done, Failure, Message};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -27,7 +28,7 @@ use datafusion::datasource::MemTable;
 use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -78,11 +79,18 @@ pub(super) async fn handle(
         answers.insert(message.event.id(), answer.map(Some));
     }
     let mut results = Vec::with_capacity(batch.len());
-    let mut carried = std::collections::HashSet::new();
+    let mut carried = HashSet::new();
+    let mut manifests: HashMap<&str, Result<Manifest, Failure>> = HashMap::new();
     for message in batch {
         let id = message.event.id();
         results.push(match answers.get(id) {
-            Some(Ok(Some(publication))) => answer(inner, publication, id, carried.insert(id)),
+            Some(Ok(Some(publication))) => {
+                if !manifests.contains_key(publication.as_ref()) {
+                    let manifest = current(inner, publication, id, cx).await;
+                    manifests.insert(publication, manifest);
+                }
+                answer(&manifests[publication.as_ref()], id, carried.insert(id))
+            }
             Some(Err(failure)) => Err(failure.clone()),
             _ => Err(Failure::transient("Internal", "the event was not handled")),
         });
@@ -106,23 +114,58 @@ pub(super) async fn find(
 }
 
 /// The answer for an event of a publication.
-fn answer(inner: &Inner, publication: &str, id: &str, first: bool) -> Result<Done, Failure> {
-    let table = &inner.options.write.table;
-    let published = Manifest::load(&inner.env.lake, table, publication)?.ok_or_else(|| {
-        Failure::transient("ManifestUnreadable", "a publication's manifest is gone")
-    })?;
-    if published.definition != inner.definition {
-        tracing::warn!(
-            handler = inner.name,
-            publication,
-            "events of a batch that an earlier form of this transform published stay as they are"
-        );
-    }
+fn answer(published: &Result<Manifest, Failure>, id: &str, first: bool) -> Result<Done, Failure> {
+    let published = published.as_ref().map_err(Clone::clone)?;
     let carries = published.events.as_ref().is_some_and(|e| e.carrier == id);
     Ok(match carries && first {
-        true => done(&published, None),
+        true => done(published, None),
         false => Done::default(),
     })
+}
+
+/// What was published, as the transform is now. If it has changed since, all
+/// events of the publication are read again.
+async fn current(
+    inner: &Arc<Inner>,
+    publication: &str,
+    asked_by: &str,
+    cx: &Context,
+) -> Result<Manifest, Failure> {
+    let (lake, table) = (&inner.env.lake, &inner.options.write.table);
+    let load = || {
+        Manifest::load(lake, table, publication)?.ok_or_else(|| {
+            Failure::transient("ManifestUnreadable", "a publication's manifest is gone")
+        })
+    };
+    let published = load()?;
+    if published.definition == inner.definition {
+        return Ok(published);
+    }
+    let _kept = upkeep::lock(lake, table).await;
+    if upkeep::stands_for(lake, &published)? {
+        return Err(object::compacted());
+    }
+    let incomplete = |what: &str| {
+        let message = format!(
+            "the transform has changed, but the publication of this and other events cannot be made again: {what}"
+        );
+        Failure::permanent("Incomplete", message)
+    };
+    let events = ledger::read_causes(lake, table, publication)?;
+    let events = events.ok_or_else(|| incomplete("they were not kept"))?;
+    let events: Vec<&Message> = events.iter().collect();
+    let (rows, broken) = parse(inner, &events);
+    if let Some((message, Err(failure))) = broken.first() {
+        let id = message.event.id();
+        return Err(incomplete(&format!("event `{id}`: {}", failure.message)));
+    }
+    let again = Again {
+        revision: published.revision + 1,
+        asked_by,
+    };
+    one(inner, rows, Some(again), cx).await?;
+    tracing::info!(handler = inner.name, publication, "published anew");
+    load()
 }
 
 type Answers<'a> = Vec<(&'a Message, Result<Arc<str>, Failure>)>;
@@ -140,7 +183,7 @@ fn publish<'a>(
             return answers;
         }
         let good: Vec<&'a Message> = rows.good.clone();
-        let failure = match one(inner, rows, cx).await {
+        let failure = match one(inner, rows, None, cx).await {
             Ok(publication) => {
                 answers.extend(good.into_iter().map(|m| (m, Ok(Arc::clone(&publication)))));
                 return answers;
@@ -271,7 +314,12 @@ fn row<'a>(
 }
 
 /// Publishes rows as one publication.
-async fn one(inner: &Arc<Inner>, rows: Rows<'_>, cx: &Context) -> Result<Arc<str>, Failure> {
+async fn one(
+    inner: &Arc<Inner>,
+    rows: Rows<'_>,
+    again: Option<Again<'_>>,
+    cx: &Context,
+) -> Result<Arc<str>, Failure> {
     let began = Instant::now();
     let (schema, batches) = rows.batches?;
     let bytes: usize = rows.good.iter().map(|m| m.event.text().len()).sum();
@@ -285,18 +333,16 @@ async fn one(inner: &Arc<Inner>, rows: Rows<'_>, cx: &Context) -> Result<Arc<str
     let table = inner.options.write.table.clone();
     let publication = manifest::publication_id(&inner.name, &table, &cause);
     let target = Target::of(inner)?;
-    let mut revision = 0;
-    let there = match Manifest::load(&inner.env.lake, &table, &publication)? {
-        Some(there) => Some(there),
-        None => match &target {
-            None => None,
-            Some(target) => {
-                target
-                    .published(&table, &publication, &mut revision)
-                    .await?
-            }
-        },
+    let mut revision = again.as_ref().map_or(0, |again| again.revision);
+    let mut there = match again {
+        None => Manifest::load(&inner.env.lake, &table, &publication)?,
+        Some(_) => None,
     };
+    if let (None, Some(target)) = (&there, &target) {
+        there = target
+            .published(&table, &publication, &mut revision)
+            .await?;
+    }
     if there.is_some() {
         inner.ledger.lock().await.add(&publication, &events);
         return Ok(publication.into());
@@ -327,6 +373,10 @@ async fn one(inner: &Arc<Inner>, rows: Rows<'_>, cx: &Context) -> Result<Arc<str
     manifest.bytes_in = bytes as u64;
     manifest.duration_ms = run::millis(began);
     manifest.events = listed(&publication, &events);
+    match (&again, &mut manifest.events) {
+        (Some(again), Some(listed)) => again.asked_by.clone_into(&mut listed.carrier),
+        _ => keep(inner, &publication, &rows.good).await?,
+    }
     let published = committed(inner, target, staging, manifest, events).await;
     let mut ledger = inner.ledger.lock().await;
     match published {
@@ -338,6 +388,17 @@ async fn one(inner: &Arc<Inner>, rows: Rows<'_>, cx: &Context) -> Result<Arc<str
         }
     }
     Ok(publication.into())
+}
+
+/// Keeps the events, so that the publication can be made again.
+async fn keep(inner: &Inner, publication: &str, events: &[&Message]) -> Result<(), Failure> {
+    let each = events
+        .iter()
+        .map(|m| (m.event.as_ref(), m.input.as_deref(), hour(m.accepted_ms)));
+    let causes = ledger::causes(each)?;
+    let (lake, table) = (inner.env.lake.clone(), inner.options.write.table.clone());
+    let publication = publication.to_owned();
+    run::blocking(move || ledger::write_causes(&lake, &table, &publication, &causes)).await
 }
 
 /// Writes the ids, and then what was published.

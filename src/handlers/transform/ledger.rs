@@ -6,9 +6,11 @@
 use super::disk;
 use super::manifest::{FOLDER, Manifest};
 use crate::event::Event;
-use crate::handlers::Failure;
+use crate::handlers::{Failure, Message};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -179,13 +181,44 @@ pub fn causes_file(publication: &str) -> String {
     format!("{publication}.causes")
 }
 
+/// An event of a publication, as it is kept to be read again.
 #[derive(Serialize, Deserialize)]
-struct Cause {
+struct Cause<'a> {
     hour: i64,
-    event: String,
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+    /// What the rule's target made of it, where it made something.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    input: Option<Cow<'a, str>>,
 }
 
-/// Keeps the texts of a publication's events, with the hours of their acceptance.
+/// The text of a publication's events, as [`write_causes`] keeps it.
+///
+/// # Errors
+/// When it cannot be compressed, which would be a bug here.
+pub fn causes<'a>(
+    messages: impl Iterator<Item = (&'a Event, Option<&'a [u8]>, i64)>,
+) -> Result<Vec<u8>, Failure> {
+    let mut packed =
+        zstd::Encoder::new(Vec::new(), zstd::DEFAULT_COMPRESSION_LEVEL).map_err(|e| unkept(&e))?;
+    for (event, input, hour) in messages {
+        let cause = Cause {
+            hour,
+            event: String::from_utf8_lossy(event.text()),
+            input: input.map(String::from_utf8_lossy),
+        };
+        serde_json::to_writer(&mut packed, &cause).map_err(|e| unkept(&e))?;
+        packed.write_all(b"\n").map_err(|e| unkept(&e))?;
+    }
+    packed.finish().map_err(|e| unkept(&e))
+}
+
+fn unkept(e: &dyn std::error::Error) -> Failure {
+    let message = "the events of a publication could not be kept";
+    Failure::transient("WriteFailed", message).caused_by(e)
+}
+
+/// Keeps the events of a publication, so that it can be made again.
 ///
 /// # Errors
 /// When the disk refuses.
@@ -193,30 +226,16 @@ pub fn write_causes(
     lake: &Path,
     table: &str,
     publication: &str,
-    events: &[(i64, String)],
+    causes: &[u8],
 ) -> Result<(), Failure> {
     let folder = lake.join(table).join(FOLDER);
-    let lines = events.iter().map(|(hour, event)| {
-        let (hour, event) = (*hour, event.clone());
-        serde_json::to_string(&Cause { hour, event }).map(|line| line + "\n")
-    });
-    let written = lines
-        .collect::<Result<String, _>>()
-        .map_err(std::io::Error::from)
-        .and_then(|text| {
-            std::fs::create_dir_all(&folder)?;
-            disk::write_atomic(&folder.join(causes_file(publication)), text.as_bytes())
-        });
-    written.map_err(|e| {
-        Failure::transient(
-            "WriteFailed",
-            "the events of a publication could not be kept",
-        )
-        .caused_by(&e)
-    })
+    std::fs::create_dir_all(&folder).map_err(|e| unkept(&e))?;
+    let path = folder.join(causes_file(publication));
+    disk::write_atomic(&path, causes).map_err(|e| unkept(&e))
 }
 
-/// The events that [`write_causes`] kept.
+/// The events that [`write_causes`] kept, as they were delivered; `None` if they
+/// were not kept.
 ///
 /// # Errors
 /// When they cannot be read.
@@ -224,20 +243,30 @@ pub fn read_causes(
     lake: &Path,
     table: &str,
     publication: &str,
-) -> Result<Vec<(i64, Event)>, Failure> {
+) -> Result<Option<Vec<Message>>, Failure> {
     let path = lake.join(table).join(FOLDER).join(causes_file(publication));
     let unread = |e: &dyn std::error::Error| {
         let message = format!("{} cannot be read", path.display());
         Failure::transient("ManifestUnreadable", message).caused_by(e)
     };
-    let text = std::fs::read_to_string(&path).map_err(|e| unread(&e))?;
-    let mut events = Vec::new();
-    for line in text.lines() {
-        let cause: Cause = serde_json::from_str(line).map_err(|e| unread(&e))?;
-        let event = Event::parse(cause.event.into()).map_err(|e| unread(&e))?;
-        events.push((cause.hour, event));
+    let file = match std::fs::File::open(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(|e| unread(&e))?,
+    };
+    let text = zstd::decode_all(file).map_err(|e| unread(&e))?;
+    let mut messages = Vec::new();
+    for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+        let cause: Cause<'_> = serde_json::from_slice(line).map_err(|e| unread(&e))?;
+        let event = Event::parse(cause.event.into_owned().into()).map_err(|e| unread(&e))?;
+        messages.push(Message {
+            event: Arc::new(event),
+            input: cause.input.map(|input| input.into_owned().into()),
+            seq: 0,
+            attempt: 1,
+            accepted_ms: cause.hour * HOUR_MS,
+        });
     }
-    Ok(events)
+    Ok(Some(messages))
 }
 
 /// The name of the file of ids, in the folder of manifests.

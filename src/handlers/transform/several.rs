@@ -190,9 +190,9 @@ fn publish<'a>(
 }
 
 /// A publication that is made again: how often it was made, and the event that asks for it.
-struct Again<'a> {
-    revision: u32,
-    asked_by: &'a str,
+pub(super) struct Again<'a> {
+    pub revision: u32,
+    pub asked_by: &'a str,
 }
 
 /// Makes one publication of the objects. They are taken from `set` once the query
@@ -243,15 +243,10 @@ async fn one(
     if let (Some(again), Some(listed)) = (&again, &mut manifest.events) {
         again.asked_by.clone_into(&mut listed.carrier);
     }
-    let texts: Vec<(i64, String)> = set
-        .iter()
-        .map(|part| {
-            (
-                part.hour,
-                String::from_utf8_lossy(part.event.text()).into_owned(),
-            )
-        })
-        .collect();
+    let causes = ledger::causes(
+        set.iter()
+            .map(|part| (part.event.as_ref(), None, part.hour)),
+    )?;
     for part in set.drain(..) {
         let member = settled(part).await?;
         for (name, count) in member.1 {
@@ -265,7 +260,7 @@ async fn one(
     manifest.duration_ms = run::millis(began);
     let (lake, name) = (inner.env.lake.clone(), publication.clone());
     let of = table.clone();
-    run::blocking(move || ledger::write_causes(&lake, &of, &name, &texts)).await?;
+    run::blocking(move || ledger::write_causes(&lake, &of, &name, &causes)).await?;
     let entries = events::committed(inner, target, staging, manifest, entries).await;
     let mut ledger = inner.ledger.lock().await;
     match entries {
@@ -379,24 +374,16 @@ async fn anew(
         )
     };
     let mut set: Vec<Part> = Vec::new();
-    for (at, (hour, event)) in ledger::read_causes(lake, table, &manifest.publication)?
-        .into_iter()
-        .enumerate()
-    {
-        let message = Message {
-            event: Arc::new(event),
-            input: None,
-            seq: 0,
-            attempt: 1,
-            accepted_ms: hour * ledger::HOUR_MS,
-        };
+    let kept = ledger::read_causes(lake, table, &manifest.publication)?;
+    let kept = kept.ok_or_else(|| incomplete("its events were not kept"))?;
+    for (at, message) in kept.into_iter().enumerate() {
         let object = inner.places.locate(&message.event)?;
         let loaded = object::load(inner, &message, &object, usize::MAX, cx).await;
         let loaded = loaded.map_err(|failure| match failure.class {
             Class::Permanent => incomplete(&failure.message),
             _ => failure,
         })?;
-        let event = message.event;
+        let (hour, event) = (hour(message.accepted_ms), message.event);
         set.extend(loaded.map(|loaded| Part {
             at,
             hour,

@@ -163,3 +163,92 @@ async fn ids_without_a_manifest_count_for_nothing() {
     assert_eq!(emits(&again), 1);
     assert_eq!(world.csv("select count(*) from lake.t").await, "4");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_transform_makes_all_events_of_a_publication_again() {
+    let world = World::new();
+    let with = |sql: &str| {
+        let mut options = clickstream();
+        options.sql = Some(sql.to_owned());
+        world.transform(options)
+    };
+    let mut batch = clicks(0, 12);
+    // What the rule's target made of an event is its record, then and now.
+    batch[11].input = Some(br#"{"n": 100, "shop": "s9"}"#.as_slice().into());
+    send(&with("select _event_id, n, shop from input"), &batch).await;
+    send(
+        &with("select _event_id, n, shop from input"),
+        &clicks(12, 20),
+    )
+    .await;
+    let changed = with("select _event_id, n * 10 as n, shop from input");
+    // Some are replayed; whoever asks first announces it, also when asked again.
+    for _ in 0..2 {
+        let outcome = send(&changed, &batch[3..6]).await;
+        assert!(outcome.results.iter().all(Result::is_ok));
+        assert_eq!(emits(&outcome), 1);
+        let done = outcome.results[0].as_ref().unwrap();
+        let told = done.emits[0].detail["publication"].as_str().unwrap();
+        assert!(told.ends_with("-r1"), "{told}");
+        assert_eq!(
+            (done.revision, &done.emits[0].detail["rows_out"]),
+            (1, &json!(12))
+        );
+    }
+    // The others come later, in other batches: they are there.
+    assert_eq!(emits(&send(&changed, &batch[5..]).await), 0);
+    let found = "select count(*), count(distinct _event_id), sum(n) from lake.t";
+    let sum = (55 + 100) * 10 + (12..20).sum::<i64>();
+    assert_eq!(world.csv(found).await, format!("20,20,{sum}"));
+    // To a handler that knows nothing, too.
+    let changed = with("select _event_id, n * 10 as n, shop from input");
+    assert_eq!(emits(&send(&changed, &batch).await), 1);
+    assert_eq!(emits(&send(&changed, &clicks(12, 20)).await), 1);
+    let sum = (55 + 100 + (12..20).sum::<i64>()) * 10;
+    assert_eq!(world.csv(found).await, format!("20,20,{sum}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_a_changed_transform_cannot_take_stay_as_they_are() {
+    let world = World::new();
+    send(&world.transform(clickstream()), &clicks(0, 4)).await;
+    let mut narrow = clickstream();
+    narrow.read.schema = schema(json!({"n": {"type": "integer", "maximum": 2}}), &["n"]);
+    let outcome = send(&world.transform(narrow), &clicks(0, 2)).await;
+    for result in &outcome.results {
+        let failure = result.as_ref().unwrap_err();
+        assert_eq!(
+            (failure.code.as_str(), failure.class),
+            ("Incomplete", Class::Permanent)
+        );
+        assert!(failure.message.contains("event `e00003`"), "{failure:?}");
+    }
+    let mut fails = clickstream();
+    fails.sql = Some("select _event_id, shop, 100 / (n - 3) as q from input".to_owned());
+    let outcome = send(&world.transform(fails), &clicks(0, 1)).await;
+    assert_eq!(outcome.results[0].as_ref().unwrap_err().code, "SqlFailed");
+    assert_eq!(
+        world.csv("select count(*), sum(n) from lake.t").await,
+        "4,6"
+    );
+    // Events that were not kept cannot be read again.
+    let folder = world.path("lake/t/_manifests");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "causes") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let mut changed = clickstream();
+    changed.sql = Some("select n from input".to_owned());
+    let outcome = send(&world.transform(changed), &clicks(0, 1)).await;
+    let failure = outcome.results[0].as_ref().unwrap_err();
+    assert!(
+        failure.message.ends_with("they were not kept"),
+        "{failure:?}"
+    );
+    assert_eq!(
+        world.csv("select count(*), sum(n) from lake.t").await,
+        "4,6"
+    );
+}

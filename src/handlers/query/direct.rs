@@ -147,8 +147,10 @@ impl Form {
                 context.read_json(urls, options).await
             }
             Self::Parquet => {
-                let mut options = ParquetReadOptions::default();
-                options.schema = schema;
+                let options = ParquetReadOptions {
+                    schema,
+                    ..ParquetReadOptions::default()
+                };
                 context.read_parquet(urls, options).await
             }
         }

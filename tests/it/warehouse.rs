@@ -176,7 +176,7 @@ handlers:
   keep: { load: { table: kept, mode: upsert, key: id }, concurrency: 2 }
 ";
 
-const FILES: usize = 24;
+const FILES: usize = 12;
 const ROWS: usize = 50;
 
 #[test]
@@ -202,7 +202,7 @@ fn kills_between_two_nodes_load_each_file_once() {
     };
     // Each node is killed whenever some more rows are there.
     let mut nodes = projects.each_ref().map(|project| Some(project.start()));
-    for kill in 0..6 {
+    for kill in 0..4 {
         let before = rows("added");
         let enough = || rows("added") > before || rows("added") == wanted as i64;
         projects[0].wait("more rows", enough);

@@ -187,3 +187,52 @@ async fn upkeep_puts_files_together_and_keeps_the_rows_and_receipts() {
         "25,25"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_row_does_not_replace_a_newer_one() {
+    let world = World::new();
+    let load = world.load(
+        "w",
+        Mode::Upsert {
+            key: vec!["id".to_owned()],
+            newer_by: Some("at".to_owned()),
+        },
+    );
+    let sql = "select cast(id as bigint) as id, v, cast(at as bigint) as at from input";
+    // Nothing is older than null; equal replaces; of one load's rows the newest counts.
+    let steps = [
+        ("1,a,5\n2,b,NA\n3,c,5\n", "1,a,5\n2,b,\n3,c,5"),
+        (
+            "1,old,4\n2,known,1\n3,equal,5\n",
+            "1,a,5\n2,known,1\n3,equal,5",
+        ),
+        (
+            "1,none,NA\n2,new,9\n2,older,8\n4,d,1\n",
+            "1,a,5\n2,new,9\n3,equal,5\n4,d,1",
+        ),
+    ];
+    for (n, (rows, expected)) in steps.into_iter().enumerate() {
+        let key = format!("{n}.csv");
+        let event = published(&world, &key, &format!("id,v,at\n{rows}"), sql).await;
+        handle(&load, event).await.unwrap();
+        let found = world.csv("select id, v, at from w order by id").await;
+        assert_eq!(found, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_is_replaced_whole_and_no_other() {
+    let world = World::new();
+    let by = vec!["v".to_owned()];
+    let load = world.load("w", Mode::ReplacePartition { by });
+    let steps = [
+        ("1,a\n2,a\n3,b\n4,NA\n", "1,a\n2,a\n3,b\n4,"),
+        ("5,a\n6,NA\n", "3,b\n5,a\n6,"),
+        ("7,c\n", "3,b\n5,a\n6,\n7,c"),
+    ];
+    for (n, (new, expected)) in steps.into_iter().enumerate() {
+        let event = published(&world, &format!("{n}.csv"), &format!("id,v\n{new}"), TYPED).await;
+        handle(&load, event).await.unwrap();
+        assert_eq!(world.csv("select id, v from w order by id").await, expected);
+    }
+}

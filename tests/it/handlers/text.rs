@@ -136,20 +136,16 @@ async fn a_refused_row_of_text_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn text_that_was_changed_is_refused() {
     let world = World::new();
-    let damages: [(&str, fn(&str) -> String); 2] = [
-        ("the columns are declared as", |t| {
-            t.replacen("id,s", "s,id", 1)
-        }),
-        ("cannot be read to its end", |t| {
-            t.replacen("12345678901234567.125", "much", 1)
-        }),
+    let damages = [
+        ("the columns are declared as", "id,s", "s,id"),
+        ("cannot be read to its end", "12345678901234567.125", "much"),
     ];
-    for (at, (said, damage)) in damages.into_iter().enumerate() {
+    for (at, (said, from, to)) in damages.into_iter().enumerate() {
         let event = published(&world, Format::Csv, &format!("{at}.csv"), ROWS, SQL).await;
         for output in event.detail()["outputs"].as_array().unwrap() {
             let path = world.path("lake").join(output["path"].as_str().unwrap());
             let text = std::fs::read_to_string(&path).unwrap();
-            std::fs::write(&path, damage(&text)).unwrap();
+            std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
         }
         let load = world.load("w", Mode::Append);
         let failure = handle(&load, event).await.unwrap_err();

@@ -7,14 +7,15 @@
 //! cargo bench --bench brokers -- 10000 1
 //! ```
 //!
-//! - A durable quorum queue, persistent messages of 1.2 kB, at most 1,000 of them
-//!   unconfirmed or unacknowledged in the bare program.
+//! - A durable quorum queue, persistent messages of 1.2 kB with the properties and headers
+//!   that Pointsman gives them, at most 1,000 of them unconfirmed or unacknowledged in the
+//!   bare program.
 //! - **bare**: publishes a window, waits for its confirms, publishes the next; consumes
 //!   and acknowledges every hundredth message with all before it.
 //! - **Pointsman, publish**: the events wait in its log, on a paused route; from the
 //!   moment that it is resumed until the last is confirmed and settled in the log.
-//! - **Pointsman, consume**: from the moment that the node runs until the queue is empty
-//!   and all is acknowledged; each message is parsed, and handed in batches to a program
+//! - **Pointsman, consume**: from the moment that the node runs until all messages are
+//!   handled and acknowledged; each message is parsed, and handed in batches to a program
 //!   that reads it.
 
 use futures::StreamExt;
@@ -26,6 +27,8 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::{Value, json};
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -51,6 +54,9 @@ const WINDOW: usize = 1_000;
 /// Messages of one acknowledgement of the bare program.
 const ACKED: usize = 100;
 
+/// The metric of messages that a handler is done with.
+const HANDLED: &str = "pointsman_handler_messages_total{handler=\"sink\"}";
+
 /// Events of one request.
 const SENT: usize = 1_000;
 
@@ -60,11 +66,13 @@ fn main() {
     let rounds = numbers.get(1).copied().unwrap_or(3);
     let broker = RabbitMq::start();
     let mut all: [Vec<f64>; 4] = Default::default();
+    let mut used: [Vec<f64>; 4] = Default::default();
     for round in 0..rounds {
         let bare = bare(&broker, &format!("bare{round}"), messages);
         let ours = ours(&broker, &format!("ours{round}"), messages);
-        for (figures, took) in all.iter_mut().zip([bare[0], ours[0], bare[1], ours[1]]) {
-            figures.push(messages as f64 / took.as_secs_f64());
+        for (at, took) in [bare[0], ours[0], bare[1], ours[1]].into_iter().enumerate() {
+            all[at].push(messages as f64 / took.time.as_secs_f64());
+            used[at].push(took.cpu.as_secs_f64() * 1e6 / messages as f64);
         }
     }
     println!("{messages} messages a round, {rounds} rounds; messages/s, medians (all)\n");
@@ -82,6 +90,39 @@ fn main() {
             told(ours)
         );
     }
+    println!("\nCPU time of the program, µs a message, medians:\n");
+    println!("| | bare | Pointsman |\n|---|---|---|");
+    for (what, at) in [("publish", 0), ("consume", 2)] {
+        let (bare, ours) = (median(&used[at]), median(&used[at + 1]));
+        println!("| {what} | {bare:.1} | {ours:.1} |");
+    }
+}
+
+/// What a part took.
+#[derive(Clone, Copy)]
+struct Took {
+    time: Duration,
+    /// Of the program, without its children and without the broker.
+    cpu: Duration,
+}
+
+impl Took {
+    fn since(begun: Instant, process: u32, cpu: Duration) -> Self {
+        Self {
+            time: begun.elapsed(),
+            cpu: cpu_of(process).saturating_sub(cpu),
+        }
+    }
+}
+
+/// CPU time that a process has had, to 10 ms.
+fn cpu_of(process: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("the process");
+    let (_, fields) = stat.rsplit_once(") ").expect("the name");
+    // https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html: utime and stime.
+    let ticks = fields.split(' ').skip(11).take(2);
+    let ticks: u64 = ticks.map(|n| n.parse::<u64>().expect("a number")).sum();
+    Duration::from_millis(10 * ticks)
 }
 
 fn median(figures: &[f64]) -> f64 {
@@ -97,7 +138,7 @@ fn event(n: usize) -> String {
 }
 
 /// How long the bare program takes to publish, and to consume.
-fn bare(broker: &RabbitMq, queue: &str, messages: usize) -> [Duration; 2] {
+fn bare(broker: &RabbitMq, queue: &str, messages: usize) -> [Took; 2] {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -123,20 +164,21 @@ async fn declare(channel: &Channel, queue: &str) {
     declared.await.expect("a queue");
 }
 
-async fn publish(channel: &Channel, queue: &str, messages: usize) -> Duration {
+async fn publish(channel: &Channel, queue: &str, messages: usize) -> Took {
     let select = channel.confirm_select(ConfirmSelectOptions::default());
     select.await.expect("confirms");
     // As large as what Pointsman sends: it completes events.
     let body = format!("{}{}", event(0), " ".repeat(150)).into_bytes();
-    let begun = Instant::now();
+    let properties = properties();
+    let (begun, cpu) = (Instant::now(), cpu_of(std::process::id()));
     let mut left = messages;
     while left > 0 {
         let window = left.min(WINDOW);
         let mut confirms = Vec::with_capacity(window);
         for _ in 0..window {
             let options = BasicPublishOptions::default();
-            let durable = BasicProperties::default().with_delivery_mode(2);
-            let sent = channel.basic_publish("".into(), queue.into(), options, &body, durable);
+            let same = properties.clone();
+            let sent = channel.basic_publish("".into(), queue.into(), options, &body, same);
             confirms.push(sent.await.expect("a message"));
         }
         for confirm in confirms {
@@ -144,11 +186,38 @@ async fn publish(channel: &Channel, queue: &str, messages: usize) -> Duration {
             left -= usize::from(confirm.await.expect("a confirm").is_ack());
         }
     }
-    begun.elapsed()
+    Took::since(begun, std::process::id(), cpu)
 }
 
-async fn consume(channel: &Channel, queue: &str, messages: usize) -> Duration {
-    let begun = Instant::now();
+/// What Pointsman sends beside the body.
+fn properties() -> BasicProperties {
+    let mut headers = FieldTable::default();
+    for (name, value) in [
+        ("accepted", "1700000000000"),
+        ("bus", "default"),
+        (
+            "delivery",
+            "4be0643f-1d98-573b-97cd-ca98a65347dd/all/out/12345",
+        ),
+        ("hops", "0"),
+        ("root", "e-12345"),
+        ("route", "all/out"),
+    ] {
+        let value = AMQPValue::LongString(value.into());
+        headers.insert(format!("pointsman-{name}").into(), value);
+    }
+    BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_content_type("application/json".into())
+        .with_timestamp(1_700_000_000)
+        .with_app_id("pointsman".into())
+        .with_message_id("e-12345".into())
+        .with_type("T".into())
+        .with_headers(headers)
+}
+
+async fn consume(channel: &Channel, queue: &str, messages: usize) -> Took {
+    let (begun, cpu) = (Instant::now(), cpu_of(std::process::id()));
     let prefetch = u16::try_from(WINDOW).expect("a small number");
     let qos = channel.basic_qos(prefetch, BasicQosOptions::default());
     qos.await.expect("a prefetch");
@@ -167,7 +236,7 @@ async fn consume(channel: &Channel, queue: &str, messages: usize) -> Duration {
             delivery.ack(all_before).await.expect("an ack");
         }
     }
-    begun.elapsed()
+    Took::since(begun, std::process::id(), cpu)
 }
 
 /// A node in a folder; killed when dropped.
@@ -201,9 +270,32 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// What its HTTP interface says: cheaper than a command, which would take much of
+    /// the machine that is measured.
+    fn ask(&self, path: &str) -> String {
+        let log = self.log();
+        let (_, after) = log.split_once("http=http://").expect("an address");
+        let address = after.split_whitespace().next().expect("an address");
+        let mut stream = TcpStream::connect(address).expect("a connection");
+        let head = format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
+        assert!(head.contains(" 200 "), "{answer}");
+        body.to_owned()
+    }
+
+    /// Messages that the handler is done with.
+    fn handled(&self) -> usize {
+        let metrics = self.ask("/metrics");
+        let mut lines = metrics.lines();
+        let found = lines.find_map(|line| line.strip_prefix(HANDLED));
+        found.map_or(0, |count| count.trim().parse().expect("a number"))
+    }
+
     fn route(&self, name: &str) -> Value {
-        let routes = run(command(self.folder, &["queues", "--json"]));
-        let routes: Value = serde_json::from_str(&routes).expect("JSON");
+        let routes: Value = serde_json::from_str(&self.ask("/routes")).expect("JSON");
         let found = routes.as_array().expect("routes").iter();
         found
             .clone()
@@ -264,7 +356,7 @@ fn project(broker: &RabbitMq, queue: &str, reads: bool) -> tempfile::TempDir {
 }
 
 /// How long Pointsman takes to publish, and to consume.
-fn ours(broker: &RabbitMq, queue: &str, messages: usize) -> [Duration; 2] {
+fn ours(broker: &RabbitMq, queue: &str, messages: usize) -> [Took; 2] {
     let folder = project(broker, queue, false);
     let node = Node::start(folder.path());
     run(command(folder.path(), &["queues", "pause", "all/out"]));
@@ -277,19 +369,19 @@ fn ours(broker: &RabbitMq, queue: &str, messages: usize) -> [Duration; 2] {
         send.stdin(Stdio::from(fs::File::open(&file).expect("the file")));
         run(send);
     }
-    let begun = Instant::now();
+    let (begun, cpu) = (Instant::now(), cpu_of(node.child.id()));
     run(command(folder.path(), &["queues", "resume", "all/out"]));
     node.until(|| node.route("all/out")["pending"] == 0);
-    let published = begun.elapsed();
+    let published = Took::since(begun, node.child.id(), cpu);
     assert_eq!(node.route("queue/out")["broker"]["ready"], messages);
     drop(node);
 
     let folder = project(broker, queue, true);
     let node = Node::start(folder.path());
-    let begun = Instant::now();
-    node.until(|| {
-        let broker = &node.route("queue/out")["broker"];
-        broker["ready"] == 0 && broker["here"] == 0
-    });
-    [published, begun.elapsed()]
+    let (begun, cpu) = (Instant::now(), cpu_of(node.child.id()));
+    node.until(|| node.handled() == messages);
+    let consumed = Took::since(begun, node.child.id(), cpu);
+    let broker = &node.route("queue/out")["broker"];
+    assert_eq!((&broker["ready"], &broker["here"]), (&json!(0), &json!(0)));
+    [published, consumed]
 }

@@ -7,7 +7,7 @@ use crate::delivery::Consumer;
 use crate::drivers::amqp::{AmqpExchange, Link};
 use crate::drivers::sns::SnsTopic;
 use crate::handlers::Failure;
-use crate::queues::{PUBLISHING_CIRCUIT, Publisher, Publishing};
+use crate::queues::{Publisher, Publishing};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ impl Wiring<'_> {
                 PublishTo::Exchange { routing_key, .. } => Some(routing_key.clone()),
                 PublishTo::Topic(_) => None,
             },
-            circuit: self.endpoints.circuit(&name, &address, &PUBLISHING_CIRCUIT),
+            circuit: self.endpoints.circuit(&name, &address, &publish.circuit),
             stopping: self.brokers.stopping.clone(),
         };
         let queue = self.queue(&name, &name, vec![feed]);

@@ -8,6 +8,7 @@ use super::model::{
     SchemaPolicy, Subscription, Target, TargetInput, To, Webhook, When,
 };
 use super::plan_connections::connection;
+use super::publish::plan_circuit;
 use super::units::{format_duration, format_size};
 use crate::delivery::RetryPolicy;
 use crate::drivers::amqp::{Declare, Kind as QueueKind};
@@ -292,11 +293,7 @@ fn webhook(hook: &Webhook) -> Value {
         "timeout": format_duration(hook.timeout),
         "allow_private": hook.allow_private,
         "concurrency": hook.concurrency,
-        "circuit": {
-            "failures": hook.circuit.failures,
-            "pause": format_duration(hook.circuit.pause),
-            "max_pause": format_duration(hook.circuit.max_pause),
-        },
+        "circuit": plan_circuit(&hook.circuit),
     })
 }
 

@@ -2,9 +2,10 @@
 //! of another system.
 
 use super::read::At;
-use super::units::format_size;
+use super::units::{format_duration, format_size};
 use crate::drivers::amqp::{Declare, ExchangeOptions};
 use crate::drivers::sns::TopicOptions;
+use crate::handlers::circuit::CircuitOptions;
 use crate::queues::RoutingKey;
 use serde_json::{Value, json};
 
@@ -18,6 +19,8 @@ pub struct Publish {
     /// Dotted path into the event; messages with equal values there are published
     /// one after the other (default: no order).
     pub order_by: Option<String>,
+    /// When nothing is published for a while, because the other side takes nothing.
+    pub circuit: CircuitOptions,
 }
 
 /// What is published to.
@@ -75,8 +78,18 @@ impl Publish {
         };
         value["connection"] = json!(self.connection);
         value["order_by"] = json!(self.order_by);
+        value["circuit"] = plan_circuit(&self.circuit);
         value
     }
+}
+
+/// With every default visible, in the YAML's own shape.
+pub(super) fn plan_circuit(circuit: &CircuitOptions) -> Value {
+    json!({
+        "failures": circuit.failures,
+        "pause": format_duration(circuit.pause),
+        "max_pause": format_duration(circuit.max_pause),
+    })
 }
 
 /// As it was written: its connection is not looked up yet.
@@ -84,4 +97,5 @@ pub(super) struct RawPublish {
     pub connection: At<String>,
     pub to: PublishTo,
     pub order_by: Option<String>,
+    pub circuit: CircuitOptions,
 }

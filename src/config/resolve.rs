@@ -485,6 +485,7 @@ fn resolve_publish(publish: RawPublish, names: &Names<'_>) -> Publish {
         connection: publish.connection.value,
         to: publish.to,
         order_by: publish.order_by,
+        circuit: publish.circuit,
     }
 }
 

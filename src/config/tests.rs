@@ -162,8 +162,8 @@ topics:
       b: { exec: { command: [cat] }, filter_on: attributes, filter: { source: [x] }, input: 1 }
       d: { queue: q, input_path: $.detail }
       e: { bus: other, input_transformer: { template: "{}" } }
-      f: { amqp: { connection: rabbit, exchange: e, declare: passive, kind: fanout, routing_key: "<detail.a>", order_by: detail.a, max_message_size: 1MiB } }
-      g: { sns: { connection: cloud, topic: t.fifo, declare: passive, order_by: detail.a } }
+      f: { amqp: { connection: rabbit, exchange: e, declare: passive, kind: fanout, routing_key: "<detail.a>", order_by: detail.a, max_message_size: 1MiB, circuit: { failures: 3, pause: 2s, max_pause: 1m } } }
+      g: { sns: { connection: cloud, topic: t.fifo, declare: passive, order_by: detail.a, circuit: {} } }
       c: { pull: {} }
 schedules:
   cron: { cron: "0 2 * * *", timezone: Europe/Paris, bus: files, emit: { source: s, detail-type: T, detail: { a: 1 } } }
@@ -246,7 +246,7 @@ sources: { s: { folder: { path: in } }, sqs: { sqs: { connection: c } }, amqp: {
 queues: { q: {} }
 rules: { r: { pattern: { source: [a] }, targets: [ { queue: q } ] } }
 handlers: { h: { from: q, transform: { write: { table: t } } }, x: { extract: { http: { url: http://a }, write: { table: t } } } }
-topics: { t: { subscriptions: { s: { webhook: { url: http://a } } } } }
+topics: { t: { subscriptions: { s: { webhook: { url: http://a } }, x: { amqp: { connection: r, exchange: e } }, y: { sns: { connection: c, topic: t } } } } }
 schedules: { s: { cron: '0 0 * * *', emit: { detail-type: T } } }
 ",
     );
@@ -256,7 +256,7 @@ schedules: { s: { cron: '0 0 * * *', emit: { detail-type: T } } }
             .pointer(pointer)
             .unwrap_or_else(|| panic!("{pointer}: {shown:#}"))
     };
-    let shapes: [(&str, &Shape); 18] = [
+    let shapes: [(&str, &Shape); 22] = [
         ("/node", &fields::NODE),
         ("/sources/s", &fields::SOURCE),
         ("/sources/s/folder", &fields::FOLDER),
@@ -273,6 +273,16 @@ schedules: { s: { cron: '0 0 * * *', emit: { detail-type: T } } }
         ("/handlers/h/transform/write", &fields::WRITE),
         ("/handlers/x/extract/http", &fields::API),
         ("/topics/t/subscriptions/s/webhook", &fields::WEBHOOK),
+        (
+            "/topics/t/subscriptions/s/webhook/circuit",
+            &fields::CIRCUIT,
+        ),
+        ("/topics/t/subscriptions/x/amqp", &fields::AMQP_EXCHANGE),
+        ("/topics/t/subscriptions/y/sns", &fields::SNS_TOPIC),
+        (
+            "/topics/t/subscriptions/y/sns/circuit",
+            &fields::PUBLISHER_CIRCUIT,
+        ),
         ("/schedules/s", &fields::SCHEDULE),
         ("/schedules/s/emit", &fields::EMIT),
     ];

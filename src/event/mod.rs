@@ -104,6 +104,23 @@ impl Event {
     /// # Errors
     /// When the text is not an envelope or is over `defaults.max_bytes`.
     pub fn complete(text: &[u8], defaults: &Defaults, now_ms: i64) -> Result<Self, EventError> {
+        Self::completed(text, || Bytes::copy_from_slice(text), defaults, now_ms)
+    }
+
+    /// As [`Event::complete`]; one that is complete already shares the memory of `text`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn share(text: &Bytes, defaults: &Defaults, now_ms: i64) -> Result<Self, EventError> {
+        Self::completed(text, || text.clone(), defaults, now_ms)
+    }
+
+    fn completed(
+        text: &[u8],
+        kept: impl FnOnce() -> Bytes,
+        defaults: &Defaults,
+        now_ms: i64,
+    ) -> Result<Self, EventError> {
         if text.len() > defaults.max_bytes {
             return Err(EventError::TooLarge {
                 bytes: text.len(),
@@ -112,7 +129,7 @@ impl Event {
         }
         let mut wire = Envelope::read(text)?;
         if wire.missing().is_none() {
-            return Ok(Self::of(&wire, text, Bytes::copy_from_slice(text)));
+            return Ok(Self::of(&wire, text, kept()));
         }
         wire.version.get_or_insert(Text::borrowed("0"));
         wire.id.get_or_insert_with(|| Text::owned(random_id()));
@@ -292,6 +309,9 @@ mod tests {
     fn a_complete_event_keeps_its_text() {
         let text = r#"{"version":"0", "id":"a","detail-type":"T","source":"s","account":"1","time":"2013-01-01T10:00:00Z","region":"r","resources":[],"detail":{}}"#;
         assert_eq!(&complete(text).unwrap().text()[..], text.as_bytes());
+        let shared = Bytes::from_static(text.as_bytes());
+        let event = Event::share(&shared, &Defaults::default(), 0).unwrap();
+        assert_eq!(event.text().as_ptr(), shared.as_ptr());
     }
 
     #[test]

@@ -9,6 +9,8 @@ use super::{Context, Done, Failure, Handler, Message, Outcome};
 use futures::future::BoxFuture;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,11 +45,16 @@ impl ExecHandler {
         let Some((program, arguments)) = self.options.command.split_first() else {
             return Err(Failure::permanent("NoCommand", "`command` is empty"));
         };
-        let mut command = Command::new(program);
+        let path = match self.options.env.get("PATH") {
+            Some(path) => path.into(),
+            None => std::env::var_os("PATH").unwrap_or_default(),
+        };
+        let mut command = Command::new(found(program, &path));
         command
+            .arg0(program)
             .args(arguments)
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("PATH", &path)
             .envs(&self.options.env)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -111,6 +118,24 @@ impl Handler for ExecHandler {
     }
 }
 
+/// Where a program is. The standard library would look for it in a copy of this process
+/// instead, and to copy a large one takes longer than many a program.
+fn found(program: &str, path: &OsStr) -> PathBuf {
+    let named = PathBuf::from(program);
+    let runs = |file: &PathBuf| {
+        let found = std::fs::metadata(file);
+        found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    if named.components().count() != 1 {
+        return named;
+    }
+    let mut files = std::env::split_paths(path).map(|folder| folder.join(program));
+    files
+        .find(runs)
+        .filter(|f| f.is_absolute())
+        .unwrap_or(named)
+}
+
 fn answer(message: &Message, failed: &HashSet<String>) -> Result<Done, Failure> {
     if failed.contains(message.event.id()) {
         return Err(Failure::transient(
@@ -122,7 +147,11 @@ fn answer(message: &Message, failed: &HashSet<String>) -> Result<Done, Failure> 
 }
 
 fn lines(batch: &[Message]) -> Vec<u8> {
-    let mut input = Vec::new();
+    let bytes = batch
+        .iter()
+        .map(|message| message.payload().len() + 1)
+        .sum();
+    let mut input = Vec::with_capacity(bytes);
     for message in batch {
         // An envelope may hold line ends between its members; NDJSON must not.
         let text = message.payload();
@@ -176,6 +205,25 @@ fn failures(output: &[u8]) -> HashSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsString;
+
+    #[test]
+    fn a_program_is_found_on_the_path_and_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, mode| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        let (runs, _) = (file("runs", 0o755), file("text", 0o644));
+        let path = OsString::from(format!("/nowhere:{}", folder.path().display()));
+        assert_eq!(found("runs", &path), runs);
+        for as_it_is in ["text", "absent", "./runs", "/runs"] {
+            assert_eq!(found(as_it_is, &path), PathBuf::from(as_it_is));
+        }
+        assert_eq!(found("runs", OsStr::new("")), PathBuf::from("runs"));
+    }
 
     #[test]
     fn a_report_names_the_messages_that_failed() {

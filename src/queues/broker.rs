@@ -15,8 +15,10 @@
 //! - it need not delay, retry, count, order or dead-letter anything: what failed
 //!   in a handler comes home to the log and is acknowledged at the broker.
 
+use super::headers::Headers;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -63,11 +65,11 @@ pub struct Inbound {
     /// The body.
     pub body: Bytes,
     /// Media type of the body, where the sender said so.
-    pub content_type: Option<String>,
+    pub content_type: Option<Cow<'static, str>>,
     /// When the sender says that it was sent, Unix milliseconds.
     pub sent_ms: Option<i64>,
     /// Headers that are text, or were turned into text.
-    pub headers: BTreeMap<String, String>,
+    pub headers: Headers,
     /// Key of the sender's order, where the broker carries one.
     pub order_key: Option<String>,
     /// How often the broker has handed it out, this time included, from 1.

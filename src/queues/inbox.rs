@@ -7,6 +7,8 @@
 //! handled gets the new loan, one that is done is acknowledged at once.
 
 use super::broker::{Broker, BrokerError, Handle, Inbound, Pull};
+use super::claims::Claim;
+use super::waiting::{AsItIs, Mark, Marks, Recent, Waiting, identity};
 use super::wire::Meta;
 use crate::bus::RouteId;
 use crate::event::{Defaults, Event};
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// How many deliveries that are done are remembered.
+/// How many messages that went away unhandled are remembered.
 const REMEMBERED: usize = 100_000;
 
 /// How long a call for messages waits for the first.
@@ -44,6 +46,7 @@ pub struct Inbox {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) options: InboxOptions,
     state: Mutex<State>,
+    marks: Marks,
     /// Something may be handed out.
     arrived: Notify,
     /// There is room for more.
@@ -52,32 +55,23 @@ pub struct Inbox {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Arc<Waiting>>,
     out: HashMap<u64, Out>,
     /// Who is handled now, by what a redelivery is told by.
-    tokens: HashMap<String, u64>,
+    tokens: HashMap<Mark, u64, AsItIs>,
     done: Recent,
     /// Ordering keys of which a message is handled now.
     busy: HashSet<String>,
     /// How often messages came and went without being handed to anybody.
-    untouched: HashMap<String, u32>,
+    untouched: HashMap<Mark, u32>,
     last_token: u64,
-}
-
-/// A message that waits.
-pub(super) struct Waiting {
-    pub inbound: Inbound,
-    pub meta: Meta,
-    since: Instant,
 }
 
 /// A message that a handler has.
 pub(super) struct Out {
-    /// Its loans; more than one when it came again meanwhile.
-    pub handles: Vec<Handle>,
-    pub identity: Option<String>,
-    pub key: Option<String>,
-    pub meta: Meta,
+    pub waiting: Arc<Waiting>,
+    /// Its loans beside the first, when it came again meanwhile.
+    more: Vec<Handle>,
     /// The event, once it was read.
     pub event: Option<Arc<Event>>,
 }
@@ -86,22 +80,15 @@ pub(super) struct Out {
 #[derive(Default)]
 pub(super) struct Taken {
     /// To be handled, under these tokens; how often each was tried before.
-    pub messages: Vec<(u64, Waiting, u32)>,
+    pub messages: Vec<(u64, Arc<Waiting>, u32)>,
     /// Done already: to be acknowledged.
     pub copies: Vec<Handle>,
 }
 
-impl Waiting {
-    /// What a second copy is told by.
-    fn identity(&self) -> Option<&String> {
-        let foreign = self.inbound.identity.as_ref();
-        self.meta.delivery.as_ref().or(foreign)
-    }
-
-    /// Whether a message of this identity that was there before is this one. Others
-    /// may give two messages one id; a redelivery is the same message for sure.
-    fn is_copy(&self) -> bool {
-        self.meta.delivery.is_some() || self.inbound.receive_count > 1
+impl Out {
+    /// All its loans.
+    fn handles(&self) -> impl Iterator<Item = Handle> {
+        std::iter::once(self.waiting.inbound.handle).chain(self.more.iter().copied())
     }
 }
 
@@ -113,6 +100,7 @@ impl Inbox {
             broker,
             options,
             state: Mutex::default(),
+            marks: Marks::default(),
             arrived: Notify::new(),
             room: Notify::new(),
         }
@@ -208,16 +196,19 @@ impl Inbox {
         if messages.is_empty() {
             return;
         }
+        let since = Instant::now();
         let arrived = messages.into_iter().map(|inbound| {
             let mut meta = Meta::of(&inbound);
             meta.key = self.key(&inbound, meta.key.take());
-            Waiting {
+            let mark = identity(&inbound).map(|identity| self.marks.of(identity));
+            Arc::new(Waiting {
                 inbound,
                 meta,
-                since: Instant::now(),
-            }
+                since,
+                mark,
+            })
         });
-        let arrived: Vec<Waiting> = arrived.collect();
+        let arrived: Vec<Arc<Waiting>> = arrived.collect();
         self.state().waiting.extend(arrived);
         self.arrived.notify_waiters();
     }
@@ -226,7 +217,7 @@ impl Inbox {
     fn key(&self, inbound: &Inbound, carried: Option<String>) -> Option<String> {
         let path = self.options.order_by.as_ref()?;
         carried.or_else(|| {
-            let event = Event::complete(&inbound.body, &self.options.defaults, 0).ok()?;
+            let event = Event::share(&inbound.body, &self.options.defaults, 0).ok()?;
             event.text_at(path)
         })
     }
@@ -238,8 +229,8 @@ impl Inbox {
             if state.untouched.len() > REMEMBERED {
                 state.untouched.clear();
             }
-            if let Some(identity) = waiting.identity() {
-                *state.untouched.entry(identity.clone()).or_default() += 1;
+            if let Some(mark) = waiting.mark {
+                *state.untouched.entry(mark).or_default() += 1;
             }
         }
     }
@@ -252,7 +243,7 @@ impl Inbox {
             {
                 let state = self.state();
                 let may_go =
-                    |w: &Waiting| w.meta.key.as_ref().is_none_or(|k| !state.busy.contains(k));
+                    |w: &Arc<Waiting>| w.meta.key.as_ref().is_none_or(|k| !state.busy.contains(k));
                 if state.waiting.iter().any(may_go) {
                     return;
                 }
@@ -265,16 +256,13 @@ impl Inbox {
     pub(super) fn take(&self, max: usize, bytes: usize) -> Taken {
         let mut state = self.state();
         let mut taken = Taken::default();
-        let mut kept = VecDeque::new();
+        let mut kept = Vec::new();
         // Keys of messages that are left behind: none of theirs may overtake them.
         let mut left: HashSet<String> = HashSet::new();
         let mut room = bytes;
-        let mut waiting = std::mem::take(&mut state.waiting);
-        while let Some(one) = waiting.pop_front() {
-            if taken.messages.len() >= max {
-                kept.push_back(one);
-                break;
-            }
+        while taken.messages.len() < max
+            && let Some(one) = state.waiting.pop_front()
+        {
             if let Some(handle) = state.copy(&one) {
                 taken.copies.extend(handle);
                 continue;
@@ -287,14 +275,15 @@ impl Inbox {
             let size = one.inbound.body.len();
             if blocked || (size > room && !taken.messages.is_empty()) {
                 left.extend(one.meta.key.clone());
-                kept.push_back(one);
+                kept.push(one);
                 continue;
             }
             room = room.saturating_sub(size);
             taken.messages.push(state.hand_out(one));
         }
-        kept.append(&mut waiting);
-        state.waiting = kept;
+        for one in kept.into_iter().rev() {
+            state.waiting.push_front(one);
+        }
         drop(state);
         self.room.notify_one();
         taken
@@ -315,9 +304,15 @@ impl Inbox {
     /// The loans of messages that handlers have.
     pub(super) fn handles(&self, tokens: &[u64]) -> Vec<Handle> {
         let state = self.state();
-        let handles = tokens.iter().filter_map(|token| state.out.get(token));
-        handles
-            .flat_map(|out| out.handles.iter().copied())
+        let out = tokens.iter().filter_map(|token| state.out.get(token));
+        out.flat_map(Out::handles).collect()
+    }
+
+    /// What messages that handlers have refer to.
+    pub(super) fn claims(&self, tokens: &[u64]) -> Vec<Claim> {
+        let state = self.state();
+        let out = tokens.iter().filter_map(|token| state.out.get(token));
+        out.filter_map(|out| out.waiting.meta.claim.clone())
             .collect()
     }
 
@@ -325,25 +320,29 @@ impl Inbox {
     /// come later are known when `done`.
     pub(super) fn finish(&self, tokens: &[u64], done: bool) -> Vec<Handle> {
         let mut handles = Vec::with_capacity(tokens.len());
+        // Their memory is given back when others may go on.
+        let mut gone = Vec::with_capacity(tokens.len());
         let mut state = self.state();
         for token in tokens {
             let Some(out) = state.out.remove(token) else {
                 continue;
             };
-            handles.extend(out.handles);
-            if let Some(key) = out.key {
-                state.busy.remove(&key);
+            handles.extend(out.handles());
+            if let Some(key) = &out.waiting.meta.key {
+                state.busy.remove(key);
             }
-            if let Some(identity) = out.identity {
-                if state.tokens.get(&identity) == Some(token) {
-                    state.tokens.remove(&identity);
+            if let Some(mark) = out.waiting.mark {
+                if state.tokens.get(&mark) == Some(token) {
+                    state.tokens.remove(&mark);
                 }
                 if done {
-                    state.done.insert(identity);
+                    state.done.insert(mark);
                 }
             }
+            gone.push(out);
         }
         drop(state);
+        drop(gone);
         self.arrived.notify_waiters();
         handles
     }
@@ -366,60 +365,31 @@ impl State {
     /// What to do with a second copy: acknowledge it, or keep its loan for the one
     /// that is handled now.
     fn copy(&mut self, waiting: &Waiting) -> Option<Option<Handle>> {
-        let identity = waiting.identity().filter(|_| waiting.is_copy())?;
-        if self.done.contains(identity) {
+        let mark = waiting.mark.filter(|_| waiting.is_copy())?;
+        if self.done.contains(&mark) {
             return Some(Some(waiting.inbound.handle));
         }
-        let token = self.tokens.get(identity)?;
+        let token = self.tokens.get(&mark)?;
         let out = self.out.get_mut(token)?;
-        out.handles.push(waiting.inbound.handle);
+        out.more.push(waiting.inbound.handle);
         Some(None)
     }
 
-    fn hand_out(&mut self, one: Waiting) -> (u64, Waiting, u32) {
+    fn hand_out(&mut self, one: Arc<Waiting>) -> (u64, Arc<Waiting>, u32) {
         self.last_token += 1;
         let token = self.last_token;
-        let identity = one.identity().cloned();
-        if let Some(identity) = &identity {
-            self.tokens.entry(identity.clone()).or_insert(token);
+        if let Some(mark) = one.mark {
+            self.tokens.entry(mark).or_insert(token);
         }
         self.busy.extend(one.meta.key.clone());
-        let untouched = identity.as_ref().and_then(|id| self.untouched.remove(id));
+        let untouched = one.mark.and_then(|mark| self.untouched.remove(&mark));
         let before = one.inbound.receive_count.saturating_sub(1);
         let out = Out {
-            handles: vec![one.inbound.handle],
-            identity,
-            key: one.meta.key.clone(),
-            meta: one.meta.clone(),
+            waiting: Arc::clone(&one),
+            more: Vec::new(),
             event: None,
         };
         self.out.insert(token, out);
         (token, one, before.saturating_sub(untouched.unwrap_or(0)))
-    }
-}
-
-/// The last so many texts.
-#[derive(Default)]
-struct Recent {
-    known: HashSet<Arc<str>>,
-    order: VecDeque<Arc<str>>,
-}
-
-impl Recent {
-    fn contains(&self, text: &str) -> bool {
-        self.known.contains(text)
-    }
-
-    fn insert(&mut self, text: String) {
-        let text: Arc<str> = text.into();
-        if !self.known.insert(Arc::clone(&text)) {
-            return;
-        }
-        self.order.push_back(text);
-        if self.order.len() > REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
     }
 }

@@ -14,9 +14,10 @@
 //! that comes back and back without an answer: it may be what kills the process.
 
 use super::broker::Handle;
-use super::claims::{Claim, Claims};
-use super::inbox::{Inbox, Waiting};
+use super::claims::Claims;
+use super::inbox::Inbox;
 use super::log::LogQueue;
+use super::waiting::Waiting;
 use super::{Fate, MakeInput, Outgoing, Queue, QueueError, Receipt, Received, Want, wire};
 use crate::bus::{Bus, NewDelivery, NewEvent};
 use crate::clock::SharedClock;
@@ -209,7 +210,7 @@ impl MixedQueue {
         if waiting.inbound.receive_count < 2 {
             return false;
         }
-        let identity = inbox_id(waiting.meta.delivery.as_ref(), &waiting.inbound.identity);
+        let identity = inbox_id(waiting.identity());
         let found = identity.and_then(|id| self.bus.find(&bus_of(inbox), &id).ok().flatten());
         found.is_some_and(|event| self.is_held(inbox, event.seq))
     }
@@ -242,8 +243,9 @@ impl MixedQueue {
         };
         let event = Arc::new(event);
         inbox.read(token_of(&receipt), &event);
-        let meta = &waiting.meta;
-        let route = meta.route.clone().unwrap_or_else(|| home_of(inbox));
+        let (meta, inbound) = (&waiting.meta, &waiting.inbound);
+        let route = inbound.route().map(str::to_owned);
+        let route = route.unwrap_or_else(|| home_of(inbox));
         let accepted_ms = meta
             .accepted_ms
             .or(waiting.inbound.sent_ms)
@@ -260,10 +262,10 @@ impl MixedQueue {
             receipt,
             input,
             route,
-            bus: meta.bus.clone().unwrap_or_else(|| "default".to_owned()),
+            bus: inbound.bus().unwrap_or("default").to_owned(),
             attempt: before.saturating_add(1),
             accepted_ms,
-            root: meta.root.clone().unwrap_or_else(|| event.id().to_owned()),
+            root: inbound.root().unwrap_or(event.id()).to_owned(),
             hops: meta.hops,
             event,
         };
@@ -297,7 +299,7 @@ impl MixedQueue {
         message: &Received,
     ) -> Result<(), QueueError> {
         let event = inbox.look(token, |out| {
-            let foreign = out.meta.delivery.is_none();
+            let foreign = out.waiting.inbound.delivery().is_none();
             home_event(inbox, out, message.event.id(), None).map(|event| (event, foreign))
         });
         if let Some(Some((event, foreign))) = event {
@@ -313,7 +315,7 @@ impl MixedQueue {
                 self.log.commit(Vec::new(), again).await?;
             }
         }
-        let claims = self.claims_of(inbox, &[token]);
+        let claims = inbox.claims(&[token]);
         acknowledge(inbox, inbox.finish(&[token], true)).await;
         for claim in claims {
             self.claims.release(&claim).await;
@@ -379,7 +381,7 @@ impl MixedQueue {
         }
         for (side, inbox) in self.inboxes.iter().enumerate() {
             let done = done.remove(&side).unwrap_or_default();
-            let claims = self.claims_of(inbox, &done);
+            let claims = inbox.claims(&done);
             acknowledge(inbox, inbox.finish(&done, true)).await;
             for claim in claims {
                 self.claims.release(&claim).await;
@@ -388,11 +390,6 @@ impl MixedQueue {
             self.hand_back(inbox, &back).await;
         }
         Ok(())
-    }
-
-    fn claims_of(&self, inbox: &Inbox, tokens: &[u64]) -> Vec<Claim> {
-        let claim = |token: &u64| inbox.look(*token, |out| out.meta.claim.clone()).flatten();
-        tokens.iter().filter_map(claim).collect()
     }
 
     /// The event that a failed message becomes in the log.
@@ -455,9 +452,9 @@ fn home_of(inbox: &Inbox) -> String {
     bus_of(inbox)
 }
 
-fn inbox_id(delivery: Option<&String>, foreign: &Option<String>) -> Option<String> {
-    let id = delivery.or(foreign.as_ref())?;
-    (!id.is_empty() && id.len() <= MAX_ID).then(|| id.clone())
+fn inbox_id(identity: Option<&str>) -> Option<String> {
+    let fits = |id: &&str| !id.is_empty() && id.len() <= MAX_ID;
+    identity.filter(fits).map(str::to_owned)
 }
 
 fn home_event(
@@ -467,23 +464,23 @@ fn home_event(
     not_before_ms: Option<i64>,
 ) -> Option<NewEvent> {
     let event = out.event.as_ref()?;
-    let meta = &out.meta;
-    let id = inbox_id(out.identity.as_ref(), &None).unwrap_or_else(random_id);
-    let bus = meta.bus.as_deref().unwrap_or("default");
+    let (meta, inbound) = (&out.waiting.meta, &out.waiting.inbound);
+    let id = inbox_id(out.waiting.identity()).unwrap_or_else(random_id);
+    let bus = inbound.bus().unwrap_or("default");
     let home = home_of(inbox);
-    let route = meta.route.as_deref().unwrap_or(&home);
+    let route = inbound.route().unwrap_or(&home);
     Some(NewEvent {
         bus: bus_of(inbox).into(),
         id,
         payload: event.text().clone(),
         cause: Some(cause.to_owned()),
-        root: meta.root.clone().unwrap_or_else(|| event.id().to_owned()),
+        root: inbound.root().unwrap_or(event.id()).to_owned(),
         hops: meta.hops,
         cursor: Some(format!("{bus} {route}")),
         rules_version: 0,
         deliveries: vec![NewDelivery {
             route: inbox.options.home,
-            key: out.key.clone(),
+            key: meta.key.clone(),
             not_before_ms,
         }],
     })

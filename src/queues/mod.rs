@@ -11,6 +11,7 @@
 
 mod broker;
 mod claims;
+mod headers;
 mod inbox;
 mod log;
 mod mixed;
@@ -18,10 +19,12 @@ mod outbox;
 mod packer;
 mod publishing;
 mod routing_key;
+mod waiting;
 mod wire;
 
 pub use broker::{Broker, BrokerError, Depth, Handle, Inbound, Limits, Outbound, Publisher, Pull};
 pub use claims::Claims;
+pub use headers::Headers;
 pub use inbox::{Inbox, InboxOptions};
 pub use log::{Feed, Gate, LATE_RULE, LogQueue, MakeInput};
 pub use mixed::MixedQueue;

@@ -3,6 +3,7 @@
 
 use super::broker::{Inbound, Outbound};
 use super::claims::Claim;
+use super::headers::Headers;
 use crate::bus::StoredEvent;
 use crate::event::{Defaults, Event, EventError, derived_id, random_id, rfc3339};
 use base64::Engine as _;
@@ -12,36 +13,33 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
 /// Name of the bus that the event was accepted on.
-const BUS: &str = "pointsman-bus";
+pub(super) const BUS: &str = "pointsman-bus";
 /// Name of the route that it came by.
-const ROUTE: &str = "pointsman-route";
+pub(super) const ROUTE: &str = "pointsman-route";
 /// Id of the event at the beginning of the chain of causes.
-const ROOT: &str = "pointsman-root";
+pub(super) const ROOT: &str = "pointsman-root";
 /// Id of the event that caused it.
-const CAUSE: &str = "pointsman-cause";
+pub(super) const CAUSE: &str = "pointsman-cause";
 /// Length of the chain of causes before it.
-const HOPS: &str = "pointsman-hops";
+pub(super) const HOPS: &str = "pointsman-hops";
 /// When the bus accepted it, Unix milliseconds.
-const ACCEPTED: &str = "pointsman-accepted";
+pub(super) const ACCEPTED: &str = "pointsman-accepted";
 /// Names the delivery: a second copy of it is the same delivery.
 pub const DELIVERY: &str = "pointsman-delivery";
 /// Refers to a body that was too large.
-const CLAIM: &str = "pointsman-claim";
+pub(super) const CLAIM: &str = "pointsman-claim";
 /// The ordering key.
-const KEY: &str = "pointsman-key";
+pub(super) const KEY: &str = "pointsman-key";
 
 /// `source` and `detail-type` of events made from messages that are none.
 const FOREIGN: (&str, &str) = ("pointsman.message", "Message Received");
 
-/// What Pointsman knows about an event beside it, carried in headers.
+/// What Pointsman knows about an event beside it, carried in headers; the texts stay
+/// there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Meta {
-    pub bus: Option<String>,
-    pub route: Option<String>,
-    pub root: Option<String>,
     pub hops: u8,
     pub accepted_ms: Option<i64>,
-    pub delivery: Option<String>,
     pub claim: Option<Claim>,
     pub key: Option<String>,
 }
@@ -91,17 +89,36 @@ pub(super) fn refer(message: &mut Outbound, claim: &Claim, bytes: usize) {
 
 impl Meta {
     pub(super) fn of(inbound: &Inbound) -> Self {
-        let get = |name: &str| inbound.headers.get(name).cloned();
+        let get = |name| inbound.headers.get(name);
+        let key = get(KEY).or(inbound.order_key.as_deref());
         Self {
-            bus: get(BUS),
-            route: get(ROUTE),
-            root: get(ROOT),
             hops: get(HOPS).and_then(|h| h.parse().ok()).unwrap_or(0),
             accepted_ms: get(ACCEPTED).and_then(|ms| ms.parse().ok()),
-            delivery: get(DELIVERY),
-            claim: get(CLAIM).as_deref().and_then(Claim::parse),
-            key: get(KEY).or_else(|| inbound.order_key.clone()),
+            claim: get(CLAIM).and_then(Claim::parse),
+            key: key.map(str::to_owned),
         }
+    }
+}
+
+impl Inbound {
+    /// Name of the bus that the event was accepted on.
+    pub(super) fn bus(&self) -> Option<&str> {
+        self.headers.get(BUS)
+    }
+
+    /// Name of the route that it came by.
+    pub(super) fn route(&self) -> Option<&str> {
+        self.headers.get(ROUTE)
+    }
+
+    /// Id of the event at the beginning of the chain of causes.
+    pub(super) fn root(&self) -> Option<&str> {
+        self.headers.get(ROOT)
+    }
+
+    /// Names the delivery, where it is one of ours.
+    pub(super) fn delivery(&self) -> Option<&str> {
+        self.headers.get(DELIVERY)
     }
 }
 
@@ -194,11 +211,11 @@ fn foreign(
 /// The body as an event, if it is one. An event without an id gets that of its
 /// message, so that a redelivery is the same event.
 fn envelope(inbound: &Inbound, body: &Bytes, defaults: &Defaults, now_ms: i64) -> Option<Event> {
-    let event = Event::complete(body, defaults, now_ms).ok()?;
+    let event = Event::share(body, defaults, now_ms).ok()?;
     let Some(id) = inbound.id.as_ref().filter(|id| !id.is_empty()) else {
         return Some(event);
     };
-    if event.id() == id {
+    if event.id() == id.as_str() {
         return Some(event);
     }
     let mut members: BTreeMap<&str, &RawValue> = serde_json::from_slice(body).ok()?;
@@ -229,7 +246,7 @@ struct Detail<'a> {
     message_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<&'a str>,
-    headers: &'a BTreeMap<String, String>,
+    headers: &'a Headers,
     /// JSON as it came, or text.
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<Body<'a>>,
@@ -280,9 +297,9 @@ mod tests {
             identity: None,
             id: Some("m-1".to_owned()),
             body: Bytes::copy_from_slice(body),
-            content_type: Some("text/plain".to_owned()),
+            content_type: Some("text/plain".into()),
             sent_ms: Some(0),
-            headers: BTreeMap::from([("shop".to_owned(), "Zürich".to_owned())]),
+            headers: [("shop", "Zürich".to_owned())].into_iter().collect(),
             order_key: None,
             receive_count: 1,
         }

@@ -62,7 +62,7 @@ fn webhook_of(table: &Table<'_>) -> Option<Webhook> {
             .map_or(10, |n| usize::try_from(n).unwrap_or(usize::MAX)),
         circuit: table
             .get("circuit")
-            .and_then(|f| circuit(&f))
+            .and_then(|f| circuit(&f, &fields::CIRCUIT, 0, &CircuitOptions::default()))
             .unwrap_or_default(),
         format: WebhookFormat::Standard,
         confirm: false,
@@ -70,12 +70,18 @@ fn webhook_of(table: &Table<'_>) -> Option<Webhook> {
     Some(webhook)
 }
 
-fn circuit(field: &Field<'_>) -> Option<CircuitOptions> {
-    let table = field.table(&fields::CIRCUIT)?;
-    let default = CircuitOptions::default();
+/// When nothing more is sent, after `least` failures or more; what is left out is as in
+/// `default`.
+pub(super) fn circuit(
+    field: &Field<'_>,
+    shape: &'static fields::Shape,
+    least: u64,
+    default: &CircuitOptions,
+) -> Option<CircuitOptions> {
+    let table = field.table(shape)?;
     let failures = table
         .get("failures")
-        .and_then(|f| f.integer(0..=1_000_000))
+        .and_then(|f| f.integer(least..=1_000_000))
         .map_or(default.failures, |n| u32::try_from(n).unwrap_or(u32::MAX));
     let pause = table.duration_or("pause", default.pause);
     Some(CircuitOptions {

@@ -1,5 +1,6 @@
 //! Exchanges of brokers and topics of other systems.
 
+use super::ends::circuit;
 use super::path;
 use crate::config::fields;
 use crate::config::publish::{PublishTo, RawPublish};
@@ -7,7 +8,8 @@ use crate::config::read::{Field, Table};
 use crate::drivers::amqp::{Declare, ExchangeOptions, ExchangeType};
 use crate::drivers::sns::TopicOptions;
 use crate::error::{Diagnostic, codes};
-use crate::queues::RoutingKey;
+use crate::handlers::circuit::CircuitOptions;
+use crate::queues::{PUBLISHING_CIRCUIT, RoutingKey};
 
 /// Longest name and longest routing key that AMQP takes, in bytes.
 const MAX_NAME: usize = 255;
@@ -37,6 +39,7 @@ fn exchange(field: &Field<'_>) -> Option<RawPublish> {
     let kind = table
         .get("kind")
         .and_then(|f| f.choice(&ExchangeType::WORDS));
+    let circuit = publisher_circuit(&table);
     let connection = connection(&table);
     let name = table.need("exchange").and_then(|f| short(&f));
     Some(RawPublish {
@@ -53,6 +56,7 @@ fn exchange(field: &Field<'_>) -> Option<RawPublish> {
             routing_key: routing_key?,
         },
         order_by,
+        circuit,
     })
 }
 
@@ -61,6 +65,7 @@ fn topic(field: &Field<'_>) -> Option<RawPublish> {
     let order_by = table.get("order_by");
     let declare = [("true", true), ("passive", false)];
     let declare = table.get("declare").and_then(|f| f.choice(&declare));
+    let circuit = publisher_circuit(&table);
     let connection = connection(&table);
     let name = table.need("topic").and_then(|f| f.string());
     if let (Some(order), Some(name)) = (&order_by, &name)
@@ -77,7 +82,16 @@ fn topic(field: &Field<'_>) -> Option<RawPublish> {
             topic: name?,
             declare: declare.unwrap_or(true),
         }),
+        circuit,
     })
+}
+
+fn publisher_circuit(table: &Table<'_>) -> CircuitOptions {
+    // One that never opened would ask whoever is away without a pause.
+    let least = 1;
+    let said = table.get("circuit");
+    said.and_then(|f| circuit(&f, &fields::PUBLISHER_CIRCUIT, least, &PUBLISHING_CIRCUIT))
+        .unwrap_or(PUBLISHING_CIRCUIT)
 }
 
 fn connection(table: &Table<'_>) -> Option<crate::config::read::At<String>> {

@@ -1,10 +1,41 @@
 //! Where messages are published to: exchanges of brokers, topics of other systems.
 
-use super::Kind::{Bool, Choice, OneOf, Size, Text};
-use super::{Shape, field};
+use super::Kind::{Bool, Choice, Duration, Integer, OneOf, Size, Table, Text};
+use super::{FieldSpec, Shape, field};
 
 /// Fields of a target or subscription that name a publisher.
 pub(in crate::config) const PUBLISHERS: [&str; 2] = ["amqp", "sns"];
+
+const CIRCUIT: FieldSpec = field(
+    "circuit",
+    Table(&PUBLISHER_CIRCUIT),
+    "{}",
+    "when nothing is published for a while, because the other side takes nothing",
+);
+
+pub(in crate::config) static PUBLISHER_CIRCUIT: Shape = Shape {
+    title: "`circuit` of an exchange or topic elsewhere",
+    fields: &[
+        field(
+            "failures",
+            Integer(1, 1_000_000),
+            "1",
+            "batches in a row of which nothing is taken that open it",
+        ),
+        field(
+            "pause",
+            Duration,
+            "1s",
+            "how long nothing is published; then one batch goes out as a probe, and doubles it when it fails",
+        ),
+        field(
+            "max_pause",
+            Duration,
+            "30s",
+            "longest time that nothing is published",
+        ),
+    ],
+};
 
 pub(in crate::config) static AMQP_EXCHANGE: Shape = Shape {
     title: "an AMQP exchange",
@@ -41,6 +72,7 @@ pub(in crate::config) static AMQP_EXCHANGE: Shape = Shape {
             "16MiB",
             "largest body; a larger one is dead-lettered",
         ),
+        CIRCUIT,
     ],
 };
 
@@ -66,5 +98,6 @@ pub(in crate::config) static SNS_TOPIC: Shape = Shape {
             "",
             "dotted path into the event, like `detail.customer`: the message group of a FIFO topic (default: each message is a group of its own)",
         ),
+        CIRCUIT,
     ],
 };

@@ -1,5 +1,6 @@
 //! AMQP 0-9-1, with RabbitMQ in mind: queues, sources and topic exchanges.
 
+mod acks;
 mod check;
 mod exchange;
 mod link;

@@ -1,30 +1,34 @@
 //! A queue on an AMQP broker.
 
+use super::acks::Acks;
 use super::check::close;
 use super::link::{Link, broke};
 use super::publish::{Answer, BATCH, Channels, NOT_CONFIRMED, confirms, publish, short};
-use super::unsettled::{Acks, Unsettled};
 use crate::queues::{
-    Broker, BrokerError, Depth, Handle, Inbound, Limits, Outbound, Publisher, Pull,
+    Broker, BrokerError, Depth, Handle, Headers, Inbound, Limits, Outbound, Publisher, Pull,
 };
 use bytes::Bytes;
-use futures::future::{BoxFuture, join_all};
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Acker, Channel, Consumer};
+use lapin::{Channel, Consumer};
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex as AsyncMutex;
 
-/// How long an acknowledgement may take to leave.
-const SETTLE: Duration = Duration::from_secs(10);
+/// What most bodies are.
+const JSON: &str = "application/json";
+
+/// So many messages at once are a flow: more are on their way.
+const FLOW: usize = 16;
+
+/// How long a flow is left alone, so that many messages come at once: each time
+/// somebody is waked for one costs more than the message.
+const NAP: Duration = Duration::from_millis(2);
 
 /// A queue, and how it is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,9 +80,9 @@ pub struct AmqpQueue {
     link: Link,
     channels: Channels,
     consumer: AsyncMutex<Option<(Channel, Consumer)>>,
-    unsettled: Mutex<Unsettled<Acker>>,
-    /// One acknowledgement after the other: what one settles, no other may.
-    settling: AsyncMutex<()>,
+    acks: Arc<Acks>,
+    /// Whether many came when it was last asked.
+    flows: AtomicBool,
     last_handle: AtomicU64,
 }
 
@@ -92,15 +96,10 @@ impl AmqpQueue {
             link,
             channels: Channels::default(),
             consumer: AsyncMutex::new(None),
-            unsettled: Mutex::default(),
-            settling: AsyncMutex::new(()),
+            acks: Arc::default(),
+            flows: AtomicBool::new(false),
             last_handle: AtomicU64::new(0),
         }
-    }
-
-    fn unsettled(&self) -> MutexGuard<'_, Unsettled<Acker>> {
-        let unsettled = self.unsettled.lock();
-        unsettled.unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn options(&self) -> &QueueOptions {
@@ -185,6 +184,9 @@ impl AmqpQueue {
         let Some((_, consumer)) = current.as_mut() else {
             return Ok(Vec::new());
         };
+        if self.flows.swap(false, Ordering::Relaxed) {
+            tokio::time::sleep(NAP).await;
+        }
         let mut received = Vec::new();
         let mut next = match tokio::time::timeout(pull.wait, consumer.next()).await {
             Err(_) => return Ok(received),
@@ -196,7 +198,7 @@ impl AmqpQueue {
                 ended => {
                     // What was received before is lost with the rest.
                     *current = None;
-                    self.unsettled().clear();
+                    self.acks.unsettled().clear();
                     let why = ended.and_then(Result::err).map_or_else(
                         || "the broker ended the consumer".to_owned(),
                         |error| error.to_string(),
@@ -210,7 +212,10 @@ impl AmqpQueue {
             // Only what is here already.
             next = match consumer.next().now_or_never() {
                 Some(next) => next,
-                None => return Ok(received),
+                None => {
+                    self.flows.store(received.len() >= FLOW, Ordering::Relaxed);
+                    return Ok(received);
+                }
             };
         }
     }
@@ -218,7 +223,8 @@ impl AmqpQueue {
     fn inbound(&self, delivery: Delivery) -> Inbound {
         let handle = self.last_handle.fetch_add(1, Ordering::Relaxed) + 1;
         let properties = &delivery.properties;
-        let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
+        let text =
+            |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
         let headers = properties.headers().as_ref();
         let counted = headers
             .and_then(|headers| headers.inner().get("x-delivery-count"))
@@ -233,7 +239,13 @@ impl AmqpQueue {
             handle,
             identity: id.clone(),
             id,
-            content_type: text(properties.content_type()),
+            content_type: properties
+                .content_type()
+                .as_ref()
+                .map(|said| match said.as_str() {
+                    JSON => JSON.into(),
+                    other => other.to_owned().into(),
+                }),
             sent_ms: properties
                 .timestamp()
                 .and_then(|s| i64::try_from(s).ok()?.checked_mul(1_000)),
@@ -242,41 +254,8 @@ impl AmqpQueue {
             receive_count: counted.unwrap_or(again).max(again).saturating_add(1),
             body: Bytes::from(delivery.data),
         };
-        self.unsettled().insert(handle, delivery.acker);
+        self.acks.unsettled().insert(handle, delivery.acker);
         inbound
-    }
-
-    /// Acknowledges these; those of a lost connection are passed over. Each stays on
-    /// loan until its word has left, so that none is settled by another's.
-    async fn acknowledge(&self, handles: &[Handle]) -> Answer {
-        let _turn = self.settling.lock().await;
-        let Acks { together, single } = self.unsettled().acks(handles);
-        if let Some((covered, acker)) = together {
-            in_time(acker.ack(BasicAckOptions { multiple: true })).await?;
-            self.unsettled().remove(&covered);
-        }
-        let acks = single.iter().map(|(_, acker)| acker);
-        let acks = acks.map(|acker| in_time(acker.ack(BasicAckOptions::default())));
-        for ((handle, _), acked) in single.iter().zip(join_all(acks).await) {
-            acked?;
-            self.unsettled().remove(&[*handle]);
-        }
-        Ok(())
-    }
-
-    /// Hands these back, the last first, so that they are in order again at the head.
-    async fn hand_back(&self, handles: &[Handle]) -> Answer {
-        let _turn = self.settling.lock().await;
-        let lent = self.unsettled().of(handles);
-        for (handle, acker) in lent {
-            let requeue = BasicNackOptions {
-                requeue: true,
-                multiple: false,
-            };
-            in_time(acker.nack(requeue)).await?;
-            self.unsettled().remove(&[handle]);
-        }
-        Ok(())
     }
 }
 
@@ -323,17 +302,6 @@ impl QueueOptions {
     }
 }
 
-/// As long as an acknowledgement may take to leave: one that was on its way when
-/// the connection broke may never be told of, and its message comes again.
-async fn in_time<T>(work: impl Future<Output = lapin::Result<T>>) -> Result<T, BrokerError> {
-    match tokio::time::timeout(SETTLE, work).await {
-        Ok(done) => done.map_err(|e| broke(&e)),
-        Err(_) => Err(BrokerError::Lost(
-            "the connection does not answer".to_owned(),
-        )),
-    }
-}
-
 fn number(value: &AMQPValue) -> Option<u32> {
     match value {
         AMQPValue::LongLongInt(n) => u32::try_from(*n).ok(),
@@ -344,10 +312,13 @@ fn number(value: &AMQPValue) -> Option<u32> {
 }
 
 /// Headers as text; tables and arrays are left out.
-fn texts(headers: &FieldTable) -> BTreeMap<String, String> {
+fn texts(headers: &FieldTable) -> Headers {
     let text = |value: &AMQPValue| match value {
-        AMQPValue::LongString(text) => Some(text.to_string()),
-        AMQPValue::ShortString(text) => Some(text.to_string()),
+        AMQPValue::LongString(text) => Some(match std::str::from_utf8(text.as_bytes()) {
+            Ok(text) => text.to_owned(),
+            Err(_) => text.to_string(),
+        }),
+        AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),
         AMQPValue::Boolean(yes) => Some(yes.to_string()),
         AMQPValue::ShortShortInt(n) => Some(n.to_string()),
         AMQPValue::ShortShortUInt(n) => Some(n.to_string()),
@@ -364,7 +335,7 @@ fn texts(headers: &FieldTable) -> BTreeMap<String, String> {
     headers
         .inner()
         .iter()
-        .filter_map(|(name, value)| Some((name.to_string(), text(value)?)))
+        .filter_map(|(name, value)| Some((name.as_str(), text(value)?)))
         .collect()
 }
 
@@ -385,7 +356,13 @@ impl Publisher for AmqpQueue {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.link.close())
+        Box::pin(async move {
+            if let Err(error) = self.acks.flush().await {
+                // Their messages come again, to whoever reads the queue next.
+                tracing::debug!(queue = self.label, %error, "not acknowledged");
+            }
+            self.link.close().await;
+        })
     }
 }
 
@@ -399,11 +376,11 @@ impl Broker for AmqpQueue {
     }
 
     fn ack(&self, handles: Vec<Handle>) -> BoxFuture<'_, Answer> {
-        Box::pin(async move { self.acknowledge(&handles).await })
+        Box::pin(async move { self.acks.acknowledge(&handles).await })
     }
 
     fn give_back(&self, handles: Vec<Handle>) -> BoxFuture<'_, Answer> {
-        Box::pin(async move { self.hand_back(&handles).await })
+        Box::pin(async move { self.acks.hand_back(&handles).await })
     }
 
     fn extend(&self, _: Vec<Handle>, _: Duration) -> BoxFuture<'_, Answer> {

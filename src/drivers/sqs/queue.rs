@@ -3,7 +3,7 @@
 use super::batch::{Answer, ENCODING, ENTRIES, calls, digest, in_calls, malformed, place, text};
 use super::client::{AwsOptions, entry_refused, refused, sdk_config};
 use crate::queues::{
-    Broker, BrokerError, Depth, Handle, Inbound, Limits, Outbound, Publisher, Pull,
+    Broker, BrokerError, Depth, Handle, Headers, Inbound, Limits, Outbound, Publisher, Pull,
 };
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{
@@ -267,13 +267,13 @@ impl SqsQueue {
         let count = system(MessageSystemAttributeName::ApproximateReceiveCount);
         let sent = system(MessageSystemAttributeName::SentTimestamp);
         let group = system(MessageSystemAttributeName::MessageGroupId);
-        let mut headers: BTreeMap<String, String> = message
-            .message_attributes
-            .unwrap_or_default()
-            .into_iter()
+        let attributes: BTreeMap<String, MessageAttributeValue> =
+            (message.message_attributes.into_iter().flatten()).collect();
+        let mut headers: Headers = attributes
+            .iter()
             .filter_map(|(name, value)| {
-                let bytes = value.binary_value.map(|bytes| STANDARD.encode(bytes));
-                Some((name, value.string_value.or(bytes)?))
+                let bytes = || value.binary_value.as_ref().map(|b| STANDARD.encode(b));
+                Some((name.as_str(), value.string_value.clone().or_else(bytes)?))
             })
             .collect();
         let body = message.body.unwrap_or_default();

@@ -183,6 +183,23 @@ fn a_missing_exchange_and_one_that_differs_are_explained_before_and_while_it_run
 }
 
 #[test]
+fn when_its_circuit_opens_and_for_how_long_can_be_said() {
+    let missing = unique("missing");
+    let said = ", declare: passive, circuit: { failures: 3, pause: 10m, max_pause: 1h }";
+    let project = project(&missing, said);
+    let node = project.start();
+    send(&project, "waits", &json!({}));
+    let out = || project.json(&["topics", "--json"])["orders"]["subscriptions"]["out"].clone();
+    project.wait("the circuit", || out()["circuit"]["state"] == "open");
+    let told = out();
+    assert_eq!(told["circuit"]["failures"], 3, "{told}");
+    let waits = told["circuit"]["waits_ms"].as_u64();
+    assert!(waits.is_some_and(|ms| ms > 60_000), "{told}");
+    assert_eq!((&told["pending"], &told["dead"]), (&json!(1), &json!(0)));
+    assert_eq!(node.stop(), 0);
+}
+
+#[test]
 fn what_is_looked_at_reaches_nobody_and_makes_nothing() {
     let mut outside = Outside::new(System::RabbitMq);
     let there = project(&outside.name, "");
@@ -213,6 +230,7 @@ topics:
       kind: { amqp: { connection: cloud, exchange: e } }
       none: { amqp: { connection: rabbit } }
       order: { sns: { connection: cloud, topic: plain, order_by: detail.city } }
+      never: { sns: { connection: cloud, topic: t, circuit: { failures: 0 } } }
 "#,
     );
     let output = project.run(&["check"]);

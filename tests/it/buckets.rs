@@ -2,7 +2,7 @@
 //! folder to folder, with nothing but the source and the `write` changed.
 
 use crate::support::seaweedfs::{self, SeaweedFs};
-use crate::support::{Project, repo};
+use crate::support::{Project, aws, repo};
 use std::fs;
 use std::process::Command;
 
@@ -213,23 +213,10 @@ fn loading(bucket: &str, connection: &str) -> Project {
     project
 }
 
-/// What AWS's own tools would find is not for these tests to find.
 fn without_keys(project: &Project) -> Command {
     let mut command = project.command(&["run"]);
-    let nowhere = project.path("nowhere");
-    command
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .env("AWS_SHARED_CREDENTIALS_FILE", &nowhere)
-        .env("AWS_CONFIG_FILE", &nowhere);
-    for name in [
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_PROFILE",
-        "NO_PROXY",
-        "no_proxy",
-    ] {
-        command.env_remove(name);
-    }
+    aws::without_keys(&mut command, &project.path("nowhere"));
+    command.env_remove("NO_PROXY").env_remove("no_proxy");
     command
 }
 

@@ -4,6 +4,7 @@
 use super::{PATIENCE, python};
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -133,6 +134,25 @@ impl Aws {
         let mut all = vec![url.as_str()];
         all.extend(args);
         python(&format!("{CLIENTS}{script}"), &all)
+    }
+}
+
+/// What AWS's own tools would find on this machine is not for these tests to find.
+pub fn without_keys(command: &mut Command, nowhere: &Path) {
+    command
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_SHARED_CREDENTIALS_FILE", nowhere)
+        .env("AWS_CONFIG_FILE", nowhere);
+    for name in [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_PROFILE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    ] {
+        command.env_remove(name);
     }
 }
 

@@ -47,9 +47,8 @@ pub(super) async fn post(
     body: Bytes,
 ) -> Result<(StatusCode, Json<Posted>), ApiError> {
     let config = node.config();
-    let buses = config.buses();
-    if !buses.contains(param.bus.as_str()) {
-        let known: Vec<&str> = buses.into_iter().collect();
+    if !config.has_bus(&param.bus) {
+        let known: Vec<&str> = config.buses().into_iter().collect();
         return Err(ApiError::missing("bus", &param.bus, &known));
     }
     let batch =

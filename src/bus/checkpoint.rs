@@ -84,9 +84,7 @@ pub(crate) fn decode(body: &[u8], key: LogKey) -> Result<State, Undecodable> {
         state.buses.insert(label.into(), counts);
     }
     for id in 0..r.len()? {
-        let route = route(&mut r, RouteId(id as u32))?;
-        state.names.insert(route.name.clone(), route.id);
-        state.routes.push(route);
+        state.add_route(route(&mut r, RouteId(id as u32))?);
     }
     if !r.is_done() {
         return Err(Undecodable("nothing after the checkpoint"));
@@ -97,10 +95,7 @@ pub(crate) fn decode(body: &[u8], key: LogKey) -> Result<State, Undecodable> {
 /// Roughly how large a checkpoint of this state is, in bytes.
 pub(crate) fn estimate(state: &State) -> u64 {
     let routes = state.routes.iter().map(|r| {
-        let bits = [&r.fresh, &r.again]
-            .into_iter()
-            .map(|b| b.len() / 8)
-            .sum::<u64>();
+        let bits = r.fresh.len() / 8 + r.again.len() / 8;
         bits.min(r.pending * 2)
             + r.entries.len() as u64 * 24
             + r.dead.len() as u64 * 24
@@ -146,7 +141,7 @@ fn put_route(out: &mut Vec<u8>, route: &Route) {
         .to_array()
         .into_iter()
         .for_each(|v| out.put_varint(v));
-    put_bitmap(out, &route.fresh);
+    put_bitmap(out, &route.fresh.to_bitmap());
     put_bitmap(out, &route.again);
     out.put_varint(route.replays.len() as u64);
     for replay in &route.replays {
@@ -161,7 +156,7 @@ fn put_route(out: &mut Vec<u8>, route: &Route) {
     for (key, busy, waiting) in route.keys.iter() {
         out.put_u64(key);
         out.put_varint(busy.unwrap_or(0));
-        out.put_seqs(&waiting);
+        out.put_seqs(waiting.iter().copied());
     }
     out.put_varint(route.dead.len() as u64);
     for (&seq, dead) in &route.dead {
@@ -221,7 +216,7 @@ fn route(r: &mut Reader<'_>, id: RouteId) -> Result<Route, Undecodable> {
         *v = r.varint()?;
     }
     route.counts = Counts::from_array(counts);
-    route.fresh = bitmap(r)?;
+    route.fresh = bitmap(r)?.into();
     route.again = bitmap(r)?;
     for _ in 0..r.len()? {
         let id = r.str()?.into();
@@ -297,13 +292,10 @@ fn place_entries(route: &mut Route) {
         }
     }
     for seq in ready {
-        let replayed = route.replay_of(seq).is_some();
-        if replayed {
-            &mut route.again
-        } else {
-            &mut route.fresh
-        }
-        .insert(seq);
+        match route.replay_of(seq).is_some() {
+            true => route.again.insert(seq),
+            false => route.fresh.insert(seq),
+        };
     }
     route.list_delayed();
     route.pending = route.fresh.len() + route.again.len() + route.keyed.len() as u64 + waiting;

@@ -41,7 +41,7 @@ pub(crate) trait Put {
     fn put_bytes(&mut self, v: &[u8]);
     fn put_str(&mut self, v: &str);
     /// Ascending or not, each as the signed step from the one before.
-    fn put_seqs(&mut self, v: &[u64]);
+    fn put_seqs(&mut self, v: impl ExactSizeIterator<Item = u64>);
 }
 
 impl Put for Vec<u8> {
@@ -78,10 +78,10 @@ impl Put for Vec<u8> {
         self.put_bytes(v.as_bytes());
     }
 
-    fn put_seqs(&mut self, v: &[u64]) {
+    fn put_seqs(&mut self, v: impl ExactSizeIterator<Item = u64>) {
         self.put_varint(v.len() as u64);
         let mut last = 0_u64;
-        for &seq in v {
+        for seq in v {
             self.put_signed(seq.wrapping_sub(last) as i64);
             last = seq;
         }
@@ -211,7 +211,7 @@ mod tests {
             let mut out = Vec::new();
             out.put_varint(a);
             out.put_signed(b);
-            out.put_seqs(&seqs);
+            out.put_seqs(seqs.iter().copied());
             out.put_str(&text);
             let mut r = Reader::new(&out);
             prop_assert_eq!(r.varint().unwrap(), a);

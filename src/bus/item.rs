@@ -161,6 +161,17 @@ const PAUSED: u8 = 13;
 const RETIRED: u8 = 14;
 const DUPLICATES: u8 = 15;
 
+/// Writes an [`Item::Leased`].
+pub(crate) fn put_leased(
+    route: RouteId,
+    seqs: impl ExactSizeIterator<Item = u64>,
+    out: &mut Vec<u8>,
+) {
+    out.put_u8(LEASED);
+    out.put_varint(u64::from(route.0));
+    out.put_seqs(seqs);
+}
+
 /// Bytes before the body of an item that can be read by position: kind, checksum, length.
 pub(crate) const ADDRESSED_HEADER: usize = 9;
 
@@ -180,10 +191,10 @@ impl Item {
         let list = |out: &mut Vec<u8>, kind, route: &RouteId, seqs: &[u64]| {
             out.put_u8(kind);
             out.put_varint(u64::from(route.0));
-            out.put_seqs(seqs);
+            out.put_seqs(seqs.iter().copied());
         };
         match self {
-            Self::Leased { route, seqs } => list(out, LEASED, route, seqs),
+            Self::Leased { route, seqs } => put_leased(*route, seqs.iter().copied(), out),
             Self::Delivered { route, seqs } => list(out, DELIVERED, route, seqs),
             Self::Released { route, seqs } => list(out, RELEASED, route, seqs),
             Self::Expired {

@@ -43,6 +43,7 @@ mod replay;
 mod retention;
 mod route;
 mod segment;
+mod seqs;
 mod settle;
 mod siphash;
 mod state;

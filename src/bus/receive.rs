@@ -1,7 +1,7 @@
 //! Handing out: who gets which delivery, and for how long.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tokio::sync::Notify;
 use super::core::{Core, lock};
 use super::damage::{Damage, DamageKind};
 use super::error::BusError;
-use super::item::Item;
+use super::item;
 use super::log::WriteFailure;
 use super::record::{self, CommitHead, Kind};
-use super::route::{At, Route};
+use super::route::At;
 use super::settle::millis;
 use super::state::State;
 use super::types::{
@@ -56,21 +56,15 @@ impl Core {
         let now = self.now();
         let until = now.mono + millis(receive.visibility);
         let mut state = lock(&self.state);
+        let busy = state.busy(routes, now);
         let mut picked = Vec::new();
         for class in [0, 1] {
             let room = receive.max - picked.len().min(receive.max);
             if room == 0 {
                 break;
             }
-            if class == 0 {
-                for &id in routes {
-                    if let Some(route) = state.route_mut(id) {
-                        route.advance(now);
-                    }
-                }
-            }
-            let found = lowest(&state, routes, class, room);
-            lease(&mut state, class, &found, until, &mut picked);
+            let found = lowest(&state, &busy, class, room);
+            lease(&mut state, class, found, until, &mut picked);
         }
         picked
     }
@@ -172,10 +166,8 @@ impl Core {
     /// Writes which deliveries are handed out, so that a process that dies of one has
     /// counted it, and counts the attempts. Not synced.
     fn write_leases<'a>(&self, picked: impl Iterator<Item = &'a Picked>) -> Result<(), BusError> {
-        let mut by_route: BTreeMap<RouteId, Vec<u64>> = BTreeMap::new();
-        for one in picked {
-            by_route.entry(one.route).or_default().push(one.seq);
-        }
+        let mut leases: Vec<(RouteId, u64)> = picked.map(|one| (one.route, one.seq)).collect();
+        leases.sort_unstable();
         let now = self.now();
         let mut state = lock(&self.state);
         let mut record = Vec::with_capacity(64);
@@ -188,12 +180,9 @@ impl Core {
                 synced: appender.synced,
             }
             .encode(&mut record);
-            for (&route, seqs) in &by_route {
-                Item::Leased {
-                    route,
-                    seqs: seqs.clone(),
-                }
-                .encode(appender.salt, &mut record);
+            for of_route in leases.chunk_by(|a, b| a.0 == b.0) {
+                let seqs = of_route.iter().map(|lease| lease.1);
+                item::put_leased(of_route[0].0, seqs, &mut record);
             }
             match appender.append(&mut record) {
                 Ok(_) => {}
@@ -208,9 +197,9 @@ impl Core {
         }
         self.log_bytes
             .fetch_add(record.len() as u64, std::sync::atomic::Ordering::Relaxed);
-        for (route, seqs) in by_route {
+        for (route, seq) in leases {
             if let Some(route) = state.route_mut(route) {
-                seqs.iter().for_each(|&seq| route.count_attempt(seq));
+                route.count_attempt(seq);
             }
         }
         Ok(())
@@ -293,12 +282,8 @@ impl Core {
             let nap = {
                 let now = self.now();
                 let mut state = lock(&self.state);
-                for &id in &routes {
-                    if let Some(route) = state.route_mut(id) {
-                        route.advance(now);
-                    }
-                }
-                let found = routes.iter().filter_map(|&id| state.route(id));
+                let busy = state.busy(&routes, now);
+                let found = busy.iter().filter_map(|&id| state.route(id));
                 if found.clone().any(super::route::Route::has_ready) || self.check_open().is_err() {
                     return;
                 }
@@ -351,24 +336,26 @@ impl Core {
 /// (1). Costs as much as it finds, and a little for every route that has something.
 fn lowest(state: &State, routes: &[RouteId], class: usize, n: usize) -> Vec<(u64, RouteId)> {
     let going = routes.iter().filter_map(|&id| state.route(id));
-    let mut going: Vec<&Route> = going.filter(|r| r.has_ready()).collect();
-    going.sort_unstable_by_key(|r| r.id);
-    going.dedup_by_key(|r| r.id);
-    if let [route] = going[..] {
-        return route.candidates(class, n).map(|s| (s, route.id)).collect();
+    let lines = going
+        .filter(|route| route.has_ready())
+        .flat_map(|route| route.ready(class).map(|line| (route.id, line)));
+    let heads = lines.filter_map(|(id, mut line)| Some((line.next()?, id, line)));
+    let mut lines: Vec<_> = heads.collect();
+    if let [(first, id, line)] = &mut lines[..] {
+        let seqs = std::iter::once(*first).chain(line);
+        return seqs.take(n).map(|seq| (seq, *id)).collect();
     }
-    let mut lines: Vec<_> = going.iter().map(|r| r.candidates(class, n)).collect();
-    let heads = lines.iter_mut().enumerate();
+    let heads = lines.iter().enumerate();
     let mut heads: BinaryHeap<_> = heads
-        .filter_map(|(i, line)| Some(Reverse((line.next()?, going[i].id, i))))
+        .map(|(i, &(seq, id, _))| Reverse((seq, id, i)))
         .collect();
-    let mut found = Vec::new();
+    let mut found = Vec::with_capacity(n.min(64));
     while found.len() < n
         && let Some(mut head) = heads.peek_mut()
     {
         let Reverse((seq, id, i)) = *head;
         found.push((seq, id));
-        match lines[i].next() {
+        match lines[i].2.next() {
             Some(next) => *head = Reverse((next, id, i)),
             None => drop(std::collections::binary_heap::PeekMut::pop(head)),
         }
@@ -379,35 +366,34 @@ fn lowest(state: &State, routes: &[RouteId], class: usize, n: usize) -> Vec<(u64
 fn lease(
     state: &mut State,
     class: usize,
-    found: &[(u64, RouteId)],
+    mut found: Vec<(u64, RouteId)>,
     until: u64,
     picked: &mut Vec<Picked>,
 ) {
-    let mut by_route: BTreeMap<RouteId, Vec<u64>> = BTreeMap::new();
-    for &(seq, id) in found {
-        by_route.entry(id).or_default().push(seq);
-    }
+    found.sort_unstable_by_key(|&(seq, id)| (id, seq));
     let from = picked.len();
-    for (id, seqs) in by_route {
+    let mut seqs = Vec::new();
+    for of_route in found.chunk_by(|a, b| a.1 == b.1) {
+        let id = of_route[0].1;
+        seqs.clear();
+        seqs.extend(of_route.iter().map(|&(seq, _)| seq));
         let receipt = state.next_receipt;
         state.next_receipt += seqs.len() as u64;
         let Some(route) = state.route_mut(id) else {
             continue;
         };
         route.lease(class, &seqs, receipt, until);
-        for (i, &seq) in seqs.iter().enumerate() {
-            picked.push(Picked {
-                route: id,
-                seq,
-                receipt: receipt + i as u64,
-                attempts: route.entries.get(seq).map_or(0, |e| e.attempts) + 1,
-                replay: if class == 1 {
-                    route.replay_of(seq).cloned()
-                } else {
-                    None
-                },
-            });
-        }
+        picked.extend(seqs.iter().enumerate().map(|(i, &seq)| Picked {
+            route: id,
+            seq,
+            receipt: receipt + i as u64,
+            attempts: route.entries.get(seq).map_or(0, |e| e.attempts) + 1,
+            replay: if class == 1 {
+                route.replay_of(seq).cloned()
+            } else {
+                None
+            },
+        }));
     }
     // Over several routes the order is by sequence number.
     picked[from..].sort_unstable_by_key(|p| p.seq);

@@ -273,7 +273,7 @@ impl Core {
         let pending = state
             .routes
             .iter()
-            .map(|r| r.fresh.range_cardinality(own.clone()));
+            .map(|r| r.fresh.count_in(own.clone()));
         pending.max().unwrap_or(0).max(young)
     }
 

@@ -12,6 +12,7 @@ use super::audit::Counts;
 use super::item::Pos;
 use super::keys::{Change, Keys};
 use super::pages::Pages;
+use super::seqs::{Line, Seqs};
 use super::timers::Timers;
 use super::types::RouteId;
 
@@ -95,7 +96,7 @@ pub(crate) struct Route {
     pub paused: bool,
     pub retired: bool,
     /// Ready and without a key.
-    pub fresh: RoaringTreemap,
+    pub fresh: Seqs,
     /// The same, given by a replay.
     pub again: RoaringTreemap,
     /// All with a key, in flight or not, and the hash of the key.
@@ -124,7 +125,7 @@ impl Route {
             ordered,
             paused: false,
             retired: false,
-            fresh: RoaringTreemap::new(),
+            fresh: Seqs::default(),
             again: RoaringTreemap::new(),
             keyed: Pages::default(),
             keys: Keys::default(),
@@ -187,7 +188,7 @@ impl Route {
 
     /// Adds a run of fresh deliveries that nobody has seen before.
     pub(crate) fn enqueue_run(&mut self, first: u64, last: u64) {
-        self.pending += self.fresh.insert_range(first..=last);
+        self.pending += self.fresh.insert_run(first, last);
     }
 
     /// Puts what its line says may go now where it is found.
@@ -308,19 +309,17 @@ impl Route {
                 || self.heads.iter().any(|h| !h.is_empty()))
     }
 
-    /// The lowest `n` that may go now, of the fresh (0) or the replayed (1).
-    pub(crate) fn candidates(&self, class: usize, n: usize) -> impl Iterator<Item = u64> {
-        let plain = if class == 0 { &self.fresh } else { &self.again };
-        let (mut plain, mut heads) = (plain.iter().peekable(), self.heads[class].iter().peekable());
-        let lowest = std::iter::from_fn(move || match (plain.peek(), heads.peek()) {
-            (Some(a), Some(b)) if b < a => heads.next(),
-            (Some(_), _) => plain.next(),
-            (None, _) => heads.next(),
-        });
-        lowest.take(n)
+    /// What may go now, of the fresh (0) or the replayed (1): those without a key and
+    /// the heads of the keys' lines, each in order.
+    pub(crate) fn ready(&self, class: usize) -> [Line<'_>; 2] {
+        let plain = match class {
+            0 => self.fresh.line(),
+            _ => Line::of(&self.again),
+        };
+        [plain, Line::of(&self.heads[class])]
     }
 
-    /// Leases a prefix of [`Route::candidates`]; receipts count up from `receipt`.
+    /// Leases the lowest of [`Route::ready`]; receipts count up from `receipt`.
     /// The attempt is counted by [`Route::count_attempt`], once it is written.
     pub(crate) fn lease(&mut self, class: usize, seqs: &[u64], receipt: u64, until: u64) {
         let mut last_plain = None;
@@ -341,14 +340,11 @@ impl Route {
                 }
             }
         }
-        if let Some(last) = last_plain {
-            let plain = if class == 0 {
-                &mut self.fresh
-            } else {
-                &mut self.again
-            };
-            // The plain ones are the lowest of their bitmap, so the range is exact.
-            plain.remove_range(0..=last);
+        // The plain ones are the lowest of their set, so the range is exact.
+        match last_plain {
+            Some(last) if class == 0 => self.fresh.remove_to(last),
+            Some(last) => drop(self.again.remove_range(0..=last)),
+            None => {}
         }
         self.leased += seqs.len() as u64;
         self.lease_hint = self.lease_hint.min(until);

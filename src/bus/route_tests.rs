@@ -1,5 +1,14 @@
 use super::*;
 
+impl Route {
+    /// The lowest `n` that may go now, of the fresh (0) or the replayed (1).
+    pub(crate) fn candidates(&self, class: usize, n: usize) -> impl Iterator<Item = u64> {
+        let mut seqs: Vec<u64> = self.ready(class).into_iter().flatten().collect();
+        seqs.sort_unstable();
+        seqs.into_iter().take(n)
+    }
+}
+
 fn route(ordered: bool) -> Route {
     Route::new(RouteId(0), "r".into(), ordered)
 }

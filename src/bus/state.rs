@@ -27,8 +27,13 @@ pub(crate) struct State {
     pub lost: u64,
     pub next_receipt: u64,
     waiters: Vec<(Vec<RouteId>, Weak<Notify>)>,
-    /// Runs of fresh deliveries not yet in their bitmap, by route.
+    /// Runs of fresh deliveries not yet in their set, by route.
     runs: Vec<Option<(u64, u64)>>,
+    /// Routes with such a run.
+    running: Vec<usize>,
+    /// A bit for each route that was touched since nothing was pending on it: of very
+    /// many routes, as many rules make them, few are busy at a time.
+    touched: Vec<u64>,
 }
 
 impl State {
@@ -43,6 +48,8 @@ impl State {
             next_receipt: 1,
             waiters: Vec::new(),
             runs: Vec::new(),
+            running: Vec::new(),
+            touched: Vec::new(),
         }
     }
 
@@ -51,7 +58,38 @@ impl State {
     }
 
     pub(crate) fn route_mut(&mut self, id: RouteId) -> Option<&mut Route> {
-        self.routes.get_mut(id.0 as usize)
+        let route = self.routes.get_mut(id.0 as usize)?;
+        touch(&mut self.touched, id.0 as usize);
+        Some(route)
+    }
+
+    /// Adds a route, the next by number.
+    pub(crate) fn add_route(&mut self, route: Route) {
+        touch(&mut self.touched, self.routes.len());
+        self.names.insert(route.name.clone(), route.id);
+        self.routes.push(route);
+    }
+
+    /// Those of the routes that something is pending on, once each and by number, with
+    /// the time let pass on them.
+    pub(crate) fn busy(&mut self, routes: &[RouteId], now: Now) -> Vec<RouteId> {
+        let mut busy = Vec::new();
+        for &id in routes {
+            let (word, bit) = place(id.0 as usize);
+            if self.touched.get(word).is_none_or(|w| w & bit == 0) {
+                continue;
+            }
+            match self.routes.get_mut(id.0 as usize) {
+                Some(route) if route.pending > 0 => {
+                    route.advance(now);
+                    busy.push(id);
+                }
+                _ => self.touched[word] &= !bit,
+            }
+        }
+        busy.sort_unstable();
+        busy.dedup();
+        busy
     }
 
     /// Hash of an ordering key; never 0, which means "none".
@@ -69,9 +107,9 @@ impl State {
         while self.routes.len() <= index {
             let n = RouteId(self.routes.len() as u32);
             let name = format!("unnamed-{}", n.0);
-            self.names.insert(name.clone(), n);
-            self.routes.push(Route::new(n, name, false));
+            self.add_route(Route::new(n, name, false));
         }
+        touch(&mut self.touched, index);
         &mut self.routes[index]
     }
 
@@ -185,25 +223,24 @@ impl State {
             Some((_, last)) if *last + 1 == seq => *last = seq,
             // Two deliveries of one event on one route are one.
             Some((_, last)) if *last == seq => {}
-            _ => {
-                if let Some(done) = run.replace((seq, seq)) {
-                    self.end_run(id, done);
-                }
-            }
+            _ => match run.replace((seq, seq)) {
+                Some(done) => self.end_run(id, done),
+                None => self.running.push(id),
+            },
         }
     }
 
     fn end_run(&mut self, id: usize, (first, last): (u64, u64)) {
-        if let Some(route) = self.routes.get_mut(id) {
+        if let Some(route) = self.route_mut(RouteId(id as u32)) {
             let before = route.pending;
             route.enqueue_run(first, last);
             route.counts.enqueued += route.pending - before;
         }
     }
 
-    /// Puts what [`State::apply`] held back into the bitmaps.
+    /// Puts what [`State::apply`] held back into the sets.
     pub(crate) fn flush_runs(&mut self) {
-        for id in 0..self.runs.len() {
+        while let Some(id) = self.running.pop() {
             if let Some(run) = self.runs[id].take() {
                 self.end_run(id, run);
             }
@@ -392,7 +429,11 @@ impl State {
             let Some(waiter) = waiter.upgrade() else {
                 return false;
             };
-            let mut routes = routes.iter().filter_map(|&id| self.route(id));
+            let touched = routes.iter().filter(|id| {
+                let (word, bit) = place(id.0 as usize);
+                self.touched.get(word).is_some_and(|w| w & bit != 0)
+            });
+            let mut routes = touched.filter_map(|&id| self.route(id));
             if routes.any(Route::has_ready) {
                 waiter.notify_one();
                 return false;
@@ -410,6 +451,19 @@ impl State {
             }
         }
     }
+}
+
+/// Where a route's bit is.
+fn place(id: usize) -> (usize, u64) {
+    (id / 64, 1 << (id % 64))
+}
+
+fn touch(touched: &mut Vec<u64>, id: usize) {
+    let (word, bit) = place(id);
+    if touched.len() <= word {
+        touched.resize(word + 1, 0);
+    }
+    touched[word] |= bit;
 }
 
 /// The delay until `until`, counted from `set` (both wall clock) and from now; `None`

@@ -25,11 +25,10 @@ impl Route {
     /// Every pending sequence number in a range.
     pub(crate) fn pending_in(&self, first: u64, last: u64) -> RoaringTreemap {
         let mut all = RoaringTreemap::new();
-        for set in [&self.fresh, &self.again] {
-            let mut seqs = set.iter();
-            seqs.advance_to(first);
-            all.extend(seqs.take_while(|&seq| seq <= last));
-        }
+        all.extend(self.fresh.iter_from(first).take_while(|&seq| seq <= last));
+        let mut again = self.again.iter();
+        again.advance_to(first);
+        all.extend(again.take_while(|&seq| seq <= last));
         let keyed = self.keyed.iter_from(first).map(|k| k.0);
         all.extend(keyed.take_while(|&seq| seq <= last));
         let touched = self.entries.iter_from(first).map(|e| e.0);
@@ -66,10 +65,11 @@ impl Route {
 
     /// About how much memory its deliveries take, in bytes.
     pub(crate) fn footprint(&self) -> usize {
-        let bits = [&self.fresh, &self.again, &self.heads[0], &self.heads[1]];
+        let bits = [&self.again, &self.heads[0], &self.heads[1]];
         let seen = self.replays.iter().map(|r| &r.seen);
         let bits = bits.into_iter().chain(seen);
         bits.map(RoaringTreemap::serialized_size).sum::<usize>()
+            + self.fresh.footprint()
             + self.keyed.footprint()
             + self.keys.footprint()
             + self.entries.footprint()

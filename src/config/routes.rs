@@ -71,15 +71,25 @@ impl Config {
     /// Every bus that something sends to or listens on; `default` is always there.
     #[must_use]
     pub fn buses(&self) -> BTreeSet<&str> {
-        let mut buses = BTreeSet::from([DEFAULT_BUS]);
-        buses.extend(self.sources.values().map(Source::bus));
-        buses.extend(self.schedules.values().map(|s| s.bus.as_str()));
-        buses.extend(self.rules.values().map(|rule| rule.bus.as_str()));
-        buses.extend(self.targets().filter_map(|target| match &target.to {
+        self.named_buses().chain([DEFAULT_BUS]).collect()
+    }
+
+    /// The buses that something names, as often as it does.
+    fn named_buses(&self) -> impl Iterator<Item = &str> {
+        let sources = self.sources.values().map(Source::bus);
+        let schedules = self.schedules.values().map(|s| s.bus.as_str());
+        let rules = self.rules.values().map(|rule| rule.bus.as_str());
+        let targets = self.targets().filter_map(|target| match &target.to {
             To::Bus(bus) => Some(bus.as_str()),
             _ => None,
-        }));
-        buses
+        });
+        sources.chain(schedules).chain(rules).chain(targets)
+    }
+
+    /// Whether there is a bus of this name: [`Self::buses`] without the list of them.
+    #[must_use]
+    pub fn has_bus(&self, name: &str) -> bool {
+        name == DEFAULT_BUS || self.named_buses().any(|bus| bus == name)
     }
 
     /// Where something was written, for a diagnostic about it. `path` is dotted,

@@ -10,6 +10,7 @@ use crate::event::Event;
 use crate::handlers::Failure;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +66,8 @@ pub struct LogQueue {
     bus: Bus,
     routes: Vec<RouteId>,
     feeds: HashMap<RouteId, Feed>,
+    /// Whether a route is closed for a time.
+    gated: bool,
     plan: Plan,
     clock: SharedClock,
     handler: String,
@@ -85,6 +88,7 @@ impl LogQueue {
             name,
             bus,
             routes: feeds.iter().map(|feed| feed.id).collect(),
+            gated: feeds.iter().any(|feed| feed.gate != Gate::None),
             feeds: feeds.into_iter().map(|feed| (feed.id, feed)).collect(),
             plan,
             clock,
@@ -93,7 +97,10 @@ impl LogQueue {
     }
 
     /// The routes that may be read now.
-    fn open_routes(&self) -> Vec<RouteId> {
+    fn open_routes(&self) -> Cow<'_, [RouteId]> {
+        if !self.gated {
+            return Cow::Borrowed(&self.routes);
+        }
         let open = |id: &RouteId| {
             let gate = self.feeds.get(id).map_or(Gate::None, |feed| feed.gate);
             let old = |mark| {
@@ -259,7 +266,7 @@ impl Queue for LogQueue {
     }
 
     fn ready(&self) -> BoxFuture<'_, ()> {
-        if self.feeds.values().all(|feed| feed.gate == Gate::None) {
+        if !self.gated {
             return Box::pin(self.bus.ready(&self.routes));
         }
         Box::pin(async move {

@@ -3,7 +3,7 @@
 use super::ApiError;
 use crate::app::Node;
 use crate::bus::StoredEvent;
-use crate::event::{Event, EventError, rfc3339};
+use crate::event::{Event, EventError, Room, rfc3339};
 use crate::router::Policy;
 use crate::sources::{Incoming, Intake, Taken};
 use axum::Json;
@@ -51,8 +51,14 @@ pub(super) async fn post(
         let known: Vec<&str> = config.buses().into_iter().collect();
         return Err(ApiError::missing("bus", &param.bus, &known));
     }
-    let batch =
-        read(&node, &param.bus, &body).inspect_err(|_| node.metrics.refused("invalid", 1))?;
+    let by_line = lines(&body).map(|texts| read(&node, &param.bus, &texts));
+    let batch = match by_line {
+        Some(Ok(batch)) => batch,
+        // Not an event a line, or wrong: a parser tells.
+        _ => split(&body)
+            .and_then(|texts| read(&node, &param.bus, &texts))
+            .inspect_err(|_| node.metrics.refused("invalid", 1))?,
+    };
     let ids: Vec<String> = batch.iter().map(|i| i.event.id().to_owned()).collect();
     let taken = node
         .router
@@ -83,19 +89,15 @@ pub(super) async fn post(
     Ok((StatusCode::ACCEPTED, Json(Posted { accepted })))
 }
 
-/// Reads the body's events and checks each.
-fn read(node: &Node, bus: &str, body: &[u8]) -> Result<Vec<Incoming>, ApiError> {
-    let texts = split(body)?;
-    if texts.is_empty() {
-        return Err(ApiError::bad("NoEvents", "the body has no event")
-            .hint(r#"send {"source": "shop", "detail-type": "Order Placed", "detail": {...}}"#));
-    }
+/// Checks each event.
+fn read(node: &Node, bus: &str, texts: &[&[u8]]) -> Result<Vec<Incoming>, ApiError> {
     let (defaults, now) = (node.config().node.event_defaults(), node.clock.now_ms());
     let table = node.router.table();
+    let mut room = Room::for_events(texts.len(), texts.iter().map(|text| text.len()).sum());
     let (mut batch, mut errors) = (Vec::with_capacity(texts.len()), Vec::new());
     let mut too_large = false;
     for (index, text) in texts.iter().enumerate() {
-        let checked = Event::complete(text.get().as_bytes(), &defaults, now)
+        let checked = Event::complete_in(&mut room, text, &defaults, now)
             .map_err(|e| {
                 too_large |= matches!(e, EventError::TooLarge { .. });
                 (path_of(&e), e.to_string())
@@ -143,19 +145,40 @@ fn path_of(error: &EventError) -> String {
     }
 }
 
+/// The lines, if each looks like an event, as those of NDJSON do: that it is one is
+/// seen when it is read, and then the body need not be parsed to split it.
+fn lines(body: &[u8]) -> Option<Vec<&[u8]>> {
+    let (mut from, mut found) = (0, Vec::new());
+    for end in memchr::memchr_iter(b'\n', body).chain([body.len()]) {
+        let line = body[from..end].trim_ascii();
+        from = end + 1;
+        match (line.first(), line.last()) {
+            (Some(b'{'), Some(b'}')) => found.push(line),
+            (None, _) => {}
+            _ => return None,
+        }
+    }
+    (!found.is_empty()).then_some(found)
+}
+
 /// The texts of the events: the elements of one array, or the values of a
 /// sequence (one value is a sequence, too).
-fn split(body: &[u8]) -> Result<Vec<&RawValue>, ApiError> {
+fn split(body: &[u8]) -> Result<Vec<&[u8]>, ApiError> {
     let wrong =
         |e: serde_json::Error| ApiError::bad("InvalidJson", format!("the body is not JSON: {e}"));
     let first = body.iter().find(|b| !b.is_ascii_whitespace());
-    if first == Some(&b'[') {
-        return serde_json::from_slice(body).map_err(wrong);
+    let texts: Result<Vec<&RawValue>, _> = match first {
+        Some(b'[') => serde_json::from_slice(body),
+        _ => serde_json::Deserializer::from_slice(body)
+            .into_iter()
+            .collect(),
+    };
+    let texts = texts.map_err(wrong)?;
+    if texts.is_empty() {
+        return Err(ApiError::bad("NoEvents", "the body has no event")
+            .hint(r#"send {"source": "shop", "detail-type": "Order Placed", "detail": {...}}"#));
     }
-    serde_json::Deserializer::from_slice(body)
-        .into_iter::<&RawValue>()
-        .collect::<Result<_, _>>()
-        .map_err(wrong)
+    Ok(texts.iter().map(|text| text.get().as_bytes()).collect())
 }
 
 /// A stored event, for people and programs.

@@ -279,5 +279,6 @@ fn stored(event: NewEvent) -> StoredEvent {
         rules_version: event.rules_version,
         deliveries: event.deliveries,
         payload: event.payload,
+        reading: event.reading,
     }
 }

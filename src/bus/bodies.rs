@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::codec::{Put, Reader, Undecodable};
 use super::item::{Attached, Dead, Fate, Moved, Retry};
-use super::types::{AttemptError, NewDelivery, RouteId, StoredEvent};
+use super::types::{AttemptError, NewDelivery, Reading, RouteId, StoredEvent};
 
 pub(super) fn route(r: &mut Reader<'_>) -> Result<RouteId, Undecodable> {
     Ok(RouteId(r.varint_u32()?))
@@ -98,6 +98,7 @@ pub(super) fn event(r: &mut Reader<'_>, home: Option<&Bytes>) -> Result<StoredEv
         rules_version,
         deliveries,
         payload,
+        reading: Reading::default(),
     })
 }
 

@@ -88,6 +88,7 @@ mod tests {
             rules_version: 0,
             deliveries: Vec::new(),
             payload: new.payload,
+            reading: Default::default(),
         })
     }
 

@@ -24,6 +24,7 @@ fn event(seq: u64, deliveries: Vec<NewDelivery>) -> Item {
         rules_version: 0,
         deliveries,
         payload: new.payload,
+        reading: Default::default(),
     }))
 }
 

@@ -15,6 +15,7 @@ fn event(seq: u64, cause: Option<&str>) -> Item {
         rules_version: 0,
         deliveries: Vec::new(),
         payload: new.payload,
+        reading: Default::default(),
     }))
 }
 

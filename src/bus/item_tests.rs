@@ -61,6 +61,7 @@ fn stored() -> impl Strategy<Value = StoredEvent> {
         cursor: texts.4,
         deliveries,
         payload: payload.into(),
+        reading: Default::default(),
     })
 }
 

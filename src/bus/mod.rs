@@ -68,7 +68,7 @@ pub use options::BusOptions;
 pub use retention::Maintained;
 pub use types::{
     Accepted, AttemptError, Backlog, DeadFilter, DeadLetter, DeadPage, Durability, History,
-    HistoryEntry, Leased, NewDelivery, NewEvent, Outcome, Pressure, Receive, Redelivered,
+    HistoryEntry, Leased, NewDelivery, NewEvent, Outcome, Pressure, Reading, Receive, Redelivered,
     Redelivery, Redriven, RouteId, RouteInfo, RouteOptions, Settled, Settlement, Standing, Step,
     StoredEvent,
 };

@@ -73,6 +73,7 @@ fn two_deliveries_of_an_event_on_one_route_are_one() {
         rules_version: 0,
         deliveries: vec![NewDelivery::to(RouteId(0)), NewDelivery::to(RouteId(0))],
         payload: bytes::Bytes::new(),
+        reading: Default::default(),
     };
     let first = Item::Event(Arc::new(event.clone()));
     event.seq = 2;

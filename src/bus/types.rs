@@ -1,6 +1,7 @@
 //! The plain data that goes into the bus and comes out of it.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,6 +59,52 @@ impl NewDelivery {
     }
 }
 
+/// What a reader made of an event's payload, kept beside it while the event is in
+/// memory, so that the next reader need not make it again. It is no part of the event:
+/// not stored, and equal to every other.
+#[derive(Clone, Default)]
+pub struct Reading(OnceLock<Arc<dyn Any + Send + Sync>>);
+
+impl Reading {
+    /// What its sender knows of an event already.
+    #[must_use]
+    pub fn of<T: Any + Send + Sync>(made: Arc<T>) -> Self {
+        Self(OnceLock::from(made as Arc<dyn Any + Send + Sync>))
+    }
+
+    /// What was made before, or else what `make` makes now.
+    ///
+    /// # Errors
+    /// When `make` fails.
+    pub fn get_or_make<T: Any + Send + Sync, E>(
+        &self,
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
+        let kept = self.0.get().cloned().map(Arc::downcast);
+        if let Some(Ok(kept)) = kept {
+            return Ok(kept);
+        }
+        let made = Arc::new(make()?);
+        // Another reader may have been faster; theirs says the same.
+        let _ = self.0.set(made.clone());
+        Ok(made)
+    }
+}
+
+impl PartialEq for Reading {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Reading {}
+
+impl std::fmt::Debug for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reading").finish_non_exhaustive()
+    }
+}
+
 /// An event to be stored, with the deliveries its rules decided on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
@@ -79,6 +126,8 @@ pub struct NewEvent {
     pub rules_version: u32,
     /// Where it goes; empty is an unmatched event, which is counted and kept.
     pub deliveries: Vec<NewDelivery>,
+    /// What is known of the payload already.
+    pub reading: Reading,
 }
 
 impl NewEvent {
@@ -96,6 +145,7 @@ impl NewEvent {
             cursor: None,
             rules_version: 0,
             deliveries: Vec::new(),
+            reading: Reading::default(),
         }
     }
 
@@ -141,6 +191,8 @@ pub struct StoredEvent {
     pub deliveries: Vec<NewDelivery>,
     /// The event as it came.
     pub payload: Bytes,
+    /// What readers made of the payload.
+    pub reading: Reading,
 }
 
 impl StoredEvent {
@@ -154,7 +206,8 @@ impl StoredEvent {
     #[must_use]
     pub fn footprint(&self) -> usize {
         let text = |s: &Option<String>| s.as_ref().map_or(0, String::len);
-        160 + self.payload.len()
+        // With what is read in it.
+        320 + self.payload.len()
             + self.id.len()
             + text(&self.cause)
             + text(&self.root_id)

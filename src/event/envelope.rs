@@ -2,16 +2,15 @@
 
 use super::EventError;
 use chrono::DateTime;
+use bytes::{BufMut, BytesMut};
+use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
 /// A text of an envelope, borrowed from it unless it is spelled with escapes. (Inside an
 /// `Option`, serde would copy a plain `Cow`.)
-#[derive(Serialize)]
-#[serde(transparent)]
 pub(super) struct Text<'a>(Cow<'a, str>);
 
 impl<'a> Text<'a> {
@@ -73,11 +72,20 @@ impl Member {
     }
 }
 
+/// The members that an event knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Members {
+    pub id: Member,
+    pub source: Member,
+    pub detail_type: Member,
+    pub time: Member,
+}
+
 /// The members of the envelope.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Envelope<'a> {
-    #[serde(skip_serializing_if = "Option::is_none", borrow, default)]
+    #[serde(borrow, default)]
     pub version: Option<Text<'a>>,
     #[serde(borrow, default)]
     pub id: Option<Text<'a>>,
@@ -95,9 +103,9 @@ pub(super) struct Envelope<'a> {
     pub resources: Option<Vec<Text<'a>>>,
     #[serde(borrow, default)]
     pub detail: Option<&'a RawValue>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default)]
     pub cloudevent: Option<&'a RawValue>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default)]
     pub replay_name: Option<&'a RawValue>,
 }
 
@@ -143,6 +151,51 @@ impl<'a> Envelope<'a> {
         })
     }
 
+    /// Writes it at the end of `out`; where in what it wrote the members are that an
+    /// event knows.
+    pub(super) fn write(&self, out: &mut BytesMut) -> Members {
+        let mut writer = Writer::new(out);
+        writer.text("version", self.version.as_ref());
+        let id = writer.text("id", self.id.as_ref());
+        let detail_type = writer.text("detail-type", self.detail_type.as_ref());
+        let source = writer.text("source", self.source.as_ref());
+        writer.text("account", self.account.as_ref());
+        let time = writer.text("time", self.time.as_ref());
+        writer.text("region", self.region.as_ref());
+        if let Some(resources) = &self.resources {
+            writer.name("resources");
+            writer.out.put_u8(b'[');
+            for (i, Text(resource)) in resources.iter().enumerate() {
+                if i > 0 {
+                    writer.out.put_u8(b',');
+                }
+                writer.string(resource);
+            }
+            writer.out.put_u8(b']');
+        }
+        writer.raw("detail", self.detail);
+        writer.raw("cloudevent", self.cloudevent);
+        writer.raw("replay-name", self.replay_name);
+        writer.out.put_u8(b'}');
+        Members {
+            id,
+            source,
+            detail_type,
+            time,
+        }
+    }
+
+    /// The members that an event knows, for an event whose text is `all` and which was
+    /// read in it.
+    pub(super) fn members(&self, all: &[u8]) -> Members {
+        Members {
+            id: Member::of(self.id.as_ref(), all),
+            source: Member::of(self.source.as_ref(), all),
+            detail_type: Member::of(self.detail_type.as_ref(), all),
+            time: Member::of(self.time.as_ref(), all),
+        }
+    }
+
     /// The first member that a whole event has and this one has not.
     pub(super) fn missing(&self) -> Option<&'static str> {
         [
@@ -155,6 +208,66 @@ impl<'a> Envelope<'a> {
         ]
         .into_iter()
         .find_map(|(name, absent)| absent.then_some(name))
+    }
+}
+
+/// Writes an object's members one after the other.
+struct Writer<'a> {
+    out: &'a mut BytesMut,
+    /// Where the object begins.
+    start: usize,
+}
+
+impl<'a> Writer<'a> {
+    fn new(out: &'a mut BytesMut) -> Self {
+        let start = out.len();
+        out.put_u8(b'{');
+        Self { out, start }
+    }
+
+    fn name(&mut self, name: &str) {
+        if self.out.len() > self.start + 1 {
+            self.out.put_u8(b',');
+        }
+        self.out.put_u8(b'"');
+        self.out.put_slice(name.as_bytes());
+        self.out.put_slice(b"\":");
+    }
+
+    fn raw(&mut self, name: &str, raw: Option<&RawValue>) {
+        if let Some(raw) = raw {
+            self.name(name);
+            self.out.put_slice(raw.get().as_bytes());
+        }
+    }
+
+    /// Writes a text, and tells where it is.
+    fn text(&mut self, name: &str, text: Option<&Text<'_>>) -> Member {
+        let Some(Text(text)) = text else {
+            return Member::Own("".into());
+        };
+        self.name(name);
+        let from = self.out.len() + 1 - self.start;
+        self.string(text);
+        let to = self.out.len() - 1 - self.start;
+        match to - from == text.len() {
+            true => Member::At(from, to),
+            // It is spelled with escapes.
+            false => Member::Own((**text).into()),
+        }
+    }
+
+    fn string(&mut self, text: &str) {
+        let plain = |b: &u8| *b >= b' ' && *b != b'"' && *b != b'\\';
+        if text.as_bytes().iter().all(plain) {
+            self.out.put_u8(b'"');
+            self.out.put_slice(text.as_bytes());
+            self.out.put_u8(b'"');
+            return;
+        }
+        let written = serde_json::to_writer((&mut *self.out).writer(), text);
+        // Neither a string nor memory that grows gives it a reason to fail.
+        debug_assert!(written.is_ok());
     }
 }
 

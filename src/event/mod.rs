@@ -12,9 +12,9 @@ mod ids;
 pub use build::{EventBuilder, ObjectEvent};
 pub use ids::{derived_id, object_id, random_id};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, SecondsFormat, Utc};
-use envelope::{Envelope, Member, Text};
+use envelope::{Envelope, Members, Text};
 use serde_json::value::RawValue;
 
 /// The largest event that is taken inline, in bytes (1 MiB, as EventBridge since 2026).
@@ -23,14 +23,44 @@ pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
 /// Bytes that a custom event grows by at most, as a rule, when it is completed.
 const ROOM: usize = 256;
 
+/// Bytes of memory that neighbours share.
+const SHARED: usize = 32 * 1024;
+
 /// An event: the EventBridge envelope, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     text: Bytes,
-    id: Member,
-    source: Member,
-    detail_type: Member,
-    time: Member,
+    members: Members,
+}
+
+/// Memory for the texts of several events. Neighbours share pieces of at most 32 KiB,
+/// each of which is free when the last of its events is.
+#[derive(Debug, Default)]
+pub struct Room {
+    memory: BytesMut,
+    /// Bytes that are still to come.
+    left: usize,
+}
+
+impl Room {
+    /// Room for so many events, whose texts have so many bytes together.
+    #[must_use]
+    pub fn for_events(count: usize, bytes: usize) -> Self {
+        Self {
+            memory: BytesMut::new(),
+            left: bytes.saturating_add(count.saturating_mul(ROOM)),
+        }
+    }
+
+    /// Where to write an event whose text has so many bytes before it is completed.
+    fn take(&mut self, bytes: usize) -> &mut BytesMut {
+        let most = bytes + ROOM;
+        if self.memory.capacity() < most {
+            self.memory = BytesMut::with_capacity(most.max(self.left.min(SHARED)));
+        }
+        self.left = self.left.saturating_sub(most);
+        &mut self.memory
+    }
 }
 
 /// What is filled in where a custom event leaves it out.
@@ -92,7 +122,10 @@ impl Event {
     pub fn parse(text: Bytes) -> Result<Self, EventError> {
         let wire = Envelope::read(&text)?;
         match wire.missing() {
-            None => Ok(Self::of(&wire, &text, text.clone())),
+            None => {
+                let members = wire.members(&text);
+                Ok(Self { text, members })
+            }
             Some(path) => Err(EventError::at(path, "is missing")),
         }
     }
@@ -104,7 +137,25 @@ impl Event {
     /// # Errors
     /// When the text is not an envelope or is over `defaults.max_bytes`.
     pub fn complete(text: &[u8], defaults: &Defaults, now_ms: i64) -> Result<Self, EventError> {
-        Self::completed(text, || Bytes::copy_from_slice(text), defaults, now_ms)
+        Self::complete_in(&mut Room::default(), text, defaults, now_ms)
+    }
+
+    /// As [`Event::complete`], for many that share their memory.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn complete_in(
+        room: &mut Room,
+        text: &[u8],
+        defaults: &Defaults,
+        now_ms: i64,
+    ) -> Result<Self, EventError> {
+        let kept = |room: &mut Room| {
+            let memory = room.take(text.len());
+            memory.extend_from_slice(text);
+            memory.split().freeze()
+        };
+        Self::completed(room, text, kept, defaults, now_ms)
     }
 
     /// As [`Event::complete`]; one that is complete already shares the memory of `text`.
@@ -112,12 +163,13 @@ impl Event {
     /// # Errors
     /// As there.
     pub fn share(text: &Bytes, defaults: &Defaults, now_ms: i64) -> Result<Self, EventError> {
-        Self::completed(text, || text.clone(), defaults, now_ms)
+        Self::completed(&mut Room::default(), text, |_| text.clone(), defaults, now_ms)
     }
 
     fn completed(
+        room: &mut Room,
         text: &[u8],
-        kept: impl FnOnce() -> Bytes,
+        kept: impl FnOnce(&mut Room) -> Bytes,
         defaults: &Defaults,
         now_ms: i64,
     ) -> Result<Self, EventError> {
@@ -129,7 +181,9 @@ impl Event {
         }
         let mut wire = Envelope::read(text)?;
         if wire.missing().is_none() {
-            return Ok(Self::of(&wire, text, kept()));
+            let members = wire.members(text);
+            let text = kept(room);
+            return Ok(Self { text, members });
         }
         wire.version.get_or_insert(Text::borrowed("0"));
         wire.id.get_or_insert_with(|| Text::owned(random_id()));
@@ -139,22 +193,10 @@ impl Event {
             .get_or_insert(Text::borrowed(&defaults.account));
         wire.region.get_or_insert(Text::borrowed(&defaults.region));
         wire.resources.get_or_insert_with(Vec::new);
-        let mut whole = Vec::with_capacity(text.len() + ROOM);
-        serde_json::to_writer(&mut whole, &wire).map_err(|e| EventError::at("$", e.to_string()))?;
-        // Nothing that was read lies in it.
-        Ok(Self::of(&wire, &[], Bytes::from(whole)))
-    }
-
-    /// What an envelope says that was read in `read`, for an event whose text, `text`,
-    /// says the same in the same places.
-    fn of(wire: &Envelope<'_>, read: &[u8], text: Bytes) -> Self {
-        Self {
-            id: Member::of(wire.id.as_ref(), read),
-            source: Member::of(wire.source.as_ref(), read),
-            detail_type: Member::of(wire.detail_type.as_ref(), read),
-            time: Member::of(wire.time.as_ref(), read),
-            text,
-        }
+        let memory = room.take(text.len());
+        let members = wire.write(memory);
+        let text = memory.split().freeze();
+        Ok(Self { text, members })
     }
 
     /// The event under another id and, where one is given, with another `detail`
@@ -170,8 +212,9 @@ impl Event {
                 .map_err(|e| EventError::at("detail", format!("is not JSON: {e}")))?;
             wire.detail = Some(raw);
         }
-        let text = serde_json::to_vec(&wire).map_err(|e| EventError::at("$", e.to_string()))?;
-        Self::parse(Bytes::from(text))
+        let mut text = BytesMut::with_capacity(self.text.len() + ROOM);
+        wire.write(&mut text);
+        Self::parse(text.freeze())
     }
 
     /// The event as a replay gives it: with `replay-name`, as EventBridge marks
@@ -185,8 +228,9 @@ impl Event {
             .map_err(|e| EventError::at("replay-name", e.to_string()))?;
         let mut wire = Envelope::parse(&self.text)?;
         wire.replay_name = Some(&name);
-        let text = serde_json::to_vec(&wire).map_err(|e| EventError::at("$", e.to_string()))?;
-        Self::parse(Bytes::from(text))
+        let mut text = BytesMut::with_capacity(self.text.len() + ROOM);
+        wire.write(&mut text);
+        Self::parse(text.freeze())
     }
 
     /// The whole envelope as JSON text.
@@ -198,25 +242,25 @@ impl Event {
     /// The event's id; a repeated id within the dedupe window is the same event.
     #[must_use]
     pub fn id(&self) -> &str {
-        self.id.get(&self.text)
+        self.members.id.get(&self.text)
     }
 
     /// Who sent it.
     #[must_use]
     pub fn source(&self) -> &str {
-        self.source.get(&self.text)
+        self.members.source.get(&self.text)
     }
 
     /// What kind of event it is.
     #[must_use]
     pub fn detail_type(&self) -> &str {
-        self.detail_type.get(&self.text)
+        self.members.detail_type.get(&self.text)
     }
 
     /// When it happened, RFC 3339.
     #[must_use]
     pub fn time(&self) -> &str {
-        self.time.get(&self.text)
+        self.members.time.get(&self.text)
     }
 
     /// `detail` as raw JSON text.

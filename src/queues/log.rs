@@ -125,9 +125,12 @@ impl LogQueue {
         };
         let replay = leased.replay.as_deref();
         let replay = replay.filter(|id| !id.starts_with(LATE_RULE));
-        let parsed = Event::parse(leased.event.payload.clone());
-        let parsed = parsed.and_then(|event| match replay {
-            Some(name) => event.replayed(name),
+        let stored = &leased.event;
+        let read = stored
+            .reading
+            .get_or_make(|| Event::parse(stored.payload.clone()));
+        let parsed = read.and_then(|event| match replay {
+            Some(name) => event.replayed(name).map(Arc::new),
             None => Ok(event),
         });
         let event = parsed.map_err(|e| {
@@ -150,7 +153,7 @@ impl LogQueue {
             .transpose()
             .map_err(|failure| Box::new((receipt, failure)))?;
         Ok(Received {
-            event: Arc::new(event),
+            event,
             input,
             receipt,
             route: route.to_owned(),

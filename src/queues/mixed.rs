@@ -19,7 +19,7 @@ use super::inbox::Inbox;
 use super::log::LogQueue;
 use super::waiting::Waiting;
 use super::{Fate, MakeInput, Outgoing, Queue, QueueError, Receipt, Received, Want, wire};
-use crate::bus::{Bus, NewDelivery, NewEvent};
+use crate::bus::{Bus, NewDelivery, NewEvent, Reading};
 use crate::clock::SharedClock;
 use crate::event::{Event, EventBuilder, random_id};
 use crate::handlers::Failure;
@@ -483,6 +483,7 @@ fn home_event(
             key: meta.key.clone(),
             not_before_ms,
         }],
+        reading: Reading::default(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Where sources hand their events in.
 
 use super::{Breach, Policy, Router, Table};
-use crate::bus::{BusError, NewDelivery, NewEvent};
+use crate::bus::{BusError, NewDelivery, NewEvent, Reading};
 use crate::sources::{Incoming, Intake, IntakeError, Taken};
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -49,6 +49,7 @@ impl Router {
                         cursor: incoming.cursor.clone(),
                         rules_version: table.version(),
                         deliveries,
+                        reading: Reading::of(Arc::new(incoming.event.clone())),
                     });
                     answers.push(None);
                 }

@@ -12,7 +12,7 @@ mod table;
 pub use schema::{Breach, Policy, TypeSchema};
 pub use table::{Entry, RouteRule, Table, TableError};
 
-use crate::bus::{Bus, NewDelivery, NewEvent};
+use crate::bus::{Bus, NewDelivery, NewEvent, Reading};
 use crate::event::Event;
 use crate::queues::Outgoing;
 use arc_swap::ArcSwap;
@@ -74,6 +74,7 @@ impl Router {
             cursor: None,
             rules_version: table.version(),
             deliveries,
+            reading: Reading::of(Arc::new(out.event)),
         }
     }
 }

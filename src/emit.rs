@@ -73,7 +73,7 @@ impl Emitter {
                 emit.resources.clone(),
                 emit.detail.clone(),
             )?;
-            out.push(outgoing(message, message.bus.clone(), event));
+            out.push(outgoing(message, message.bus.to_string(), event));
         }
         if let Some(forward) = &done.forward {
             out.push(outgoing(
@@ -109,7 +109,7 @@ impl Emitter {
             "class": failure.class,
             "code": failure.code,
             "message": failure.message,
-        }, "route": message.route, "attempts": message.attempt });
+        }, "route": &*message.route, "attempts": message.attempt });
         let detail = self.notice(handler, message, "failure", &error);
         // A message that is redriven and fails again is news again, so the id is new.
         let event = self

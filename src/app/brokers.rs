@@ -297,7 +297,7 @@ impl Wiring<'_> {
         Packer {
             bus: self.bus.clone(),
             route: feed.id,
-            route_name: feed.name.clone(),
+            route_name: feed.name.to_string(),
             node: self.brokers.node.clone(),
         }
     }
@@ -312,7 +312,7 @@ impl Wiring<'_> {
     ) -> Arc<dyn Holds> {
         let inputs: HashMap<String, MakeInput> = feeds
             .iter()
-            .filter_map(|feed| Some((feed.name.clone(), feed.input.clone()?)))
+            .filter_map(|feed| Some((feed.name.to_string(), feed.input.clone()?)))
             .collect();
         let shared = Arc::new(inputs.clone());
         let mut kept: Vec<Feed> = feeds
@@ -364,7 +364,7 @@ impl Wiring<'_> {
     /// broker, or only the backlog.
     fn still_read(&self, mut feed: Feed) -> Option<Feed> {
         let routes = self.config.routes();
-        let route = routes.iter().find(|r| r.target.route == feed.name)?;
+        let route = routes.iter().find(|r| *r.target.route == *feed.name)?;
         let To::Queue(name) = &route.target.to else {
             return Some(feed);
         };

@@ -50,7 +50,7 @@ impl Wiring<'_> {
         else {
             return Ok(None);
         };
-        let name = feed.name.clone();
+        let name = feed.name.to_string();
         let address = format!("{} {}", publish.kind(), publish.address());
         let handler = Publishing {
             publisher,

@@ -364,7 +364,7 @@ impl Wiring<'_> {
     pub(super) fn plain(&self, route: &str) -> Option<Feed> {
         Some(Feed {
             id: *self.routes.get(route)?,
-            name: route.to_owned(),
+            name: route.into(),
             input: None,
             home: None,
             gate: Gate::None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::core::{Core, lock};
+use super::core::{Core, Ended, lock};
 use super::error::BusError;
 use super::index;
 use super::item::{self, Item};
@@ -70,7 +70,8 @@ pub(super) struct Batch {
     /// Where the events' items are.
     pub(super) spans: Vec<Span>,
     pub(super) buffers: Vec<Vec<u8>>,
-    pub(super) acks: BTreeMap<RouteId, Vec<u64>>,
+    /// Deliveries that were delivered, in order when they are written.
+    pub(super) acks: Vec<(RouteId, u64)>,
     pub(super) duplicates: BTreeMap<Arc<str>, u64>,
     /// Dedupe insertions to take back when the write fails.
     pub(super) inserted: Vec<(u64, Option<u64>)>,
@@ -116,19 +117,9 @@ impl Batch {
     }
 }
 
-pub(super) fn add_items(batch: &mut Batch, items: &[Item]) {
-    for item in items {
-        match item {
-            Item::Delivered { route, seqs } => {
-                batch
-                    .acks
-                    .entry(*route)
-                    .or_default()
-                    .extend_from_slice(seqs);
-            }
-            other => batch.items.push(other.clone()),
-        }
-    }
+pub(super) fn add_ended(batch: &mut Batch, ended: &Ended) {
+    batch.acks.extend_from_slice(&ended.delivered);
+    batch.items.extend_from_slice(&ended.items);
 }
 
 /// Whether every delivery goes to a route that takes it.

@@ -32,10 +32,32 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Decides, with the state as it is, which items to commit. Runs on the writer thread.
 pub(crate) type Plan = Box<dyn FnOnce(&State) -> Result<Vec<Item>, BusError> + Send>;
 
+/// Deliveries that somebody had and that end, or go back.
+#[derive(Default)]
+pub(crate) struct Ended {
+    /// Those that were delivered, nearly all: most routes have one or two of them.
+    pub delivered: Vec<(RouteId, u64)>,
+    pub items: Vec<Item>,
+}
+
+impl Ended {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.delivered.is_empty() && self.items.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        let many = |item: &Item| match item {
+            Item::Released { seqs, .. } | Item::Expired { seqs, .. } => seqs.len(),
+            _ => 1,
+        };
+        self.delivered.len() + self.items.iter().map(many).sum::<usize>()
+    }
+}
+
 /// What the writer is asked to commit.
 pub(crate) enum Work {
     /// Settlements (already validated) and new events.
-    Commit { items: Vec<Item>, events: Prepared },
+    Commit { ended: Ended, events: Prepared },
     /// A commit of its own.
     Plan(Plan),
 }
@@ -389,15 +411,7 @@ impl Core {
 /// How many settlements a relaxed request stands for.
 pub(crate) fn relaxed_weight(request: &Request) -> usize {
     match &request.work {
-        Work::Commit { items, .. } => items
-            .iter()
-            .map(|i| match i {
-                Item::Delivered { seqs, .. }
-                | Item::Released { seqs, .. }
-                | Item::Expired { seqs, .. } => seqs.len(),
-                _ => 1,
-            })
-            .sum(),
+        Work::Commit { ended, .. } => ended.len(),
         Work::Plan(_) => 1,
     }
 }

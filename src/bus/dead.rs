@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::batch::prepare;
-use super::core::{Core, Work, lock};
+use super::core::{Core, Ended, Work, lock};
 use super::error::BusError;
 use super::item::Item;
 use super::route::DeadRef;
@@ -161,13 +161,17 @@ impl Core {
             return Err(BusError::NoDeadLetter { route, seq });
         }
         let bytes = self.check_events(std::slice::from_ref(&event))?;
-        let items = vec![Item::Purged {
+        let purged = Item::Purged {
             route,
             seqs: vec![seq],
             why: why.to_owned(),
-        }];
+        };
+        let ended = Ended {
+            items: vec![purged],
+            ..Ended::default()
+        };
         let events = prepare(self, vec![event]);
-        let accepted = self.commit(Work::Commit { items, events }, bytes).await?;
+        let accepted = self.commit(Work::Commit { ended, events }, bytes).await?;
         accepted.first().copied().ok_or(BusError::Closed)
     }
 

@@ -237,7 +237,8 @@ impl Index {
         stat.newest_ms = stat.newest_ms.max(event.accepted_ms);
     }
 
-    fn touch(&mut self, route: RouteId, seqs: &[u64]) {
+    /// Notes that something was done to these deliveries.
+    pub(crate) fn touch(&mut self, route: RouteId, seqs: &[u64]) {
         let touched = self.touched.entry(route).or_default();
         for run in seqs.chunk_by(|a, b| a + 1 == *b) {
             touched.insert_range(run[0]..=run[run.len() - 1]);

@@ -167,7 +167,25 @@ pub(crate) fn put_leased(
     seqs: impl ExactSizeIterator<Item = u64>,
     out: &mut Vec<u8>,
 ) {
-    out.put_u8(LEASED);
+    put_list(LEASED, route, seqs, out);
+}
+
+/// Writes an [`Item::Delivered`].
+pub(crate) fn put_delivered(
+    route: RouteId,
+    seqs: impl ExactSizeIterator<Item = u64>,
+    out: &mut Vec<u8>,
+) {
+    put_list(DELIVERED, route, seqs, out);
+}
+
+fn put_list(
+    kind: u8,
+    route: RouteId,
+    seqs: impl ExactSizeIterator<Item = u64>,
+    out: &mut Vec<u8>,
+) {
+    out.put_u8(kind);
     out.put_varint(u64::from(route.0));
     out.put_seqs(seqs);
 }
@@ -189,12 +207,10 @@ impl Item {
 
     fn encode_plain(&self, out: &mut Vec<u8>) {
         let list = |out: &mut Vec<u8>, kind, route: &RouteId, seqs: &[u64]| {
-            out.put_u8(kind);
-            out.put_varint(u64::from(route.0));
-            out.put_seqs(seqs.iter().copied());
+            put_list(kind, *route, seqs.iter().copied(), out);
         };
         match self {
-            Self::Leased { route, seqs } => put_leased(*route, seqs.iter().copied(), out),
+            Self::Leased { route, seqs } => list(out, LEASED, route, seqs),
             Self::Delivered { route, seqs } => list(out, DELIVERED, route, seqs),
             Self::Released { route, seqs } => list(out, RELEASED, route, seqs),
             Self::Expired {

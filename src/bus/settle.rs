@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::batch::{Prepared, prepare};
-use super::core::{Core, Request, Work, lock};
+use super::core::{Core, Ended, Request, Work, lock};
 use super::error::BusError;
 use super::item::{Dead, Item, Pos, Retry};
 use super::route::{At, Now};
@@ -40,8 +40,8 @@ impl Core {
             return Ok(Vec::new());
         }
         let events = prepare(self, events);
-        let items = Vec::new();
-        self.commit(Work::Commit { items, events }, bytes).await
+        let ended = Ended::default();
+        self.commit(Work::Commit { ended, events }, bytes).await
     }
 
     /// Checks what does not depend on the state; the sum of the payloads.
@@ -100,11 +100,11 @@ impl Core {
         self.check_open()?;
         let bytes = self.check_events(&emits)?;
         let now = self.now();
-        let (items, applied) = {
+        let (ended, applied) = {
             let mut state = lock(&self.state);
             begin(&mut state, settlements, now)
         };
-        if items.is_empty() && emits.is_empty() {
+        if ended.is_empty() && emits.is_empty() {
             return Ok(Settled {
                 applied,
                 emitted: Vec::new(),
@@ -113,7 +113,7 @@ impl Core {
         let relaxed = durability == Durability::Relaxed && emits.is_empty();
         if relaxed {
             let work = Work::Commit {
-                items,
+                ended,
                 events: Prepared::default(),
             };
             self.submit(Request {
@@ -130,7 +130,7 @@ impl Core {
         let emitted = self
             .commit(
                 Work::Commit {
-                    items,
+                    ended,
                     events: prepare(self, emits),
                 },
                 bytes,
@@ -145,10 +145,11 @@ impl Core {
     }
 }
 
-/// Checks receipts and turns settlements into items; those that may go ahead are
-/// nobody else's from here on.
-fn begin(state: &mut State, settlements: Vec<Settlement>, now: Now) -> (Vec<Item>, Vec<bool>) {
-    let mut items: Vec<Item> = Vec::new();
+/// Checks receipts and turns settlements into what is written; those that may go ahead
+/// are nobody else's from here on.
+fn begin(state: &mut State, settlements: Vec<Settlement>, now: Now) -> (Ended, Vec<bool>) {
+    let mut ended = Ended::default();
+    let items = &mut ended.items;
     let mut applied = Vec::with_capacity(settlements.len());
     let mut advanced = None;
     for settlement in settlements {
@@ -174,8 +175,8 @@ fn begin(state: &mut State, settlements: Vec<Settlement>, now: Now) -> (Vec<Item
         }
         let told = route.entries.get(seq).map(|e| (e.attempts, e.last));
         match outcome {
-            Outcome::Delivered => push_seq(&mut items, id, seq, true),
-            Outcome::Release => push_seq(&mut items, id, seq, false),
+            Outcome::Delivered => ended.delivered.push((id, seq)),
+            Outcome::Release => push_released(items, id, seq),
             Outcome::Expired { policy } => items.push(Item::Expired {
                 route: id,
                 seqs: vec![seq],
@@ -192,7 +193,7 @@ fn begin(state: &mut State, settlements: Vec<Settlement>, now: Now) -> (Vec<Item
             }
         }
     }
-    (items, applied)
+    (ended, applied)
 }
 
 /// Attempts so far, and where the last failed one is told.
@@ -247,15 +248,10 @@ fn dated(mut error: AttemptError, now: Now) -> AttemptError {
     error
 }
 
-/// Adds to the list of the same kind for the same route, if it is the last.
-fn push_seq(items: &mut Vec<Item>, id: RouteId, seq: u64, delivered: bool) {
+/// Adds to the list for the same route, if it is the last.
+fn push_released(items: &mut Vec<Item>, id: RouteId, seq: u64) {
     match items.last_mut() {
-        Some(Item::Delivered { route, seqs }) if delivered && *route == id => seqs.push(seq),
-        Some(Item::Released { route, seqs }) if !delivered && *route == id => seqs.push(seq),
-        _ if delivered => items.push(Item::Delivered {
-            route: id,
-            seqs: vec![seq],
-        }),
+        Some(Item::Released { route, seqs }) if *route == id => seqs.push(seq),
         _ => items.push(Item::Released {
             route: id,
             seqs: vec![seq],
@@ -264,23 +260,26 @@ fn push_seq(items: &mut Vec<Item>, id: RouteId, seq: u64, delivered: bool) {
 }
 
 /// Gives leases back whose settlement was not written: the caller still holds them.
-pub(crate) fn unsettle(core: &Core, items: &[Item]) {
+pub(crate) fn unsettle(core: &Core, ended: &Ended) {
     let now = core.now();
-    unsettle_in(&mut lock(&core.state), items, now);
+    unsettle_in(&mut lock(&core.state), ended, now);
 }
 
 /// The same, for who has the state already.
-pub(crate) fn unsettle_in(state: &mut State, items: &[Item], now: Now) {
+pub(crate) fn unsettle_in(state: &mut State, ended: &Ended, now: Now) {
     let until = now.mono + GRACE_MS;
-    for item in items {
-        let (route, seqs): (RouteId, &[u64]) = match item {
-            Item::Delivered { route, seqs }
-            | Item::Released { route, seqs }
-            | Item::Expired { route, seqs, .. } => (*route, seqs),
+    let delivered = ended.delivered.iter();
+    let delivered = delivered.map(|(route, seq)| (*route, std::slice::from_ref(seq)));
+    let others = ended.items.iter().filter_map(|item| {
+        Some(match item {
+            Item::Released { route, seqs }
+            | Item::Expired { route, seqs, .. } => (*route, seqs.as_slice()),
             Item::Retry(retry) => (retry.route, std::slice::from_ref(&retry.seq)),
             Item::Dead(dead) => (dead.route, std::slice::from_ref(&dead.seq)),
-            _ => continue,
-        };
+            _ => return None,
+        })
+    });
+    for (route, seqs) in delivered.chain(others) {
         let Some(route) = state.route_mut(route) else {
             continue;
         };

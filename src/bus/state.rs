@@ -130,10 +130,7 @@ impl State {
                 seqs.iter().for_each(|&seq| route.count_attempt(seq));
             }
             Item::Delivered { route, seqs } => {
-                let route = self.ensure(*route);
-                for &seq in seqs {
-                    route.counts.delivered += u64::from(route.remove(seq).is_some());
-                }
+                seqs.iter().for_each(|&seq| self.deliver(*route, seq));
             }
             Item::Released { route, seqs } => {
                 let route = self.ensure(*route);
@@ -175,6 +172,12 @@ impl State {
             Item::Retired { route, fate } => self.apply_retired(*route, fate),
             Item::Duplicates { bus, count } => self.bus(bus).duplicates += count,
         }
+    }
+
+    /// A delivery is done.
+    pub(crate) fn deliver(&mut self, route: RouteId, seq: u64) {
+        let route = self.ensure(route);
+        route.counts.delivered += u64::from(route.remove(seq).is_some());
     }
 
     fn bus(&mut self, label: &str) -> &mut BusCounts {

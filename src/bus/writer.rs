@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::batch::{Batch, Prepared, add_events, add_items};
+use super::batch::{Batch, Prepared, add_ended, add_events};
 use super::checkpoint;
-use super::core::{Core, Queue, Request, Work, lock, relaxed_weight};
+use super::core::{Core, Ended, Queue, Request, Work, lock, relaxed_weight};
 use super::error::BusError;
 use super::index::Index;
-use super::item::{Item, Pos};
+use super::item::{self, Item, Pos};
 use super::log::WriteFailure;
 use super::record::{self, CommitHead, Kind, Sum};
 use super::route::Now;
@@ -191,8 +191,8 @@ impl Writer {
                 });
                 continue;
             }
-            if let Work::Commit { items, .. } = &work {
-                super::settle::unsettle(core, items);
+            if let Work::Commit { ended, .. } = &work {
+                super::settle::unsettle(core, ended);
             }
             if let Some(reply) = reply {
                 let _ = reply.send(Err(error.clone()));
@@ -214,7 +214,7 @@ impl Writer {
             let answer = match work {
                 Work::Plan(_) => {
                     let nothing = Work::Commit {
-                        items: Vec::new(),
+                        ended: Ended::default(),
                         events: Prepared::default(),
                     };
                     let Work::Plan(plan) = std::mem::replace(work, nothing) else {
@@ -225,13 +225,13 @@ impl Writer {
                         Vec::new()
                     })
                 }
-                Work::Commit { items, events } => {
-                    // The items stay with the request, in case the write fails.
+                Work::Commit { ended, events } => {
+                    // What ended stays with the request, in case the write fails.
                     let accepted =
                         add_events(core, &mut batch, std::mem::take(events), &mut next_seq, now);
                     match accepted {
-                        Ok(_) => add_items(&mut batch, items),
-                        Err(_) => super::settle::unsettle(core, &std::mem::take(items)),
+                        Ok(_) => add_ended(&mut batch, ended),
+                        Err(_) => super::settle::unsettle(core, &std::mem::take(ended)),
                     }
                     accepted
                 }
@@ -254,11 +254,8 @@ impl Writer {
                 count: *count,
             });
         }
-        for (route, mut seqs) in std::mem::take(&mut batch.acks) {
-            seqs.sort_unstable();
-            batch.items.push(Item::Delivered { route, seqs });
-        }
-        let size = batch.event_bytes() + 64 * batch.items.len();
+        batch.acks.sort_unstable();
+        let size = batch.event_bytes() + 64 * batch.items.len() + 16 * batch.acks.len();
         self.roll_if_full(core, size as u64, now)?;
         let written = self.append(core, batch, now)?;
         self.sync(core)?;
@@ -293,6 +290,9 @@ impl Writer {
         for item in &batch.items {
             offsets.push((sum.len + tail.len()) as u32);
             item.encode(salt, tail);
+        }
+        for of_route in batch.acks.chunk_by(|a, b| a.0 == b.0) {
+            item::put_delivered(of_route[0].0, of_route.iter().map(|ack| ack.1), tail);
         }
         sum.add(tail);
         let mut parts = batch.parts();
@@ -359,6 +359,9 @@ fn apply(core: &Core, batch: &Batch, written: &Written, now: Now) {
         for (item, &offset) in items.iter().zip(of_items) {
             index.note(core.table.key, item, offset);
         }
+        for &(route, seq) in &batch.acks {
+            index.touch(route, &[seq]);
+        }
         segments.active.bytes = segments.active.bytes.max(written.end);
     }
     {
@@ -377,6 +380,9 @@ fn apply(core: &Core, batch: &Batch, written: &Written, now: Now) {
         let place = |at: u32| Pos::new(written.segment, at);
         let items = of_items.iter().zip(items);
         state.apply_all(items.map(|(&at, item)| (place(at), item)), now);
+        for &(route, seq) in &batch.acks {
+            state.deliver(route, seq);
+        }
         state.wake();
     }
     if core.tail.receiver_count() > 0 {
@@ -442,8 +448,8 @@ fn retry_later(core: &Core, again: Vec<Request>, error: &BusError) {
         if request.relaxed {
             return true;
         }
-        if let Work::Commit { items, .. } = &request.work {
-            super::settle::unsettle(core, items);
+        if let Work::Commit { ended, .. } = &request.work {
+            super::settle::unsettle(core, ended);
         }
         if let Some(reply) = request.reply.take() {
             let _ = reply.send(Err(error.clone()));

@@ -168,7 +168,7 @@ impl Worker {
                 .done(&consumer.name, &consumer.notify, message, &done)?;
             tracing::info!(
                 handler = consumer.name,
-                route = message.route,
+                route = &*message.route,
                 event = message.event.id(),
                 what = %brief(&done.summary),
                 "done"
@@ -199,7 +199,7 @@ impl Worker {
             Verdict::HandBack => (Fate::Release, Vec::new()),
             Verdict::Again(delay) => {
                 tracing::warn!(
-                    handler = self.consumer.name, route = message.route, event = message.event.id(),
+                    handler = self.consumer.name, route = &*message.route, event = message.event.id(),
                     attempt = message.attempt, retry_in_ms = delay.as_millis(), code = failure.code,
                     error = %failure, "failed, will be tried again"
                 );
@@ -218,7 +218,7 @@ impl Worker {
         reason: Reason,
     ) -> (Fate, Vec<Outgoing>) {
         tracing::error!(
-            handler = self.consumer.name, route = message.route, event = message.event.id(),
+            handler = self.consumer.name, route = &*message.route, event = message.event.id(),
             attempts = message.attempt, code = failure.code, error = %failure,
             "dead-lettered"
         );
@@ -231,11 +231,11 @@ impl Worker {
         let context = json!({
             "handler": self.consumer.name,
             "queue": self.consumer.queue.name(),
-            "route": message.route,
+            "route": &*message.route,
             "rules_version": self.consumer.rules_version.load(Ordering::Relaxed),
             "reason": reason.as_str(),
             "code": failure.code,
-            "bus": message.bus,
+            "bus": &*message.bus,
             "trace": { "root": message.root, "hops": message.hops },
         });
         (

@@ -32,7 +32,7 @@ pub struct Feed {
     /// Its number.
     pub id: RouteId,
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
     /// What the target gets; `None`: the event as it came.
     pub input: Option<MakeInput>,
     /// For the route that messages of a broker come home to: what targets get, by
@@ -138,14 +138,14 @@ impl LogQueue {
             Box::new((receipt, failure.caused_by(&e)))
         })?;
         let feed = self.feeds.get(&leased.route);
-        let came_by = feed.map_or("", |feed| feed.name.as_str());
         let first = leased.event.cursor.as_deref().unwrap_or_default();
         let home = feed.and_then(|feed| feed.home.as_ref());
         let (bus, route, make) = match (home, first.split_once(' ')) {
-            (Some(inputs), Some((bus, route))) => (bus, route, inputs.get(route)),
+            (Some(inputs), Some((bus, route))) => (bus.into(), route.into(), inputs.get(route)),
             _ => {
+                let came_by = feed.map_or_else(|| "".into(), |feed| Arc::clone(&feed.name));
                 let make = feed.and_then(|feed| feed.input.as_ref());
-                (&*leased.event.bus, came_by, make)
+                (Arc::clone(&leased.event.bus), came_by, make)
             }
         };
         let input = make
@@ -156,8 +156,8 @@ impl LogQueue {
             event,
             input,
             receipt,
-            route: route.to_owned(),
-            bus: bus.to_owned(),
+            route,
+            bus,
             attempt: leased.attempts,
             accepted_ms: leased.event.accepted_ms,
             root: leased.event.root().to_owned(),

@@ -261,8 +261,8 @@ impl MixedQueue {
         let message = Received {
             receipt,
             input,
-            route,
-            bus: inbound.bus().unwrap_or("default").to_owned(),
+            route: route.into(),
+            bus: inbound.bus().unwrap_or("default").into(),
             attempt: before.saturating_add(1),
             accepted_ms,
             root: inbound.root().unwrap_or(event.id()).to_owned(),

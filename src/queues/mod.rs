@@ -51,9 +51,9 @@ pub struct Received {
     /// Identifies this loan.
     pub receipt: Receipt,
     /// Name of the route that it came by.
-    pub route: String,
+    pub route: Arc<str>,
     /// Name of the event's bus.
-    pub bus: String,
+    pub bus: Arc<str>,
     /// How often it was received, this time included.
     pub attempt: u32,
     /// When the bus accepted it, Unix milliseconds.

@@ -2,6 +2,7 @@
 
 use super::super::CliError;
 use super::super::args::BenchBusArgs;
+use super::client::{Client, request};
 use super::quantiles;
 use crate::api::Server;
 use crate::app::{Mode, Node};
@@ -28,7 +29,8 @@ pub(super) struct Load {
     stop: CancellationToken,
     address: SocketAddr,
     queues: Vec<Arc<LogQueue>>,
-    bodies: Arc<Vec<Vec<String>>>,
+    /// Of each publisher, what it sends in turn.
+    requests: Arc<Vec<Vec<Vec<u8>>>>,
     batch: usize,
     size: usize,
 }
@@ -100,15 +102,15 @@ impl Load {
         let stop = CancellationToken::new();
         let server = tokio::spawn(server.serve(Arc::clone(&node), stop.clone()));
         let queues = (0..args.routes).map(|q| queue(&node, &format!("q{q}")));
-        let bodies = (0..args.publishers * BODIES)
-            .map(|i| batch_of(i * args.batch, args))
+        let requests = (0..args.publishers * BODIES)
+            .map(|i| request(address, &batch_of(i * args.batch, args)))
             .collect::<Vec<_>>();
         Ok(Self {
             server,
             stop,
             address,
             queues: queues.collect(),
-            bodies: Arc::new(bodies.chunks(BODIES).map(<[String]>::to_vec).collect()),
+            requests: Arc::new(requests.chunks(BODIES).map(<[_]>::to_vec).collect()),
             batch: args.batch,
             size: args.size,
             node,
@@ -135,13 +137,13 @@ impl Load {
             })
             .collect();
         let pause = rate.map(|rate| {
-            let each = self.bodies.len() as f64 * self.batch as f64 / rate;
+            let each = self.requests.len() as f64 * self.batch as f64 / rate;
             Duration::from_secs_f64(each)
         });
-        let publishers: Vec<_> = (0..self.bodies.len())
+        let publishers: Vec<_> = (0..self.requests.len())
             .map(|i| {
-                let (bodies, address) = (Arc::clone(&self.bodies), self.address);
-                tokio::spawn(publish(bodies, i, address, started, time, pause))
+                let (requests, address) = (Arc::clone(&self.requests), self.address);
+                tokio::spawn(publish(requests, i, address, started, time, pause))
             })
             .collect();
         let mut sent = Vec::new();
@@ -207,7 +209,7 @@ fn queue(node: &Node, name: &str) -> Arc<LogQueue> {
     let routes = node.bus.routes().into_iter();
     let feeds = routes.filter(|r| r.name.ends_with(&end)).map(|r| Feed {
         id: r.id,
-        name: r.name,
+        name: r.name.into(),
         input: None,
         home: None,
         gate: Gate::None,
@@ -228,21 +230,20 @@ fn micros(since: Instant) -> u64 {
 }
 
 async fn publish(
-    bodies: Arc<Vec<Vec<String>>>,
+    requests: Arc<Vec<Vec<Vec<u8>>>>,
     number: usize,
     address: SocketAddr,
     started: Instant,
     time: Duration,
     pause: Option<Duration>,
 ) -> Result<Vec<Sent>, CliError> {
-    let failed = |e: reqwest::Error| CliError::new(format!("publishing: {e}"));
-    let client = reqwest::Client::new();
-    let url = format!("http://{address}/events");
+    let failed = |e: std::io::Error| CliError::new(format!("publishing: {e}"));
+    let mut client = Client::connect(address).await.map_err(failed)?;
     let share = number as u32;
     let mut all = Vec::new();
     // Publishers with a pace begin one after the other.
-    let mut due = started + pause.map_or(Duration::ZERO, |p| p * share / bodies.len() as u32);
-    for body in bodies[number].iter().cycle() {
+    let mut due = started + pause.map_or(Duration::ZERO, |p| p * share / requests.len() as u32);
+    for request in requests[number].iter().cycle() {
         if started.elapsed() >= time {
             break;
         }
@@ -251,16 +252,13 @@ async fn publish(
             due += pause;
         }
         let sent = micros(started);
-        let request = client.post(&url).body(body.clone());
-        let response = request.send().await.map_err(failed)?;
-        let status = response.status();
-        let answer = response.text().await.map_err(failed)?;
+        let (status, answer) = client.send(request).await.map_err(failed)?;
         let answered = micros(started);
-        if status.as_u16() == 429 || status.as_u16() == 503 {
+        if status == 429 || status == 503 {
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;
         }
-        let first_seq = first_seq(&answer)
+        let first_seq = first_seq(answer)
             .ok_or_else(|| CliError::new(format!("the node answered {status}: {answer}")))?;
         all.push(Sent {
             first_seq,

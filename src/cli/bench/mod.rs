@@ -6,6 +6,7 @@
 //! queues, and are received and acknowledged. Producers, node and consumers share one
 //! process and its processors.
 
+mod client;
 mod load;
 mod plain;
 

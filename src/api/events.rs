@@ -311,3 +311,28 @@ pub(super) fn find(node: &Node, id: &str) -> Result<Arc<StoredEvent>, ApiError> 
     Err(ApiError::missing("event", id, &[])
         .hint("it may be older than the retention; `pointsman events list` shows what is kept"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_taken_by_line_only_where_every_line_looks_like_an_event() {
+        let by_line = |body: &'static str| lines(body.as_bytes());
+        let two: &[&[u8]] = &[b"{\"a\":1}", b"{}"];
+        for body in [
+            "{\"a\":1}\n{}",
+            "{\"a\":1}\r\n{}\r\n",
+            "\n  {\"a\":1} \n\n{}\n",
+        ] {
+            assert_eq!(by_line(body).as_deref(), Some(two), "{body}");
+        }
+        for body in ["", " \n", "[{}]", "{\n\"a\":1\n}", "{}\n[{}]", "{}\n{\n}\n"] {
+            assert_eq!(by_line(body), None, "{body}");
+        }
+        // What only looks so is left to the parser.
+        assert_eq!(by_line("{}{}"), Some(vec!["{}{}".as_bytes()]));
+        assert_eq!(split(b"{}{}").unwrap(), vec![b"{}", b"{}"]);
+        assert!(split(b"[]").is_err() && split(b" ").is_err() && split(b"{").is_err());
+    }
+}

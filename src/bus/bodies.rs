@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::codec::{Put, Reader, Undecodable};
 use super::item::{Attached, Dead, Fate, Moved, Retry};
-use super::types::{AttemptError, NewDelivery, Reading, RouteId, StoredEvent};
+use super::reading::Reading;
+use super::types::{AttemptError, NewDelivery, RouteId, StoredEvent};
 
 pub(super) fn route(r: &mut Reader<'_>) -> Result<RouteId, Undecodable> {
     Ok(RouteId(r.varint_u32()?))

@@ -179,12 +179,7 @@ pub(crate) fn put_delivered(
     put_list(DELIVERED, route, seqs, out);
 }
 
-fn put_list(
-    kind: u8,
-    route: RouteId,
-    seqs: impl ExactSizeIterator<Item = u64>,
-    out: &mut Vec<u8>,
-) {
+fn put_list(kind: u8, route: RouteId, seqs: impl ExactSizeIterator<Item = u64>, out: &mut Vec<u8>) {
     out.put_u8(kind);
     out.put_varint(u64::from(route.0));
     out.put_seqs(seqs);

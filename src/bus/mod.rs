@@ -16,6 +16,7 @@
 mod audit;
 mod batch;
 mod bodies;
+mod busy;
 mod cache;
 mod checkpoint;
 mod codec;
@@ -35,6 +36,7 @@ mod options;
 mod pages;
 mod pressure;
 mod read;
+mod reading;
 mod rebuild;
 mod receive;
 mod record;
@@ -65,10 +67,11 @@ pub use dead::Expiring;
 pub use doctor::{DoctorReport, SegmentReport, doctor};
 pub use error::BusError;
 pub use options::BusOptions;
+pub use reading::Reading;
 pub use retention::Maintained;
 pub use types::{
     Accepted, AttemptError, Backlog, DeadFilter, DeadLetter, DeadPage, Durability, History,
-    HistoryEntry, Leased, NewDelivery, NewEvent, Outcome, Pressure, Reading, Receive, Redelivered,
+    HistoryEntry, Leased, NewDelivery, NewEvent, Outcome, Pressure, Receive, Redelivered,
     Redelivery, Redriven, RouteId, RouteInfo, RouteOptions, Settled, Settlement, Standing, Step,
     StoredEvent,
 };

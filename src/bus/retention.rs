@@ -270,10 +270,7 @@ impl Core {
         let young: u64 = labels.map(|(_, stat)| stat.count).sum();
         let own = meta.first_seq..meta.next_seq;
         let state = lock(&self.state);
-        let pending = state
-            .routes
-            .iter()
-            .map(|r| r.fresh.count_in(own.clone()));
+        let pending = state.routes.iter().map(|r| r.fresh.count_in(own.clone()));
         pending.max().unwrap_or(0).max(young)
     }
 

@@ -272,8 +272,9 @@ pub(crate) fn unsettle_in(state: &mut State, ended: &Ended, now: Now) {
     let delivered = delivered.map(|(route, seq)| (*route, std::slice::from_ref(seq)));
     let others = ended.items.iter().filter_map(|item| {
         Some(match item {
-            Item::Released { route, seqs }
-            | Item::Expired { route, seqs, .. } => (*route, seqs.as_slice()),
+            Item::Released { route, seqs } | Item::Expired { route, seqs, .. } => {
+                (*route, seqs.as_slice())
+            }
             Item::Retry(retry) => (retry.route, std::slice::from_ref(&retry.seq)),
             Item::Dead(dead) => (dead.route, std::slice::from_ref(&dead.seq)),
             _ => return None,

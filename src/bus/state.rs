@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::Notify;
 
 use super::audit::{BusCounts, Ledger, RouteLedger};
+use super::busy::Busy;
 use super::item::{Dead, Fate, Item, Moved, Pos, Retry};
 use super::route::{At, DeadRef, Now, Removed, Replay, Route};
 use super::siphash::{self, LogKey};
@@ -31,9 +32,7 @@ pub(crate) struct State {
     runs: Vec<Option<(u64, u64)>>,
     /// Routes with such a run.
     running: Vec<usize>,
-    /// A bit for each route that was touched since nothing was pending on it: of very
-    /// many routes, as many rules make them, few are busy at a time.
-    touched: Vec<u64>,
+    busy: Busy,
 }
 
 impl State {
@@ -49,7 +48,7 @@ impl State {
             waiters: Vec::new(),
             runs: Vec::new(),
             running: Vec::new(),
-            touched: Vec::new(),
+            busy: Busy::default(),
         }
     }
 
@@ -59,13 +58,13 @@ impl State {
 
     pub(crate) fn route_mut(&mut self, id: RouteId) -> Option<&mut Route> {
         let route = self.routes.get_mut(id.0 as usize)?;
-        touch(&mut self.touched, id.0 as usize);
+        self.busy.touch(id);
         Some(route)
     }
 
     /// Adds a route, the next by number.
     pub(crate) fn add_route(&mut self, route: Route) {
-        touch(&mut self.touched, self.routes.len());
+        self.busy.touch(route.id);
         self.names.insert(route.name.clone(), route.id);
         self.routes.push(route);
     }
@@ -75,8 +74,7 @@ impl State {
     pub(crate) fn busy(&mut self, routes: &[RouteId], now: Now) -> Vec<RouteId> {
         let mut busy = Vec::new();
         for &id in routes {
-            let (word, bit) = place(id.0 as usize);
-            if self.touched.get(word).is_none_or(|w| w & bit == 0) {
+            if !self.busy.has(id) {
                 continue;
             }
             match self.routes.get_mut(id.0 as usize) {
@@ -84,7 +82,7 @@ impl State {
                     route.advance(now);
                     busy.push(id);
                 }
-                _ => self.touched[word] &= !bit,
+                _ => self.busy.idle(id),
             }
         }
         busy.sort_unstable();
@@ -109,7 +107,7 @@ impl State {
             let name = format!("unnamed-{}", n.0);
             self.add_route(Route::new(n, name, false));
         }
-        touch(&mut self.touched, index);
+        self.busy.touch(RouteId(index as u32));
         &mut self.routes[index]
     }
 
@@ -432,11 +430,8 @@ impl State {
             let Some(waiter) = waiter.upgrade() else {
                 return false;
             };
-            let touched = routes.iter().filter(|id| {
-                let (word, bit) = place(id.0 as usize);
-                self.touched.get(word).is_some_and(|w| w & bit != 0)
-            });
-            let mut routes = touched.filter_map(|&id| self.route(id));
+            let busy = routes.iter().filter(|&&id| self.busy.has(id));
+            let mut routes = busy.filter_map(|&id| self.route(id));
             if routes.any(Route::has_ready) {
                 waiter.notify_one();
                 return false;
@@ -454,19 +449,6 @@ impl State {
             }
         }
     }
-}
-
-/// Where a route's bit is.
-fn place(id: usize) -> (usize, u64) {
-    (id / 64, 1 << (id % 64))
-}
-
-fn touch(touched: &mut Vec<u64>, id: usize) {
-    let (word, bit) = place(id);
-    if touched.len() <= word {
-        touched.resize(word + 1, 0);
-    }
-    touched[word] |= bit;
 }
 
 /// The delay until `until`, counted from `set` (both wall clock) and from now; `None`

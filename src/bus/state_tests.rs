@@ -83,3 +83,26 @@ fn two_deliveries_of_an_event_on_one_route_are_one() {
     assert_eq!((ledger.routes[0].enqueued, ledger.routes[0].ready), (2, 2));
     assert!(ledger.balanced());
 }
+
+#[test]
+fn a_route_is_looked_at_only_while_something_is_pending_on_it() {
+    let mut state = State::new([0, 0]);
+    let all: Vec<RouteId> = (0..200).map(RouteId).collect();
+    let replayed = |route: u32, seq: u64| Item::Replayed {
+        route: RouteId(route),
+        replay_id: "r".into(),
+        deliveries: vec![(seq, 0)],
+    };
+    let delivered = Item::Delivered {
+        route: RouteId(190),
+        seqs: vec![1],
+    };
+    let items = [replayed(190, 1), replayed(3, 1)];
+    state.apply_all(items.iter().map(|i| (Pos(1), i)), NOW);
+    assert_eq!(state.busy(&all, NOW), [RouteId(3), RouteId(190)]);
+    state.apply_all([(Pos(1), &delivered)].into_iter(), NOW);
+    assert_eq!(state.busy(&all, NOW), [RouteId(3)]);
+    assert!(state.busy(&all[4..], NOW).is_empty());
+    state.apply_all([(Pos(1), &replayed(190, 2))].into_iter(), NOW);
+    assert_eq!(state.busy(&all[4..], NOW), [RouteId(190)]);
+}

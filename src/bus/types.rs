@@ -1,10 +1,11 @@
 //! The plain data that goes into the bus and comes out of it.
 
-use std::any::Any;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+
+use super::reading::Reading;
 
 /// A route's number in the log; names are interned with [`super::Bus::route`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,52 +57,6 @@ impl NewDelivery {
             key: None,
             not_before_ms: None,
         }
-    }
-}
-
-/// What a reader made of an event's payload, kept beside it while the event is in
-/// memory, so that the next reader need not make it again. It is no part of the event:
-/// not stored, and equal to every other.
-#[derive(Clone, Default)]
-pub struct Reading(OnceLock<Arc<dyn Any + Send + Sync>>);
-
-impl Reading {
-    /// What its sender knows of an event already.
-    #[must_use]
-    pub fn of<T: Any + Send + Sync>(made: Arc<T>) -> Self {
-        Self(OnceLock::from(made as Arc<dyn Any + Send + Sync>))
-    }
-
-    /// What was made before, or else what `make` makes now.
-    ///
-    /// # Errors
-    /// When `make` fails.
-    pub fn get_or_make<T: Any + Send + Sync, E>(
-        &self,
-        make: impl FnOnce() -> Result<T, E>,
-    ) -> Result<Arc<T>, E> {
-        let kept = self.0.get().cloned().map(Arc::downcast);
-        if let Some(Ok(kept)) = kept {
-            return Ok(kept);
-        }
-        let made = Arc::new(make()?);
-        // Another reader may have been faster; theirs says the same.
-        let _ = self.0.set(made.clone());
-        Ok(made)
-    }
-}
-
-impl PartialEq for Reading {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Reading {}
-
-impl std::fmt::Debug for Reading {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reading").finish_non_exhaustive()
     }
 }
 

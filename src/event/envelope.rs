@@ -1,8 +1,8 @@
 //! The envelope as JSON: read with one look at its text, and written.
 
 use super::EventError;
-use chrono::DateTime;
 use bytes::{BufMut, BytesMut};
+use chrono::DateTime;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use serde_json::value::RawValue;

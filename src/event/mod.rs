@@ -163,7 +163,13 @@ impl Event {
     /// # Errors
     /// As there.
     pub fn share(text: &Bytes, defaults: &Defaults, now_ms: i64) -> Result<Self, EventError> {
-        Self::completed(&mut Room::default(), text, |_| text.clone(), defaults, now_ms)
+        Self::completed(
+            &mut Room::default(),
+            text,
+            |_| text.clone(),
+            defaults,
+            now_ms,
+        )
     }
 
     fn completed(
@@ -347,6 +353,36 @@ mod tests {
         let stored = Event::parse(Bytes::from(whole.clone())).unwrap();
         assert_eq!(said(&stored), wanted);
         assert_eq!(complete(&whole).unwrap().text(), &whole);
+    }
+
+    #[test]
+    fn events_that_share_their_memory_say_what_they_say_alone() {
+        let large = format!(
+            r#"{{"id":"l","source":"s","detail-type":"T","detail":{{"pad":"{}"}}}}"#,
+            "x".repeat(3 * SHARED)
+        );
+        let texts = [
+            r#"{"id":"a","source":"s","detail-type":"T","resources":["r\u00e4","\"q\""],"detail":{"n":3e2}}"#,
+            r#"{"id":"\n\u0007\\","source":"\"s\"","detail-type":"\u0041","detail":{ "n" : [1] }}"#,
+            r#"{"version":"0","id":"w","detail-type":"T","source":"s","account":"1","time":"2013-01-01T10:00:00Z","region":"r","resources":[],"detail":{}}"#,
+            r#"{"id":"c","source":"s","detail-type":"T","detail":{},"replay-name":"r","cloudevent":{"a":1}}"#,
+            &large,
+            r#"{"id":"z","source":"ends with a backslash\\","detail-type":"T","detail":{}}"#,
+        ];
+        let mut room = Room::for_events(texts.len(), texts.iter().map(|t| t.len()).sum());
+        for text in texts {
+            let shared =
+                Event::complete_in(&mut room, text.as_bytes(), &Defaults::default(), 0).unwrap();
+            assert_eq!(shared, complete(text).unwrap());
+            let said: serde_json::Value = serde_json::from_str(text).unwrap();
+            let whole = shared.value();
+            for (name, value) in said.as_object().unwrap() {
+                assert_eq!(&whole[name], value, "{name}");
+            }
+            assert_eq!(said["id"], shared.id());
+            assert_eq!(said["source"], shared.source());
+            assert_eq!(Event::parse(shared.text().clone()).unwrap(), shared);
+        }
     }
 
     #[test]

@@ -338,7 +338,11 @@ pub fn python(script: &str, args: &[&str]) -> String {
     });
     let output = Command::new(&python)
         .arg("-c")
-        .arg(script)
+        // Threads of libraries may still run at the end, and have aborted Python
+        // while it took itself apart.
+        .arg(format!(
+            "{script}\nimport os, sys\nsys.stdout.flush()\nos._exit(0)\n"
+        ))
         .args(args)
         .output()
         .unwrap_or_else(|e| panic!("cannot run {python}: {e}; `./test` installs it"));

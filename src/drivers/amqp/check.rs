@@ -1,6 +1,6 @@
 //! Looking whether a broker will do as it is asked, before anything runs.
 
-use super::link::{Link, broke};
+use super::link::{Link, answered};
 use super::queue::{AmqpQueue, Declare};
 use crate::drivers::Finding;
 use crate::queues::BrokerError;
@@ -66,15 +66,13 @@ impl AmqpQueue {
             ..QueueDeclareOptions::default()
         };
         let active = self.options().declare == Declare::Active;
-        match channel
-            .queue_declare(name, options, FieldTable::default())
-            .await
-        {
+        let declared = channel.queue_declare(name, options, FieldTable::default());
+        match answered(declared).await {
             Ok(queue) if !active => return Ok(Some(queue.message_count().into())),
             Ok(_) => {}
             Err(error) => {
                 let missing = matches!(
-                    broke(&error),
+                    error,
                     BrokerError::Refused {
                         code: "NotFound",
                         ..
@@ -82,7 +80,7 @@ impl AmqpQueue {
                 );
                 return match missing && active {
                     true => Ok(None),
-                    false => Err(wrong(&broke(&error))),
+                    false => Err(wrong(&error)),
                 };
             }
         }
@@ -100,7 +98,7 @@ impl AmqpQueue {
     async fn write(&self) -> Result<(), BrokerError> {
         let channel = self.channel().await?;
         let confirms = channel.confirm_select(ConfirmSelectOptions::default());
-        confirms.await.map_err(|e| broke(&e))?;
+        answered(confirms).await?;
         let key = format!("pointsman.check.{}", crate::event::random_id());
         let options = BasicPublishOptions {
             mandatory: true,
@@ -113,22 +111,22 @@ impl AmqpQueue {
             &[],
             BasicProperties::default(),
         );
-        let confirm = sent.await.map_err(|e| broke(&e))?;
-        confirm.await.map_err(|e| broke(&e))?;
+        let confirm = answered(sent).await?;
+        answered(confirm).await?;
         Ok(())
     }
 
     async fn read(&self) -> Result<(), BrokerError> {
         let channel = self.channel().await?;
         let qos = channel.basic_qos(1, BasicQosOptions::default());
-        qos.await.map_err(|e| broke(&e))?;
+        answered(qos).await?;
         let consumer = channel.basic_consume(
             self.name()?,
             ShortString::default(),
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
-        consumer.await.map_err(|e| broke(&e))?;
+        answered(consumer).await?;
         close(&channel).await;
         Ok(())
     }
@@ -142,13 +140,13 @@ impl AmqpQueue {
         let name = super::publish::short(name)?;
         let there =
             channel.exchange_declare(name, ExchangeKind::Topic, options, FieldTable::default());
-        there.await.map_err(|e| broke(&e))
+        answered(there).await
     }
 }
 
 pub(super) async fn close(channel: &Channel) {
     // Whatever it still holds goes back to the queue.
-    if let Err(error) = channel.close(200, "done".into()).await {
+    if let Err(error) = answered(channel.close(200, "done".into())).await {
         tracing::debug!(%error, "a channel was not closed in good order");
     }
 }

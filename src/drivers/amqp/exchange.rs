@@ -1,6 +1,6 @@
 //! An exchange on an AMQP broker, published to.
 
-use super::link::{Link, broke};
+use super::link::{Link, answered};
 use super::publish::{
     Answer, BATCH, Channels, NOT_CONFIRMED, UNROUTABLE, confirms, publish, short,
 };
@@ -91,7 +91,7 @@ impl AmqpExchange {
         };
         let name = short(&self.options.exchange)?;
         let declared = channel.exchange_declare(name, kind, options, FieldTable::default());
-        declared.await.map_err(|e| broke(&e))
+        answered(declared).await
     }
 
     fn passive(&self) -> bool {
@@ -199,7 +199,7 @@ impl AmqpExchange {
     async fn write(&self) -> Result<(), BrokerError> {
         let channel = self.link.channel().await?;
         let select = channel.tx_select();
-        select.await.map_err(|e| broke(&e))?;
+        answered(select).await?;
         let sent = channel.basic_publish(
             short(&self.options.exchange)?,
             short("pointsman.check")?,
@@ -207,9 +207,9 @@ impl AmqpExchange {
             &[],
             BasicProperties::default(),
         );
-        sent.await.map_err(|e| broke(&e))?;
+        answered(sent).await?;
         let back = channel.tx_rollback();
-        back.await.map_err(|e| broke(&e))
+        answered(back).await
     }
 }
 

@@ -19,6 +19,10 @@ use tokio::sync::Mutex;
 /// How long making a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the broker may take to answer a request. One that was on its way when a
+/// connection broke may never be answered.
+const ANSWER: Duration = Duration::from_secs(30);
+
 /// AMQP's reply code for an orderly end.
 const REPLY_SUCCESS: ReplyCode = 200;
 
@@ -89,14 +93,14 @@ impl Link {
     pub async fn channel(&self) -> Result<Channel, BrokerError> {
         let mut current = self.current.lock().await;
         if let Some(connection) = current.as_ref().filter(|c| c.status().connected())
-            && let Ok(channel) = connection.create_channel().await
+            && let Ok(channel) = answered(connection.create_channel()).await
         {
             return Ok(channel);
         }
         let connection = self.connect().await?;
-        let channel = connection.create_channel().await;
+        let channel = answered(connection.create_channel()).await;
         *current = Some(connection);
-        channel.map_err(|e| broke(&e))
+        channel
     }
 
     /// Why the broker takes nothing now, if it does not.
@@ -236,6 +240,19 @@ async fn read(path: &std::path::Path) -> Result<Vec<u8>, BrokerError> {
             reason: format!("{} cannot be read: {e}", path.display()),
             permanent: false,
         })
+}
+
+/// The broker's answer to a request, within [`ANSWER`].
+pub(super) async fn answered<T>(
+    request: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, BrokerError> {
+    match tokio::time::timeout(ANSWER, request).await {
+        Ok(answer) => answer.map_err(|e| broke(&e)),
+        Err(_) => Err(BrokerError::Unavailable(format!(
+            "the broker has not answered for {} s",
+            ANSWER.as_secs()
+        ))),
+    }
 }
 
 /// What an error of the library means to us.

@@ -1,6 +1,6 @@
 //! Publishing with confirms, to a queue or to an exchange.
 
-use super::link::broke;
+use super::link::{answered, broke};
 use crate::queues::{BrokerError, DELIVERY, Outbound};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -35,7 +35,7 @@ pub(super) type Answer = Result<(), BrokerError>;
 /// Has the broker confirm what is published on this channel from now on.
 pub(super) async fn confirms(channel: &Channel) -> Result<(), BrokerError> {
     let select = channel.confirm_select(ConfirmSelectOptions::default());
-    select.await.map_err(|e| broke(&e))
+    answered(select).await
 }
 
 /// Channels that are published on, each by one batch at a time: the library counts a

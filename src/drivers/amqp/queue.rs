@@ -2,7 +2,7 @@
 
 use super::acks::Acks;
 use super::check::close;
-use super::link::{Link, broke};
+use super::link::{Link, answered};
 use super::publish::{Answer, BATCH, Channels, NOT_CONFIRMED, confirms, publish, short};
 use crate::queues::{
     Broker, BrokerError, Depth, Handle, Headers, Inbound, Limits, Outbound, Publisher, Pull,
@@ -130,7 +130,7 @@ impl AmqpQueue {
                 false => options.arguments(),
             },
         );
-        let queue = declared.await.map_err(|e| broke(&e))?;
+        let queue = answered(declared).await?;
         Ok(u64::from(queue.message_count()))
     }
 
@@ -165,14 +165,14 @@ impl AmqpQueue {
         let channel = self.link.channel().await?;
         self.declare(&channel).await?;
         let qos = channel.basic_qos(self.options.prefetch, BasicQosOptions::default());
-        qos.await.map_err(|e| broke(&e))?;
+        answered(qos).await?;
         let consumer = channel.basic_consume(
             self.name()?,
             ShortString::default(),
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
-        let consumer = consumer.await.map_err(|e| broke(&e))?;
+        let consumer = answered(consumer).await?;
         Ok((channel, consumer))
     }
 
@@ -396,7 +396,7 @@ impl Broker for AmqpQueue {
                 ..QueueDeclareOptions::default()
             };
             let asked = channel.queue_declare(self.name()?, passive, FieldTable::default());
-            let ready = match asked.await.map_err(|e| broke(&e)) {
+            let ready = match answered(asked).await {
                 Ok(queue) => queue.message_count().into(),
                 // One that is still to be made holds nothing.
                 Err(BrokerError::Refused {

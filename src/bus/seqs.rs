@@ -116,8 +116,8 @@ impl Seqs {
 
     /// All from `first` on, in order.
     pub(crate) fn iter_from(&self, first: u64) -> impl Iterator<Item = u64> {
-        let few = self.runs.iter().flat_map(|run| run.0..=run.1);
-        let few = few.skip_while(move |&seq| seq < first);
+        let runs = self.runs.iter();
+        let few = runs.flat_map(move |run| run.0.max(first)..=run.1);
         let many = self.many.iter().flat_map(move |many| {
             let mut all = many.iter();
             all.advance_to(first);

@@ -61,7 +61,9 @@ fn a_fifo_topic_keeps_the_order_of_each_group() {
         .map(|(id, detail)| (id.as_str(), detail.clone()))
         .collect();
     send(&project, &events);
-    project.wait("every message", || outside.got().len() >= 40);
+    // Taken only when all is there: the server forgets the deduplication id of a message
+    // that was taken, so a call that the SDK made twice would show as a copy.
+    project.wait_idle();
     let mut groups: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for got in outside.got() {
         let n = got.json()["detail"]["n"].as_u64().expect("a number");

@@ -51,9 +51,8 @@ impl Redshift {
                 });
                 let inner = Arc::clone(&inner);
                 std::thread::spawn(move || {
-                    requests(&client, &server, &inner).ok();
-                    server.shutdown(Shutdown::Both).ok();
-                    client.shutdown(Shutdown::Both).ok();
+                    let both = Closing([client, server]);
+                    requests(&both.0[0], &both.0[1], &inner).ok();
                 });
             }
         });
@@ -68,6 +67,17 @@ impl Redshift {
     /// Lets every `COPY` fail, or succeed again.
     pub fn refuse(&self, yes: bool) {
         self.inner.refuse.store(yes, Ordering::Relaxed);
+    }
+}
+
+/// Both ends of a connection: nobody waits for one whose thread has failed.
+struct Closing([TcpStream; 2]);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        for stream in &self.0 {
+            stream.shutdown(Shutdown::Both).ok();
+        }
     }
 }
 
@@ -123,11 +133,15 @@ fn requests(client: &TcpStream, server: &TcpStream, inner: &Inner) -> io::Result
         let sql = sql.trim_end_matches('\0').to_owned();
         inner.copies.lock().expect("a lock").push(sql.clone());
         if inner.refuse.load(Ordering::Relaxed) {
-            let error = "do $$ begin raise exception 'Load into table ''pointsman_stage'' failed.  Check ''sys_load_error_detail'' system table for details.'; end $$\0";
-            send(&mut server, b'Q', error.as_bytes())?;
+            let error = "raise exception 'Load into table ''pointsman_stage'' failed.  Check ''sys_load_error_detail'' system table for details.'";
+            fail(&mut server, error)?;
             continue;
         }
-        let rows = rows(&sql, &stage, &inner.endpoint);
+        let Some(rows) = rows(&sql, &stage, &inner.endpoint) else {
+            let error = "raise exception 'S3ServiceException:The specified key does not exist.,Status 404,Error NoSuchKey' using errcode = 'XX000'";
+            fail(&mut server, error)?;
+            continue;
+        };
         let copy = "copy pointsman_stage from stdin (format csv)\0";
         send(&mut server, b'Q', copy.as_bytes())?;
         for piece in rows.chunks(1 << 16) {
@@ -137,9 +151,15 @@ fn requests(client: &TcpStream, server: &TcpStream, inner: &Inner) -> io::Result
     }
 }
 
-/// The rows of the staged files as CSV. As strict as Redshift: the files have
+/// Has the server answer with an error.
+fn fail(server: &mut TcpStream, raise: &str) -> io::Result<()> {
+    let error = format!("do $$ begin {raise}; end $$\0");
+    send(server, b'Q', error.as_bytes())
+}
+
+/// The rows of the staged files as CSV; `None` where one is not there. As strict as Redshift: the files have
 /// the sizes that the manifest tells, and exactly the columns of the table.
-fn rows(sql: &str, stage: &str, endpoint: &str) -> Vec<u8> {
+fn rows(sql: &str, stage: &str, endpoint: &str) -> Option<Vec<u8>> {
     let lines: Vec<&str> = sql.lines().collect();
     assert_eq!(lines[lines.len() - 2..], ["format as parquet", "manifest"]);
     let address = lines[0]
@@ -150,21 +170,23 @@ fn rows(sql: &str, stage: &str, endpoint: &str) -> Vec<u8> {
         .enable_all()
         .build()
         .expect("a runtime");
-    let fetch = |address: &str| -> Bytes {
+    let fetch = |address: &str| -> Option<Bytes> {
         let (bucket, key) = address.split_once('/').expect("a bucket");
         let store = seaweedfs::store(bucket, endpoint);
-        runtime
-            .block_on(async { store.get(&Path::from(key)).await?.bytes().await })
-            .unwrap_or_else(|e| panic!("{address}: {e}"))
+        match runtime.block_on(async { store.get(&Path::from(key)).await?.bytes().await }) {
+            Ok(bytes) => Some(bytes),
+            Err(object_store::Error::NotFound { .. }) => None,
+            Err(e) => panic!("{address}: {e}"),
+        }
     };
-    let manifest: Value = serde_json::from_slice(&fetch(address)).expect("a manifest");
+    let manifest: Value = serde_json::from_slice(&fetch(address)?).expect("a manifest");
     let mut csv = arrow::csv::WriterBuilder::new()
         .with_header(false)
         .build(Vec::new());
     for entry in manifest["entries"].as_array().expect("entries") {
         assert_eq!(entry["mandatory"], true, "{entry}");
         let url = entry["url"].as_str().expect("a url");
-        let file = fetch(url.strip_prefix("s3://").expect("an s3 url"));
+        let file = fetch(url.strip_prefix("s3://").expect("an s3 url"))?;
         assert_eq!(entry["meta"]["content_length"], file.len(), "{entry}");
         let file = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet");
         assert_eq!(declared(stage), columns(file.schema()), "{stage}");
@@ -172,7 +194,7 @@ fn rows(sql: &str, stage: &str, endpoint: &str) -> Vec<u8> {
             csv.write(&batch.expect("a batch")).expect("CSV");
         }
     }
-    csv.into_inner()
+    Some(csv.into_inner())
 }
 
 /// Names and types of the staging table.

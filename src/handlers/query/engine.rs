@@ -166,7 +166,7 @@ pub fn session(memory: usize, scratch: &Path, partitions: usize) -> Result<Sessi
     let mut config = config(partitions.min(threads(memory)));
     // With little memory, a batch of wide rows and what a sort keeps back for merging
     // would be more than there is.
-    config = config.with_batch_size((memory >> 14).clamp(512, 8_192));
+    config = config.with_batch_size((memory >> 15).clamp(512, 8_192));
     let kept = (memory / 16).clamp(512 << 10, 10 << 20);
     config.options_mut().execution.sort_spill_reservation_bytes = kept;
     let mut context = SessionContext::new_with_config_rt(config, runtime);

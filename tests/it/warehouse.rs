@@ -5,7 +5,8 @@ use crate::support::seaweedfs::{self, SeaweedFs};
 use crate::support::{Project, python};
 use std::fmt::Write as _;
 
-const RULES: &str = r#"
+/// Files that come wait in `arrivals`.
+const ARRIVALS: &str = "
 sources:
   inbox: { folder: { path: inbox } }
 queues:
@@ -14,6 +15,10 @@ rules:
   arrived:
     pattern: { source: [pointsman.folder], detail-type: [Object Created] }
     targets: [{ queue: arrivals }]
+";
+
+const RULES: &str = r#"
+rules:
   ready:
     pattern: { detail-type: [Analytics Ready], detail: { table: [orders] } }
     targets: [{ handler: keep }, { handler: replace }, { handler: add }, { handler: named }]
@@ -35,7 +40,7 @@ handlers:
 "#;
 
 /// A project whose warehouse lies in `bucket`.
-fn project(server: &SeaweedFs, bucket: &str, rules: &str) -> Project {
+fn project(server: &SeaweedFs, bucket: &str) -> Project {
     let project = Project::new();
     let connection = server.connection();
     project.write(
@@ -46,9 +51,17 @@ fn project(server: &SeaweedFs, bucket: &str, rules: &str) -> Project {
   warehouse: {{ s3: {{ connection: weed, bucket: {bucket}, prefix: house/tables }} }}
 connections:
   weed: {connection}
-{rules}"
+"
         ),
     );
+    project
+}
+
+/// The same, with a folder whose files go through `rules`.
+fn pipeline(server: &SeaweedFs, bucket: &str, rules: &str) -> Project {
+    let project = project(server, bucket);
+    project.write("rules/arrivals.yaml", ARRIVALS);
+    project.write("rules/tables.yaml", rules);
     project
 }
 
@@ -88,7 +101,7 @@ fn tables_in_a_bucket_are_loaded_asked_and_kept_in_order() {
     let server = seaweedfs::shared();
     let bucket = server.bucket("house");
     other_program(NAMES, server, &bucket, "names");
-    let project = project(server, &bucket, RULES);
+    let project = pipeline(server, &bucket, RULES);
     let files = [
         ("1.csv", "id,kind,amount\n1,a,1.10\n2,b,2.20\n"),
         ("2.csv", "id,kind,amount\n2,b,2.25\n3,b,3.30\n"),
@@ -144,7 +157,7 @@ fn tables_in_a_bucket_are_loaded_asked_and_kept_in_order() {
 fn a_warehouse_that_cannot_be_reached_is_no_empty_one() {
     let mut server = SeaweedFs::start();
     let bucket = server.bucket("away");
-    let project = project(&server, &bucket, "");
+    let project = project(&server, &bucket);
     project.ok(&["run", "--until-idle", "0"]);
     server.stop();
     // An endpoint that refuses is asked several times, for a while.
@@ -155,14 +168,7 @@ fn a_warehouse_that_cannot_be_reached_is_no_empty_one() {
 }
 
 const LOAD: &str = "
-sources:
-  inbox: { folder: { path: inbox } }
-queues:
-  arrivals: {}
 rules:
-  arrived:
-    pattern: { source: [pointsman.folder], detail-type: [Object Created] }
-    targets: [{ queue: arrivals }]
   ready:
     pattern: { detail-type: [Analytics Ready] }
     targets: [{ handler: add }, { handler: keep }]
@@ -184,7 +190,7 @@ fn kills_between_two_nodes_load_each_file_once() {
     let server = seaweedfs::shared();
     let bucket = server.bucket("kills");
     // Two nodes, each with files of its own, write the same tables.
-    let projects = [(); 2].map(|()| project(server, &bucket, LOAD));
+    let projects = [(); 2].map(|()| pipeline(server, &bucket, LOAD));
     for (at, project) in projects.iter().enumerate() {
         for file in 0..FILES {
             let mut text = "id,v\n".to_owned();

@@ -60,7 +60,8 @@ impl Incoming {
     /// Reads an event.
     ///
     /// # Errors
-    /// Permanent failures: another kind of event, a format that cannot be read, a path that leads out of the lake, or a bucket that nothing declares.
+    /// Permanent failures: another kind of event, a format that cannot be read, a
+    /// path that leads out of the lake, or a bucket that nothing declares.
     pub fn of(event: &Event, lake: &Path, places: &Places) -> Result<Self, Failure> {
         let detail: Detail = serde_json::from_str(event.detail_text()).map_err(|e| {
             Failure::permanent(

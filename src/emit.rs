@@ -62,7 +62,7 @@ impl Emitter {
                 "HopLimit",
                 format!(
                     "the chain of causes that began with event `{}` has {MAX_HOPS} links; does a rule match what its own handler emits?",
-                    message.root
+                    message.root()
                 ),
             ));
         }
@@ -151,7 +151,7 @@ impl Emitter {
                 "id": message.event.id(),
                 "source": message.event.source(),
                 "detail-type": message.event.detail_type(),
-                "root": message.root,
+                "root": message.root(),
             }),
         );
         Value::Object(detail)
@@ -163,7 +163,7 @@ fn outgoing(message: &Received, bus: String, event: Event) -> Outgoing {
         bus,
         event,
         cause: message.event.id().to_owned(),
-        root: message.root.clone(),
+        root: message.root().to_owned(),
         hops: message.hops.saturating_add(1),
     }
 }

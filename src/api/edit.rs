@@ -66,7 +66,7 @@ pub(super) async fn edit(
     let id = event.id().to_owned();
     let new = NewEvent {
         cause: Some(first.id.clone()),
-        root: first.root().to_owned(),
+        root: Some(first.root().to_owned()),
         hops: first.hops.saturating_add(1),
         rules_version: table.version(),
         deliveries,

@@ -10,7 +10,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -33,10 +33,15 @@ pub(super) struct Posted {
 /// What became of one event.
 #[derive(Serialize)]
 struct Answer {
-    id: String,
+    #[serde(rename = "id", serialize_with = "id_of")]
+    event: Arc<Event>,
     seq: u64,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
+}
+
+fn id_of<S: Serializer>(event: &Event, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(event.id())
 }
 
 /// `POST /events`: one event, a JSON array of them, or NDJSON. All or none: when
@@ -59,29 +64,29 @@ pub(super) async fn post(
             .and_then(|texts| read(&node, &param.bus, &texts))
             .inspect_err(|_| node.metrics.refused("invalid", 1))?,
     };
-    let ids: Vec<String> = batch.iter().map(|i| i.event.id().to_owned()).collect();
+    let events: Vec<Arc<Event>> = batch.iter().map(|i| Arc::clone(&i.event)).collect();
     let taken = node
         .router
         .take(batch)
         .await
-        .inspect_err(|_| node.metrics.refused("busy", ids.len() as u64))?;
+        .inspect_err(|_| node.metrics.refused("busy", events.len() as u64))?;
     let mut accepted = Vec::with_capacity(taken.len());
-    for (id, taken) in ids.into_iter().zip(taken) {
+    for (event, taken) in events.into_iter().zip(taken) {
         match taken {
             Taken::Accepted(seq) => accepted.push(Answer {
-                id,
+                event,
                 seq,
                 duplicate: false,
             }),
             Taken::Duplicate(seq) => accepted.push(Answer {
-                id,
+                event,
                 seq,
                 duplicate: true,
             }),
             Taken::Refused(reason) => {
                 return Err(ApiError::bad(
                     "InvalidEvent",
-                    format!("event `{id}`: {reason}"),
+                    format!("event `{}`: {reason}", event.id()),
                 ));
             }
         }
@@ -96,6 +101,7 @@ fn read(node: &Node, bus: &str, texts: &[&[u8]]) -> Result<Vec<Incoming>, ApiErr
     let mut room = Room::for_events(texts.len(), texts.iter().map(|text| text.len()).sum());
     let (mut batch, mut errors) = (Vec::with_capacity(texts.len()), Vec::new());
     let mut too_large = false;
+    let bus: Arc<str> = bus.into();
     for (index, text) in texts.iter().enumerate() {
         let checked = Event::complete_in(&mut room, text, &defaults, now)
             .map_err(|e| {
@@ -110,8 +116,8 @@ fn read(node: &Node, bus: &str, texts: &[&[u8]]) -> Result<Vec<Incoming>, ApiErr
             });
         match checked {
             Ok(event) => batch.push(Incoming {
-                event,
-                bus: bus.to_owned(),
+                event: event.into(),
+                bus: Arc::clone(&bus),
                 cursor: None,
             }),
             Err((path, reason)) => {

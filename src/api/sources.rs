@@ -115,8 +115,8 @@ pub(super) async fn notify(
     let batch: Vec<Incoming> = events
         .into_iter()
         .map(|event| Incoming {
-            event,
-            bus: bucket.bus().to_owned(),
+            event: event.into(),
+            bus: bucket.bus().into(),
             cursor: Some(format!("{name}: notified")),
         })
         .collect();

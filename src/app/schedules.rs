@@ -74,7 +74,7 @@ async fn send(
     }
     .build(defaults);
     let event = match built {
-        Ok(event) => event,
+        Ok(event) => Arc::new(event),
         Err(error) => {
             tracing::error!(schedule = name, %error, "its event cannot be built");
             return;
@@ -82,8 +82,8 @@ async fn send(
     };
     loop {
         let incoming = Incoming {
-            event: event.clone(),
-            bus: schedule.bus.clone(),
+            event: Arc::clone(&event),
+            bus: schedule.bus.as_str().into(),
             cursor: None,
         };
         match intake.take(vec![incoming]).await {

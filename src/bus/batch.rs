@@ -1,6 +1,7 @@
 //! A commit being put together: events numbered, duplicates left out.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::core::{Core, Ended, lock};
@@ -11,6 +12,7 @@ use super::record::Sum;
 use super::route::Now;
 use super::state::State;
 use super::types::{Accepted, NewEvent, RouteId, StoredEvent};
+use super::writer::{Turn, wait_for_turn};
 
 /// A new event as its sender's thread prepared it: all but its number and time.
 struct Fresh {
@@ -73,6 +75,11 @@ pub(super) struct Batch {
     /// Deliveries that were delivered, in order when they are written.
     pub(super) acks: Vec<(RouteId, u64)>,
     pub(super) duplicates: BTreeMap<Arc<str>, u64>,
+    /// The number that its first event has, or would have, and the one after its last.
+    pub(super) first_seq: u64,
+    pub(super) next_seq: u64,
+    /// Numbers of events that are written and not applied yet.
+    pub(super) in_flight: Range<u64>,
     /// Dedupe insertions to take back when the write fails.
     pub(super) inserted: Vec<(u64, Option<u64>)>,
     pub(super) answers: Vec<Result<Vec<Accepted>, BusError>>,
@@ -136,16 +143,16 @@ fn check_routes(state: &State, events: &[Fresh]) -> Result<(), BusError> {
 }
 
 /// Numbers new events, leaving out duplicates; all or none.
-pub(super) fn add_events(
-    core: &Core,
+pub(super) fn add_events<'a>(
+    core: &'a Core,
     batch: &mut Batch,
     prepared: Prepared,
-    next_seq: &mut u64,
     now: Now,
+    turn: &mut Turn<'a>,
 ) -> Result<Vec<Accepted>, BusError> {
     let Prepared { events, encoded } = prepared;
     check_routes(&lock(&core.state), &events)?;
-    let (seqs, kept) = (*next_seq, (batch.events.len(), batch.inserted.len()));
+    let (seqs, kept) = (batch.next_seq, (batch.events.len(), batch.inserted.len()));
     let (buffer, mut from) = (batch.buffers.len(), 0);
     let mut accepted = Vec::with_capacity(events.len());
     // Looked at for every commit, so that no jump of the clock goes by unseen.
@@ -157,6 +164,13 @@ pub(super) fn add_events(
         end,
     } in events
     {
+        let is_written = |seq| batch.in_flight.contains(&seq);
+        if turn.is_none() && dedupe.get(hash).is_some_and(is_written) {
+            // It can be compared when it is applied; who applies it may want the ids.
+            drop(dedupe);
+            wait_for_turn(core, turn);
+            dedupe = lock(&core.dedupe);
+        }
         let duplicate = match dedupe.get(hash) {
             Some(seq) => is_duplicate(core, batch, seq, &event, steady).map(|d| d.then_some(seq)),
             None => Ok(None),
@@ -170,8 +184,8 @@ pub(super) fn add_events(
                 });
             }
             Ok(None) => {
-                let seq = *next_seq;
-                *next_seq += 1;
+                let seq = batch.next_seq;
+                batch.next_seq += 1;
                 batch.inserted.push((hash, dedupe.insert(hash, seq)));
                 match Arc::get_mut(&mut event) {
                     Some(event) => (event.seq, event.accepted_ms) = (seq, now.wall),
@@ -202,7 +216,7 @@ pub(super) fn add_events(
                 batch.events.truncate(kept.0);
                 batch.hashes.truncate(kept.0);
                 batch.spans.truncate(kept.0);
-                *next_seq = seqs;
+                batch.next_seq = seqs;
                 return Err(e);
             }
         }
@@ -257,7 +271,7 @@ pub(super) fn is_duplicate(
 
 /// The event as it will be kept; its number and time are the writer's.
 fn stored(event: NewEvent) -> StoredEvent {
-    let root_id = (event.root != event.id).then_some(event.root);
+    let root_id = event.root.filter(|root| *root != event.id);
     StoredEvent {
         seq: 0,
         accepted_ms: 0,

@@ -18,6 +18,7 @@ use super::route::Now;
 use super::state::State;
 use super::table::Table;
 use super::types::{Accepted, Backlog, RouteId, RouteInfo, RouteOptions, StoredEvent};
+use super::writer::Writer;
 use crate::clock::SharedClock;
 use crate::storage::FileSystem;
 
@@ -29,7 +30,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Decides, with the state as it is, which items to commit. Runs on the writer thread.
+/// Decides, with the state as it is, which items to commit. Runs on a writer thread.
 pub(crate) type Plan = Box<dyn FnOnce(&State) -> Result<Vec<Item>, BusError> + Send>;
 
 /// Deliveries that somebody had and that end, or go back.
@@ -139,7 +140,11 @@ pub(crate) struct Core {
     pub options: BusOptions,
     pub fs: Arc<dyn FileSystem>,
     pub clock: SharedClock,
-    // Locks are taken in this order: queue, state, appender, then any of the others.
+    /// The two turns of the threads that write.
+    pub writing: Mutex<Writer>,
+    pub syncing: Mutex<()>,
+    // Locks are taken in this order: the two above, queue, state, appender, then any of
+    // the others.
     pub queue: Mutex<Queue>,
     pub queue_signal: Condvar,
     pub state: Mutex<State>,

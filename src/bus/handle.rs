@@ -28,7 +28,7 @@ pub(crate) struct Handle {
 
 #[derive(Default)]
 struct Threads {
-    writer: Option<JoinHandle<()>>,
+    writers: Vec<JoinHandle<()>>,
     maintenance: Option<JoinHandle<()>>,
     lock: Option<Box<dyn Lock>>,
 }
@@ -74,6 +74,8 @@ impl Handle {
             options,
             fs,
             clock,
+            writing: Mutex::default(),
+            syncing: Mutex::default(),
             queue: Mutex::new(Queue::default()),
             queue_signal: Condvar::new(),
             state: Mutex::new(state),
@@ -134,10 +136,8 @@ impl Handle {
         self.core.maintenance_signal.notify_all();
         lock(&self.core.state).wake_all();
         let mut threads = lock(&self.threads);
-        for thread in [threads.writer.take(), threads.maintenance.take()]
-            .into_iter()
-            .flatten()
-        {
+        let writers = std::mem::take(&mut threads.writers);
+        for thread in writers.into_iter().chain(threads.maintenance.take()) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the bus ended by a panic");
             }
@@ -181,7 +181,9 @@ fn start(core: &Arc<Core>, lock: Box<dyn Lock>) -> Result<Threads, BusError> {
             .map_err(failed)
     };
     let mut threads = Threads {
-        writer: Some(spawn("bus-writer", writer::run)?),
+        writers: (0..writer::THREADS)
+            .map(|_| spawn("bus-writer", writer::run))
+            .collect::<Result<_, _>>()?,
         maintenance: None,
         lock: Some(lock),
     };

@@ -13,6 +13,7 @@ use super::checkpoint::{bitmap, put_bitmap};
 use super::codec::{Put, Reader, Undecodable};
 use super::item::Item;
 use super::siphash::{self, LogKey};
+use super::touched::Touched;
 use super::types::{RouteId, StoredEvent};
 
 const MAGIC: [u8; 8] = *b"PTSMNIDX";
@@ -51,9 +52,6 @@ pub(crate) struct Rows {
     pub causes: Vec<u32>,
     pub roots: Vec<u32>,
 }
-
-/// What was done in a segment to the deliveries of a route; the log has the details.
-pub(crate) type Touched = BTreeMap<RouteId, RoaringTreemap>;
 
 /// A segment's index.
 #[derive(Debug, Clone, PartialEq)]
@@ -172,7 +170,7 @@ impl Index {
             meta,
             own: Rows::default(),
             moved: Rows::default(),
-            touched: Touched::new(),
+            touched: Touched::default(),
         }
     }
 
@@ -239,10 +237,7 @@ impl Index {
 
     /// Notes that something was done to these deliveries.
     pub(crate) fn touch(&mut self, route: RouteId, seqs: &[u64]) {
-        let touched = self.touched.entry(route).or_default();
-        for run in seqs.chunk_by(|a, b| a + 1 == *b) {
-            touched.insert_range(run[0]..=run[run.len() - 1]);
-        }
+        seqs.iter().for_each(|&seq| self.touched.note(route, seq));
     }
 
     /// Where an event stands in the segment.
@@ -274,8 +269,9 @@ impl Index {
         let rest = out.len();
         self.own.encode(&mut out);
         self.moved.encode(&mut out);
-        out.put_varint(self.touched.len() as u64);
-        for (route, seqs) in &self.touched {
+        let touched = self.touched.bitmaps();
+        out.put_varint(touched.len() as u64);
+        for (route, seqs) in &*touched {
             out.put_varint(u64::from(route.0));
             put_bitmap(&mut out, seqs);
         }
@@ -296,7 +292,7 @@ impl Index {
         }
         let mut r = Reader::new(rest);
         let (own, moved) = (Rows::decode(&mut r)?, Rows::decode(&mut r)?);
-        let mut touched = Touched::new();
+        let mut touched = BTreeMap::new();
         for _ in 0..r.len()? {
             let route = RouteId(r.varint_u32()?);
             touched.insert(route, bitmap(&mut r)?);
@@ -305,7 +301,7 @@ impl Index {
             meta,
             own,
             moved,
-            touched,
+            touched: touched.into(),
         })
     }
 }

@@ -5,7 +5,7 @@
 //! pending on it is a bitmap of sequence numbers in memory, rebuilt from the log's
 //! last checkpoint at start.
 //!
-//! The way through: [`Bus::accept`] → writer thread (group commit, one `fdatasync`)
+//! The way through: [`Bus::accept`] → writer threads (group commit, one `fdatasync`)
 //! → [`Bus::ready`] and [`Bus::receive`] → the caller's work → [`Bus::settle`], which
 //! commits acknowledgements, retries, dead letters and emitted events together.
 //!
@@ -51,8 +51,10 @@ mod siphash;
 mod state;
 mod table;
 mod timers;
+mod touched;
 mod types;
 mod view;
+mod waiting;
 mod writer;
 
 use std::future::Future;

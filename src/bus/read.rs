@@ -302,18 +302,14 @@ impl Core {
                 continue;
             }
             let index = self.table.index(&closed)?;
-            if index.touched.values().any(|t| t.contains(seq)) {
+            if index.touched.contains(seq) {
                 self.history_in(closed.meta.id, seq, &mut history)?;
             }
         }
         let active = {
             let segments = self.table.read();
             let index = &segments.active.index;
-            index
-                .touched
-                .values()
-                .any(|t| t.contains(seq))
-                .then_some(index.meta.id)
+            index.touched.contains(seq).then_some(index.meta.id)
         };
         if let Some(id) = active {
             self.history_in(id, seq, &mut history)?;

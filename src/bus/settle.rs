@@ -60,7 +60,7 @@ impl Core {
                     "its bus and its id must not be empty".into(),
                 ));
             }
-            let texts = [&event.cause, &event.cursor];
+            let texts = [&event.cause, &event.cursor, &event.root];
             let longest = texts
                 .iter()
                 .filter_map(|t| t.as_ref().map(String::len))
@@ -70,10 +70,7 @@ impl Core {
                 .deliveries
                 .iter()
                 .filter_map(|d| d.key.as_ref().map(String::len));
-            let longest = longest
-                .max(event.id.len())
-                .max(event.root.len())
-                .max(keys.max().unwrap_or(0));
+            let longest = longest.max(event.id.len()).max(keys.max().unwrap_or(0));
             if event.bus.len() > MAX_BUS {
                 return too_large("bus", event.bus.len(), MAX_BUS);
             }

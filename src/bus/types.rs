@@ -71,8 +71,8 @@ pub struct NewEvent {
     pub payload: Bytes,
     /// The id of the event that caused this one.
     pub cause: Option<String>,
-    /// The id at the start of the chain of causes; its own id when it has no cause.
-    pub root: String,
+    /// The id at the start of the chain of causes; `None` means its own id.
+    pub root: Option<String>,
     /// Steps from the root.
     pub hops: u8,
     /// Where its source stood, to be told back to the source.
@@ -89,11 +89,10 @@ impl NewEvent {
     /// An event without a cause and without deliveries.
     #[must_use]
     pub fn new(bus: impl Into<Arc<str>>, id: impl Into<String>, payload: impl Into<Bytes>) -> Self {
-        let id = id.into();
         Self {
             bus: bus.into(),
-            root: id.clone(),
-            id,
+            root: None,
+            id: id.into(),
             payload: payload.into(),
             cause: None,
             hops: 0,

@@ -1,14 +1,17 @@
-//! The writer thread: takes what queued up during the last sync, writes it as one
-//! record, syncs once, applies it, answers all.
+//! The writer threads: one takes what queued up, numbers it and writes it as one record;
+//! then it syncs, applies and answers, while the other writes what came meanwhile.
+//!
+//! There are two turns, and a thread takes the second before it gives the first away, so
+//! commits are synced and applied in the order in which they were written. What has to
+//! see all that was written before takes the second turn at once, and waits by that.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, MutexGuard};
 
 use super::batch::{Batch, Prepared, add_ended, add_events};
 use super::checkpoint;
-use super::core::{Core, Ended, Queue, Request, Work, lock, relaxed_weight};
+use super::core::{Core, Ended, Reply, Request, Work, lock};
 use super::error::BusError;
 use super::index::Index;
 use super::item::{self, Item, Pos};
@@ -16,11 +19,12 @@ use super::log::WriteFailure;
 use super::record::{self, CommitHead, Kind, Sum};
 use super::route::Now;
 use super::table::Closed;
+use super::waiting::{next, retry_later};
 
-/// How long to wait before a full disk is tried again for what nobody waits for.
-const FULL_DISK_PAUSE: Duration = Duration::from_millis(50);
+/// How many threads write: one writes while the other syncs.
+pub(crate) const THREADS: usize = 2;
 
-/// The writer's own memory between commits.
+/// What the writers remember between commits; who has it has the first turn.
 #[derive(Default)]
 pub(crate) struct Writer {
     /// The head of a record, and the items that are not events.
@@ -28,14 +32,25 @@ pub(crate) struct Writer {
     tail: Vec<u8>,
     /// Duplicates met since the last commit, by label.
     duplicates: BTreeMap<Arc<str>, u64>,
+    /// The number after all that was written, applied or not.
+    next_seq: u64,
+}
+
+/// The second turn.
+pub(super) type Turn<'a> = Option<MutexGuard<'a, ()>>;
+
+/// Takes the second turn, unless it is taken: all that was written before is applied.
+pub(super) fn wait_for_turn<'a>(core: &'a Core, turn: &mut Turn<'a>) {
+    turn.get_or_insert_with(|| lock(&core.syncing));
 }
 
 /// Runs until the queue is closed and empty, or the log is poisoned.
 pub(crate) fn run(core: &Core) {
     let _watch = Watch(core);
-    let mut writer = Writer::default();
-    while let Some(requests) = next(core) {
-        writer.commit(core, requests);
+    loop {
+        let writer = lock(&core.writing);
+        let Some(requests) = next(core) else { break };
+        commit(core, writer, requests);
         if core.poisoned().is_some() {
             break;
         }
@@ -60,156 +75,137 @@ impl Drop for Watch<'_> {
     }
 }
 
-/// Waits for work; `None` at the end.
-fn next(core: &Core) -> Option<Vec<Request>> {
-    let mut queue = lock(&core.queue);
-    let mut since: Option<Instant> = None;
-    loop {
-        let due = queue.urgent > 0 || queue.relaxed >= core.options.relaxed_count || queue.closing;
-        if queue.requests.is_empty() {
-            if queue.closing || core.poisoned().is_some() {
-                return None;
+/// Who waits for a request, and what of it may be tried again.
+type Asked = (Option<Reply>, bool, usize);
+
+/// Makes requests durable, applies them and answers.
+fn commit<'a>(core: &'a Core, mut writer: MutexGuard<'a, Writer>, requests: Vec<Request>) {
+    let now = core.now();
+    let mut asked: Vec<Asked> = Vec::with_capacity(requests.len());
+    let mut works = Vec::with_capacity(requests.len());
+    for request in requests {
+        asked.push((request.reply, request.relaxed, request.bytes));
+        works.push(request.work);
+    }
+    // A plan sees the state, and what comes after sees what it has changed.
+    let alone = works.iter().any(|work| matches!(work, Work::Plan(_)));
+    let mut turn = None;
+    if alone {
+        wait_for_turn(core, &mut turn);
+    }
+    let mut batch = writer.build(core, &mut works, now, &mut turn);
+    let written = writer.write(core, &mut batch, now, &mut turn);
+    wait_for_turn(core, &mut turn);
+    let mut writer = Some(writer).filter(|_| alone || written.is_err());
+    let result = written.and_then(|written| finish(core, &batch, written, now));
+    batch.recycle(core);
+    match result {
+        Ok(()) => {
+            drop((turn, writer));
+            for ((reply, ..), answer) in asked.into_iter().zip(batch.answers) {
+                if let Some(reply) = reply {
+                    let _ = reply.send(answer);
+                }
             }
-            since = None;
-            queue = core
-                .queue_signal
-                .wait(queue)
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            continue;
         }
-        let waited = since.get_or_insert_with(Instant::now).elapsed();
-        let Some(left) = core
-            .options
-            .relaxed_delay
-            .checked_sub(waited)
-            .filter(|l| !l.is_zero() && !due)
-        else {
-            return Some(take(core, &mut queue));
-        };
-        queue = core
-            .queue_signal
-            .wait_timeout(queue, left)
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .0;
+        Err(failure) => {
+            let (error, broken) = match failure {
+                WriteFailure::Full(e) => (e, false),
+                WriteFailure::Broken(e) => (e, true),
+            };
+            if broken && core.poisoned().is_none() {
+                core.poison(&error);
+            }
+            if let Some(writer) = &mut writer {
+                writer.keep_duplicates(&mut batch);
+            }
+            fail(core, batch, asked, works, &error, broken);
+        }
     }
 }
 
-fn take(core: &Core, queue: &mut Queue) -> Vec<Request> {
-    let mut taken = Vec::new();
-    let (mut events, mut bytes) = (0, 0);
-    while let Some(request) = queue.requests.front() {
-        let count = match &request.work {
-            Work::Plan(_) if !taken.is_empty() => break,
-            Work::Plan(_) => 0,
-            Work::Commit { events, .. } => events.len(),
-        };
-        let over = events + count > core.options.commit_events
-            || bytes + request.bytes > core.options.commit_bytes;
-        if over && !taken.is_empty() && count > 0 {
-            break;
-        }
-        let Some(request) = queue.requests.pop_front() else {
-            break;
-        };
-        events += count;
-        bytes += request.bytes;
-        queue.bytes -= request.bytes;
-        if request.relaxed {
-            queue.relaxed -= relaxed_weight(&request);
-        } else {
-            queue.urgent -= 1;
-        }
-        let alone = matches!(request.work, Work::Plan(_));
-        taken.push(request);
-        if alone {
-            break;
+/// Syncs what was written and applies it.
+fn finish(
+    core: &Core,
+    batch: &Batch,
+    written: Option<Written>,
+    now: Now,
+) -> Result<(), WriteFailure> {
+    // What was written before may not have become durable, and this comes after it.
+    if let Some(why) = core.poisoned() {
+        return Err(WriteFailure::Broken(BusError::Poisoned { why }));
+    }
+    let Some(written) = written else {
+        return Ok(());
+    };
+    sync(core, &written)?;
+    apply(core, batch, &written, now);
+    Ok(())
+}
+
+/// Takes back what a commit that was not written had begun.
+fn fail(
+    core: &Core,
+    batch: Batch,
+    asked: Vec<Asked>,
+    works: Vec<Work>,
+    error: &BusError,
+    broken: bool,
+) {
+    {
+        let mut dedupe = lock(&core.dedupe);
+        for (hash, before) in batch.inserted.into_iter().rev() {
+            dedupe.undo(hash, before);
         }
     }
-    taken
+    let mut again = Vec::new();
+    for ((reply, relaxed, bytes), work) in asked.into_iter().zip(works) {
+        if relaxed && !broken {
+            again.push(Request {
+                work,
+                bytes,
+                relaxed,
+                reply: None,
+            });
+            continue;
+        }
+        if let Work::Commit { ended, .. } = &work {
+            super::settle::unsettle(core, ended);
+        }
+        if let Some(reply) = reply {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+    if !again.is_empty() {
+        retry_later(core, again, error);
+    }
 }
 
 impl Writer {
-    fn commit(&mut self, core: &Core, requests: Vec<Request>) {
-        let now = core.now();
-        let mut replies = Vec::with_capacity(requests.len());
-        let mut works = Vec::with_capacity(requests.len());
-        for request in requests {
-            replies.push((request.reply, request.relaxed, request.bytes));
-            works.push(request.work);
-        }
-        let mut batch = self.build(core, &mut works, now);
-        let result = self.write(core, &mut batch, now);
-        batch.recycle(core);
-        match result {
-            Ok(()) => {
-                for ((reply, ..), answer) in replies.into_iter().zip(batch.answers) {
-                    if let Some(reply) = reply {
-                        let _ = reply.send(answer);
-                    }
-                }
-            }
-            Err(failure) => {
-                let (error, broken) = match failure {
-                    WriteFailure::Full(e) => (e, false),
-                    WriteFailure::Broken(e) => (e, true),
-                };
-                if broken {
-                    core.poison(&error);
-                }
-                self.fail(core, batch, replies, works, &error, broken);
-            }
-        }
-    }
-
-    /// Takes back what a commit that was not written had begun.
-    fn fail(
-        &mut self,
-        core: &Core,
-        batch: Batch,
-        replies: Vec<(Option<super::core::Reply>, bool, usize)>,
-        works: Vec<Work>,
-        error: &BusError,
-        broken: bool,
-    ) {
-        {
-            let mut dedupe = lock(&core.dedupe);
-            for (hash, before) in batch.inserted.into_iter().rev() {
-                dedupe.undo(hash, before);
-            }
-        }
-        for (label, count) in batch.duplicates {
+    /// Counts duplicates that were not written with the next commit.
+    fn keep_duplicates(&mut self, batch: &mut Batch) {
+        for (label, count) in std::mem::take(&mut batch.duplicates) {
             *self.duplicates.entry(label).or_default() += count;
         }
-        let mut again = Vec::new();
-        for ((reply, relaxed, bytes), work) in replies.into_iter().zip(works) {
-            if relaxed && !broken {
-                again.push(Request {
-                    work,
-                    bytes,
-                    relaxed,
-                    reply: None,
-                });
-                continue;
-            }
-            if let Work::Commit { ended, .. } = &work {
-                super::settle::unsettle(core, ended);
-            }
-            if let Some(reply) = reply {
-                let _ = reply.send(Err(error.clone()));
-            }
-        }
-        if !again.is_empty() {
-            retry_later(core, again, error);
-        }
     }
 
-    fn build(&mut self, core: &Core, works: &mut [Work], now: Now) -> Batch {
+    fn build<'a>(
+        &mut self,
+        core: &'a Core,
+        works: &mut [Work],
+        now: Now,
+        turn: &mut Turn<'a>,
+    ) -> Batch {
+        let applied = lock(&core.state).next_seq;
+        // Only who has this turn gives numbers out.
+        let first_seq = applied.max(self.next_seq);
         let mut batch = Batch {
             duplicates: std::mem::take(&mut self.duplicates),
+            first_seq,
+            next_seq: first_seq,
+            in_flight: applied..first_seq,
             ..Batch::default()
         };
-        // Only this thread gives numbers out.
-        let mut next_seq = lock(&core.state).next_seq;
         for work in works {
             let answer = match work {
                 Work::Plan(_) => {
@@ -227,8 +223,8 @@ impl Writer {
                 }
                 Work::Commit { ended, events } => {
                     // What ended stays with the request, in case the write fails.
-                    let accepted =
-                        add_events(core, &mut batch, std::mem::take(events), &mut next_seq, now);
+                    let events = std::mem::take(events);
+                    let accepted = add_events(core, &mut batch, events, now, turn);
                     match accepted {
                         Ok(_) => add_ended(&mut batch, ended),
                         Err(_) => super::settle::unsettle(core, &std::mem::take(ended)),
@@ -241,12 +237,18 @@ impl Writer {
         batch
     }
 
-    /// Writes, syncs and applies a batch.
-    fn write(&mut self, core: &Core, batch: &mut Batch, now: Now) -> Result<(), WriteFailure> {
+    /// Writes a batch; `None` when there is nothing to be made durable.
+    fn write<'a>(
+        &mut self,
+        core: &'a Core,
+        batch: &mut Batch,
+        now: Now,
+        turn: &mut Turn<'a>,
+    ) -> Result<Option<Written>, WriteFailure> {
         if batch.is_empty() {
-            // Only duplicates, or a plan without items: nothing to make durable.
-            self.duplicates = std::mem::take(&mut batch.duplicates);
-            return Ok(());
+            // Only duplicates, or a plan without items.
+            self.keep_duplicates(batch);
+            return Ok(None);
         }
         for (bus, count) in &batch.duplicates {
             batch.items.push(Item::Duplicates {
@@ -256,11 +258,13 @@ impl Writer {
         }
         batch.acks.sort_unstable();
         let size = batch.event_bytes() + 64 * batch.items.len() + 16 * batch.acks.len();
-        self.roll_if_full(core, size as u64, now)?;
+        if is_full(core, size as u64) {
+            wait_for_turn(core, turn);
+            roll(core, now)?;
+        }
         let written = self.append(core, batch, now)?;
-        self.sync(core)?;
-        apply(core, batch, &written, now);
-        Ok(())
+        self.next_seq = batch.next_seq;
+        Ok(Some(written))
     }
 
     /// Writes the record, the events straight from where their senders prepared them.
@@ -270,7 +274,6 @@ impl Writer {
         batch: &mut Batch,
         now: Now,
     ) -> Result<Written, WriteFailure> {
-        let next_seq = lock(&core.state).next_seq;
         let (salt, synced, expected) = {
             let appender = lock(&core.appender);
             (appender.salt, appender.synced, appender.len)
@@ -280,7 +283,7 @@ impl Writer {
         tail.clear();
         record::begin(Kind::Commit, head);
         CommitHead {
-            next_seq,
+            next_seq: batch.first_seq,
             time_ms: now.wall,
             synced,
         }
@@ -316,26 +319,28 @@ impl Writer {
             end: start + len,
         })
     }
+}
 
-    fn sync(&self, core: &Core) -> Result<(), WriteFailure> {
-        let (file, len, path) = {
-            let appender = lock(&core.appender);
-            (appender.file.clone(), appender.len, appender.path())
-        };
-        file.sync_data()
-            .map_err(|e| WriteFailure::Broken(BusError::io("sync", path, &e)))?;
-        let mut appender = lock(&core.appender);
-        appender.synced = appender.synced.max(len);
-        Ok(())
-    }
-
-    fn roll_if_full(&mut self, core: &Core, size: u64, now: Now) -> Result<(), WriteFailure> {
-        let len = lock(&core.appender).len;
-        if len + size <= core.options.segment_bytes || len < core.options.segment_bytes / 2 {
+/// Syncs what was written, unless the sync before has done it.
+fn sync(core: &Core, written: &Written) -> Result<(), WriteFailure> {
+    let (file, len, path) = {
+        let appender = lock(&core.appender);
+        if appender.id == written.segment && appender.synced >= written.end {
             return Ok(());
         }
-        roll(core, now)
-    }
+        (appender.file.clone(), appender.len, appender.path())
+    };
+    file.sync_data()
+        .map_err(|e| WriteFailure::Broken(BusError::io("sync", path, &e)))?;
+    let mut appender = lock(&core.appender);
+    appender.synced = appender.synced.max(len);
+    Ok(())
+}
+
+/// Whether the active segment has no room for so many bytes more.
+fn is_full(core: &Core, size: u64) -> bool {
+    let len = lock(&core.appender).len;
+    len + size > core.options.segment_bytes && len >= core.options.segment_bytes / 2
 }
 
 /// Where a commit was written.
@@ -432,36 +437,4 @@ pub(crate) fn roll(core: &Core, now: Now) -> Result<(), WriteFailure> {
     sync(&old, old_path)?;
     core.maintenance_signal.notify_one();
     Ok(())
-}
-
-/// Puts relaxed settlements back that a full disk did not take. Whoever waits behind
-/// them is told of the full disk rather than left waiting.
-fn retry_later(core: &Core, again: Vec<Request>, error: &BusError) {
-    let mut queue = lock(&core.queue);
-    let mut waiting = std::mem::take(&mut queue.requests);
-    (queue.urgent, queue.relaxed, queue.bytes) = (0, 0, 0);
-    if queue.closing {
-        // Unwritten settlements mean one more delivery, which a restart gives anyway.
-        return;
-    }
-    waiting.retain_mut(|request| {
-        if request.relaxed {
-            return true;
-        }
-        if let Work::Commit { ended, .. } = &request.work {
-            super::settle::unsettle(core, ended);
-        }
-        if let Some(reply) = request.reply.take() {
-            let _ = reply.send(Err(error.clone()));
-        }
-        false
-    });
-    for request in again.into_iter().rev() {
-        waiting.push_front(request);
-    }
-    queue.relaxed = waiting.iter().map(relaxed_weight).sum();
-    queue.bytes = waiting.iter().map(|r| r.bytes).sum();
-    queue.requests = waiting;
-    drop(queue);
-    std::thread::sleep(FULL_DISK_PAUSE);
 }

@@ -236,7 +236,7 @@ impl Worker {
             "reason": reason.as_str(),
             "code": failure.code,
             "bus": &*message.bus,
-            "trace": { "root": message.root, "hops": message.hops },
+            "trace": { "root": message.root(), "hops": message.hops },
         });
         (
             Fate::Dead { failure, context },

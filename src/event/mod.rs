@@ -40,6 +40,8 @@ pub struct Room {
     memory: BytesMut,
     /// Bytes that are still to come.
     left: usize,
+    /// The time that was written last, and how: most get the same.
+    time: Option<(i64, String)>,
 }
 
 impl Room {
@@ -48,7 +50,20 @@ impl Room {
     pub fn for_events(count: usize, bytes: usize) -> Self {
         Self {
             memory: BytesMut::new(),
+            time: None,
             left: bytes.saturating_add(count.saturating_mul(ROOM)),
+        }
+    }
+
+    /// [`rfc3339`] of `ms`.
+    fn time(&mut self, ms: i64) -> String {
+        match &self.time {
+            Some((at, text)) if *at == ms => text.clone(),
+            _ => {
+                let text = rfc3339(ms);
+                self.time = Some((ms, text.clone()));
+                text
+            }
         }
     }
 
@@ -194,7 +209,7 @@ impl Event {
         wire.version.get_or_insert(Text::borrowed("0"));
         wire.id.get_or_insert_with(|| Text::owned(random_id()));
         wire.time
-            .get_or_insert_with(|| Text::owned(rfc3339(now_ms)));
+            .get_or_insert_with(|| Text::owned(room.time(now_ms)));
         wire.account
             .get_or_insert(Text::borrowed(&defaults.account));
         wire.region.get_or_insert(Text::borrowed(&defaults.region));

@@ -160,7 +160,7 @@ impl LogQueue {
             bus,
             attempt: leased.attempts,
             accepted_ms: leased.event.accepted_ms,
-            root: leased.event.root().to_owned(),
+            root: leased.event.root_id.clone(),
             hops: leased.event.hops,
         })
     }

@@ -265,7 +265,7 @@ impl MixedQueue {
             bus: inbound.bus().unwrap_or("default").into(),
             attempt: before.saturating_add(1),
             accepted_ms,
-            root: inbound.root().unwrap_or(event.id()).to_owned(),
+            root: inbound.root().map(str::to_owned),
             hops: meta.hops,
             event,
         };
@@ -474,7 +474,7 @@ fn home_event(
         id,
         payload: event.text().clone(),
         cause: Some(cause.to_owned()),
-        root: inbound.root().unwrap_or(event.id()).to_owned(),
+        root: Some(inbound.root().unwrap_or(event.id()).to_owned()),
         hops: meta.hops,
         cursor: Some(format!("{bus} {route}")),
         rules_version: 0,

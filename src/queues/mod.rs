@@ -58,10 +58,19 @@ pub struct Received {
     pub attempt: u32,
     /// When the bus accepted it, Unix milliseconds.
     pub accepted_ms: i64,
-    /// The id of the event at the beginning of the chain of causes.
-    pub root: String,
+    /// The id of the event at the beginning of the chain of causes; `None` means its
+    /// own. See [`Received::root`].
+    pub root: Option<String>,
     /// Length of the chain of causes before it.
     pub hops: u8,
+}
+
+impl Received {
+    /// The id of the event at the beginning of the chain of causes.
+    #[must_use]
+    pub fn root(&self) -> &str {
+        self.root.as_deref().unwrap_or(self.event.id())
+    }
 }
 
 /// Identifies a loan.

@@ -36,20 +36,17 @@ impl Router {
             match admit(table, incoming) {
                 Err(reason) => answers.push(Some(Taken::Refused(reason))),
                 Ok(deliveries) => {
-                    let id = incoming.event.id().to_owned();
-                    // A batch is for one bus, as a rule.
-                    let same = events.last().filter(|last| *last.bus == *incoming.bus);
                     events.push(NewEvent {
-                        bus: same.map_or_else(|| incoming.bus.as_str().into(), |e| e.bus.clone()),
-                        root: id.clone(),
-                        id,
+                        bus: Arc::clone(&incoming.bus),
+                        root: None,
+                        id: incoming.event.id().to_owned(),
                         payload: incoming.event.text().clone(),
                         cause: None,
                         hops: 0,
                         cursor: incoming.cursor.clone(),
                         rules_version: table.version(),
                         deliveries,
-                        reading: Reading::of(Arc::new(incoming.event.clone())),
+                        reading: Reading::of(Arc::clone(&incoming.event)),
                     });
                     answers.push(None);
                 }

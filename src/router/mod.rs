@@ -69,7 +69,7 @@ impl Router {
             id: out.event.id().to_owned(),
             payload: out.event.text().clone(),
             cause: Some(out.cause),
-            root: out.root,
+            root: Some(out.root),
             hops: out.hops,
             cursor: None,
             rules_version: table.version(),

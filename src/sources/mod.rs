@@ -8,15 +8,16 @@ pub mod s3;
 
 use crate::event::Event;
 use futures::future::BoxFuture;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An event on its way in.
 #[derive(Clone, Debug)]
 pub struct Incoming {
     /// The event.
-    pub event: Event,
+    pub event: Arc<Event>,
     /// Name of the bus that it is for.
-    pub bus: String,
+    pub bus: Arc<str>,
     /// Where the source stood when it saw this (shown by `trace`).
     pub cursor: Option<String>,
 }

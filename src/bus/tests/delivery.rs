@@ -236,7 +236,7 @@ async fn acks_and_emitted_events_are_one_commit() {
         bench.fs.stop_after(stop);
         let emit = NewEvent {
             cause: Some("cause".into()),
-            root: "cause".into(),
+            root: Some("cause".into()),
             hops: 1,
             ..event("effect", &[next])
         };

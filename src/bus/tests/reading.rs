@@ -65,7 +65,7 @@ async fn causes_and_what_became_of_an_event_can_be_traced() {
     let (bus, r) = filled(&mut bench, 60).await;
     let child = |id: &str, cause: &str| NewEvent {
         cause: Some(cause.into()),
-        root: "e3".into(),
+        root: Some("e3".into()),
         hops: 1,
         ..event(id, &[])
     };

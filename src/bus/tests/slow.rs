@@ -21,7 +21,7 @@ fn start(cache_bytes: usize) -> (Bus, Gated) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_during_a_sync_shares_the_next() {
+async fn what_comes_during_a_sync_is_written_or_shares_the_next() {
     let (bus, slow) = start(1 << 20);
     let r = route(&bus, "r").await;
     slow.syncs.close(true);
@@ -31,17 +31,23 @@ async fn what_comes_during_a_sync_shares_the_next() {
     };
     let first = accept(0);
     held(&slow.syncs).await;
-    let others: Vec<_> = (1..=200).map(accept).collect();
-    while lock(&bus.handle.core().queue).requests.len() < 200 {
+    let written = bus.disk_bytes();
+    let second = accept(1);
+    while bus.disk_bytes() == written {
         tokio::task::yield_now().await;
     }
+    let others: Vec<_> = (2..=200).map(accept).collect();
+    while lock(&bus.handle.core().queue).requests.len() < 199 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!second.is_finished());
     let before = slow.syncs.passed();
     slow.syncs.close(false);
-    for one in others.into_iter().chain([first]) {
+    for one in others.into_iter().chain([first, second]) {
         one.await.unwrap().unwrap();
     }
-    // One for the first, and one for all that came meanwhile.
-    assert_eq!(slow.syncs.passed() - before, 2);
+    // One for the first, one for what was written meanwhile, one for all that waited.
+    assert_eq!(slow.syncs.passed() - before, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

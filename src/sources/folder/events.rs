@@ -122,8 +122,8 @@ impl Version<'_> {
             detail,
         };
         Ok(Incoming {
-            event: event.build(&options.defaults)?,
-            bus: options.bus.clone(),
+            event: event.build(&options.defaults)?.into(),
+            bus: options.bus.as_str().into(),
             cursor: Some(format!("{}: renamed", options.name)),
         })
     }
@@ -155,8 +155,8 @@ fn incoming(
     cursor: &str,
 ) -> Result<Incoming, EventError> {
     Ok(Incoming {
-        event: event.build(&options.defaults)?,
-        bus: options.bus.clone(),
+        event: event.build(&options.defaults)?.into(),
+        bus: options.bus.as_str().into(),
         cursor: Some(format!("{}: {cursor}", options.name)),
     })
 }

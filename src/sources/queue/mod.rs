@@ -164,8 +164,8 @@ impl QueueSource {
 
     fn incoming(&self, event: Event, message: &Inbound) -> Incoming {
         Incoming {
-            event,
-            bus: self.options.bus.clone(),
+            event: event.into(),
+            bus: self.options.bus.as_str().into(),
             cursor: message.id.clone(),
         }
     }

@@ -101,8 +101,8 @@ fn incoming(
     how: &str,
 ) -> Result<Incoming, EventError> {
     Ok(Incoming {
-        event: event.build(&options.defaults)?,
-        bus: options.bus.clone(),
+        event: event.build(&options.defaults)?.into(),
+        bus: options.bus.as_str().into(),
         cursor: Some(format!("{}: {how}", options.name)),
     })
 }

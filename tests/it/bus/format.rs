@@ -48,7 +48,7 @@ async fn write(dir: &Path) {
         new.deliveries[1].key = Some(format!("key-{}", i % 3));
         if i % 7 == 0 {
             new.deliveries[0].not_before_ms = Some(START + 3_600_000);
-            (new.cause, new.root) = (Some("e1".into()), "e0".into());
+            (new.cause, new.root) = (Some("e1".into()), Some("e0".into()));
             (new.cursor, new.hops, new.rules_version) = (Some("at 7".into()), 3, 9);
         }
         bus.accept(vec![new]).await.unwrap();

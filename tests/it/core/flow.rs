@@ -166,8 +166,8 @@ async fn a_clock_that_jumps_forward_and_back_loses_and_repeats_nothing() {
         );
         let event = Event::complete(text.as_bytes(), &Defaults::default(), 0).expect("an event");
         Incoming {
-            event,
-            bus: "default".to_owned(),
+            event: event.into(),
+            bus: "default".into(),
             cursor: None,
         }
     };

@@ -14,8 +14,10 @@ fn hint(pond: &Pond, what: &str, key: &str) -> Incoming {
     });
     let text = json!({ "source": "aws.s3", "detail-type": what, "detail": detail });
     Incoming {
-        event: Event::complete(text.to_string().as_bytes(), &Defaults::default(), 0).unwrap(),
-        bus: "default".to_owned(),
+        event: Event::complete(text.to_string().as_bytes(), &Defaults::default(), 0)
+            .unwrap()
+            .into(),
+        bus: "default".into(),
         cursor: None,
     }
 }
@@ -94,7 +96,9 @@ async fn what_is_none_of_the_buckets_goes_on_to_the_bus() {
     let text = String::from_utf8(text)
         .unwrap()
         .replace(&pond.options.bucket, "elsewhere");
-    other.event = Event::complete(text.as_bytes(), &Defaults::default(), 0).unwrap();
+    other.event = Event::complete(text.as_bytes(), &Defaults::default(), 0)
+        .unwrap()
+        .into();
     assert_eq!(tell(&source, vec![other]).await, [Taken::Accepted(1)]);
     assert_eq!(pond.bus.created(), ["a.csv"]);
 }

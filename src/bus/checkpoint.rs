@@ -142,7 +142,7 @@ fn put_route(out: &mut Vec<u8>, route: &Route) {
         .into_iter()
         .for_each(|v| out.put_varint(v));
     put_bitmap(out, &route.fresh.to_bitmap());
-    put_bitmap(out, &route.again);
+    put_bitmap(out, &route.again.to_bitmap());
     out.put_varint(route.replays.len() as u64);
     for replay in &route.replays {
         out.put_str(&replay.id);
@@ -217,7 +217,7 @@ fn route(r: &mut Reader<'_>, id: RouteId) -> Result<Route, Undecodable> {
     }
     route.counts = Counts::from_array(counts);
     route.fresh = bitmap(r)?.into();
-    route.again = bitmap(r)?;
+    route.again = bitmap(r)?.into();
     for _ in 0..r.len()? {
         let id = r.str()?.into();
         route.replays.push(Replay {

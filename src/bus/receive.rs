@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -11,7 +11,7 @@ use super::core::{Core, lock};
 use super::damage::{Damage, DamageKind};
 use super::error::BusError;
 use super::item;
-use super::log::WriteFailure;
+use super::log::{Appender, WriteFailure};
 use super::record::{self, CommitHead, Kind};
 use super::route::At;
 use super::settle::millis;
@@ -169,30 +169,28 @@ impl Core {
         let mut leases: Vec<(RouteId, u64)> = picked.map(|one| (one.route, one.seq)).collect();
         leases.sort_unstable();
         let now = self.now();
-        let mut state = lock(&self.state);
         let mut record = Vec::with_capacity(64);
-        {
-            let mut appender = lock(&self.appender);
-            record::begin(Kind::Commit, &mut record);
-            CommitHead {
-                next_seq: state.next_seq,
-                time_ms: now.wall,
-                synced: appender.synced,
-            }
-            .encode(&mut record);
-            for of_route in leases.chunk_by(|a, b| a.0 == b.0) {
-                let seqs = of_route.iter().map(|lease| lease.1);
-                item::put_leased(of_route[0].0, seqs, &mut record);
-            }
-            match appender.append(&mut record) {
-                Ok(_) => {}
-                Err(WriteFailure::Full(e)) => return Err(e),
-                Err(WriteFailure::Broken(e)) => {
-                    drop(appender);
-                    drop(state);
-                    self.poison(&e);
-                    return Err(e);
-                }
+        let (mut state, mut appender) = self.state_and_appender();
+        record::begin(Kind::Commit, &mut record);
+        CommitHead {
+            next_seq: state.next_seq,
+            time_ms: now.wall,
+            synced: appender.synced,
+        }
+        .encode(&mut record);
+        for of_route in leases.chunk_by(|a, b| a.0 == b.0) {
+            let seqs = of_route.iter().map(|lease| lease.1);
+            item::put_leased(of_route[0].0, seqs, &mut record);
+        }
+        let appended = appender.append(&mut record);
+        drop(appender);
+        match appended {
+            Ok(_) => {}
+            Err(WriteFailure::Full(e)) => return Err(e),
+            Err(WriteFailure::Broken(e)) => {
+                drop(state);
+                self.poison(&e);
+                return Err(e);
             }
         }
         self.log_bytes
@@ -203,6 +201,22 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Both locks. A commit that is being written holds the second for a while; nobody
+    /// must wait for the first meanwhile.
+    fn state_and_appender(&self) -> (MutexGuard<'_, State>, MutexGuard<'_, Appender>) {
+        loop {
+            let state = lock(&self.state);
+            match self.appender.try_lock() {
+                Ok(appender) => return (state, appender),
+                Err(TryLockError::Poisoned(e)) => return (state, e.into_inner()),
+                Err(TryLockError::WouldBlock) => {
+                    drop(state);
+                    drop(lock(&self.appender));
+                }
+            }
+        }
     }
 
     /// Puts back what was picked and not handed out, uncounted.

@@ -98,12 +98,12 @@ pub(crate) struct Route {
     /// Ready and without a key.
     pub fresh: Seqs,
     /// The same, given by a replay.
-    pub again: RoaringTreemap,
+    pub again: Seqs,
     /// All with a key, in flight or not, and the hash of the key.
     pub keyed: Pages<u64>,
     pub keys: Keys,
     /// Keyed ones that may go now: fresh and replayed.
-    pub heads: [RoaringTreemap; 2],
+    pub heads: [Seqs; 2],
     pub entries: Pages<Entry>,
     /// By monotonic due time.
     pub delayed: Timers,
@@ -126,10 +126,10 @@ impl Route {
             paused: false,
             retired: false,
             fresh: Seqs::default(),
-            again: RoaringTreemap::new(),
+            again: Seqs::default(),
             keyed: Pages::default(),
             keys: Keys::default(),
-            heads: [RoaringTreemap::new(), RoaringTreemap::new()],
+            heads: Default::default(),
             entries: Pages::default(),
             delayed: Timers::default(),
             leased: 0,
@@ -314,9 +314,9 @@ impl Route {
     pub(crate) fn ready(&self, class: usize) -> [Line<'_>; 2] {
         let plain = match class {
             0 => self.fresh.line(),
-            _ => Line::of(&self.again),
+            _ => self.again.line(),
         };
-        [plain, Line::of(&self.heads[class])]
+        [plain, self.heads[class].line()]
     }
 
     /// Leases the lowest of [`Route::ready`]; receipts count up from `receipt`.
@@ -343,7 +343,7 @@ impl Route {
         // The plain ones are the lowest of their set, so the range is exact.
         match last_plain {
             Some(last) if class == 0 => self.fresh.remove_to(last),
-            Some(last) => drop(self.again.remove_range(0..=last)),
+            Some(last) => self.again.remove_to(last),
             None => {}
         }
         self.leased += seqs.len() as u64;

@@ -191,7 +191,7 @@ pub(crate) enum Line<'a> {
 
 impl<'a> Line<'a> {
     /// The numbers of a bitmap.
-    pub(crate) fn of(many: &'a RoaringTreemap) -> Self {
+    fn of(many: &'a RoaringTreemap) -> Self {
         match many.is_empty() {
             true => Self::Few(&[], 0),
             false => Self::Many(Box::new(many.iter())),

@@ -3,6 +3,7 @@
 use roaring::RoaringTreemap;
 
 use super::route::{At, DeadRef, Route};
+use super::seqs::Seqs;
 use super::types::Standing;
 
 impl Route {
@@ -26,9 +27,7 @@ impl Route {
     pub(crate) fn pending_in(&self, first: u64, last: u64) -> RoaringTreemap {
         let mut all = RoaringTreemap::new();
         all.extend(self.fresh.iter_from(first).take_while(|&seq| seq <= last));
-        let mut again = self.again.iter();
-        again.advance_to(first);
-        all.extend(again.take_while(|&seq| seq <= last));
+        all.extend(self.again.iter_from(first).take_while(|&seq| seq <= last));
         let keyed = self.keyed.iter_from(first).map(|k| k.0);
         all.extend(keyed.take_while(|&seq| seq <= last));
         let touched = self.entries.iter_from(first).map(|e| e.0);
@@ -65,11 +64,10 @@ impl Route {
 
     /// About how much memory its deliveries take, in bytes.
     pub(crate) fn footprint(&self) -> usize {
-        let bits = [&self.again, &self.heads[0], &self.heads[1]];
-        let seen = self.replays.iter().map(|r| &r.seen);
-        let bits = bits.into_iter().chain(seen);
-        bits.map(RoaringTreemap::serialized_size).sum::<usize>()
-            + self.fresh.footprint()
+        let lists = [&self.fresh, &self.again, &self.heads[0], &self.heads[1]];
+        let seen = self.replays.iter().map(|r| r.seen.serialized_size());
+        lists.map(Seqs::footprint).iter().sum::<usize>()
+            + seen.sum::<usize>()
             + self.keyed.footprint()
             + self.keys.footprint()
             + self.entries.footprint()

@@ -5,6 +5,7 @@
 use super::blocks::{self, Next, TextReader, too_long};
 use super::csv::typed;
 use super::lines::{Found, Lines, MAX_RECORD};
+use super::object::members;
 use super::open::{Content, looks_binary, mostly_binary};
 use super::rescue::Rescued;
 use super::scan::Scan;
@@ -17,12 +18,9 @@ use crate::handlers::transform::drift::{self, Changes};
 use crate::handlers::transform::inferred;
 use crate::handlers::transform::options::{Format, ReadOptions};
 use crate::handlers::transform::schema::{Column, Extra, Kind, RecordSchema, infer};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 /// How much is looked at to find the columns.
@@ -199,7 +197,7 @@ pub fn object_cells<'a>(
     cells: &mut Vec<Cell<'a>>,
     ignored: &mut BTreeMap<String, u64>,
 ) -> Result<(), Broken> {
-    let members: Members<'_> = serde_json::from_str(text).map_err(|e| {
+    let members = members(text).map_err(|e| {
         let code = if e.is_data() {
             "NotAnObject"
         } else {
@@ -213,29 +211,29 @@ pub fn object_cells<'a>(
     let mut present = 0_usize;
     // Most records have their members in the order of the columns.
     let mut next = 0;
-    for (key, raw) in members.0 {
-        let expected = schema.columns.get(next).is_some_and(|c| c.name == key.0);
+    for (name, raw) in members {
+        let expected = schema.columns.get(next).is_some_and(|c| c.name == name);
         let Some(at) = (if expected {
             Some(next)
         } else {
-            schema.position(&key.0)
+            schema.position(&name)
         }) else {
             if schema.rescue.is_some() {
-                put(&mut rescued, &key.0, raw);
+                put(&mut rescued, &name, raw);
                 continue;
             }
             if schema.extra == Extra::Refused {
-                let message = format!("`{}` is not among the columns", shorten(&key.0));
+                let message = format!("`{}` is not among the columns", shorten(&name));
                 return Err(Broken::record("UnexpectedField", message));
             }
-            count_ignored(ignored, key.0, 1);
+            count_ignored(ignored, name, 1);
             continue;
         };
         next = at + 1;
         let column = &schema.columns[at];
-        match value(column, raw.get()) {
+        match value(column, raw) {
             Ok(cell) => cells[at] = cell,
-            Err(v) if rescued.takes(schema, column, &v) => put(&mut rescued, &key.0, raw),
+            Err(v) if rescued.takes(schema, column, &v) => put(&mut rescued, &name, raw),
             Err(v) => return Err(Broken::column(column, v)),
         }
         present += 1;
@@ -247,9 +245,9 @@ pub fn object_cells<'a>(
     }
 }
 
-fn put(rescued: &mut Rescued, name: &str, raw: &RawValue) {
-    // A raw value is JSON, or the record would not have been parsed.
-    let value = serde_json::from_str(raw.get()).unwrap_or_else(|_| Value::from(raw.get()));
+fn put(rescued: &mut Rescued, name: &str, raw: &str) {
+    // A member's value is JSON, or the record would not have been read.
+    let value = serde_json::from_str(raw).unwrap_or_else(|_| Value::from(raw));
     rescued.put_json(name, value);
 }
 
@@ -259,12 +257,11 @@ fn required(schema: &RecordSchema, text: &str) -> Result<(), Broken> {
         return Ok(());
     }
     // The second parse is for records that leave something out.
-    let members: Members<'_> = serde_json::from_str(text)
-        .map_err(|e| Broken::record("NotJson", shorten(&e.to_string())))?;
+    let members = members(text).map_err(|e| Broken::record("NotJson", shorten(&e.to_string())))?;
     let missing = schema
         .columns
         .iter()
-        .find(|c| c.required && !members.0.iter().any(|(key, _)| *key.0 == *c.name));
+        .find(|c| c.required && !members.iter().any(|(name, _)| **name == *c.name));
     match missing {
         None => Ok(()),
         Some(column) => Err(Broken::column(
@@ -329,32 +326,6 @@ fn unquoted(raw: &str) -> Result<Cow<'_, str>, Violation> {
     serde_json::from_str(raw)
         .map(Cow::Owned)
         .map_err(|e| Violation::new("NotJson", shorten(&e.to_string())))
-}
-
-/// The members of an object, values unparsed.
-struct Members<'a>(Vec<(Key<'a>, &'a RawValue)>);
-
-#[derive(serde::Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visit;
-        impl<'de> Visitor<'de> for Visit {
-            type Value = Members<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::with_capacity(map.size_hint().unwrap_or(16));
-                while let Some(entry) = map.next_entry()? {
-                    members.push(entry);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Visit)
-    }
 }
 
 impl blocks::Records for Records {

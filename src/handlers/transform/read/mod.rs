@@ -9,6 +9,7 @@ pub mod json;
 mod layout;
 pub mod lines;
 mod members;
+mod object;
 pub mod open;
 pub mod parquet;
 mod rescue;

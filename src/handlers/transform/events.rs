@@ -15,7 +15,7 @@ use super::cell::Cell;
 use super::ledger::{self, hour};
 use super::manifest::{self, Events, Manifest};
 use super::publish::Staging;
-use super::read::json::object_cells;
+use super::read::json::{Order, object_cells};
 use super::rejects::Known;
 use super::schema::{Column, Extra, Kind, RecordSchema, infer};
 use super::several::Again;
@@ -244,7 +244,7 @@ fn parse<'a>(inner: &Inner, fresh: &[&'a Message]) -> (Rows<'a>, Answers<'a>) {
         columns.collect(),
         Extra::Ignored,
     ));
-    let mut none = Known;
+    let (mut none, mut order) = (Known, Order::default());
     let mut feed = Feed::new(Arc::clone(&combined), &mut none);
     let mut rows = Rows {
         good: Vec::new(),
@@ -255,7 +255,7 @@ fn parse<'a>(inner: &Inner, fresh: &[&'a Message]) -> (Rows<'a>, Answers<'a>) {
     let mut answers: Answers<'a> = Vec::new();
     let mut batches = Vec::new();
     for message in fresh {
-        let taken = row(&detail, message, &mut rows.ignored).and_then(|cells| {
+        let taken = row(&detail, message, &mut order, &mut rows.ignored).and_then(|cells| {
             feed.record(Ok(&cells), Place::default(), &[])?;
             if feed.full() {
                 batches.extend(feed.take()?);
@@ -287,6 +287,7 @@ fn record(message: &Message) -> Result<&str, Failure> {
 fn row<'a>(
     detail: &RecordSchema,
     message: &'a Message,
+    order: &mut Order,
     ignored: &mut BTreeMap<String, u64>,
 ) -> Result<Vec<Cell<'a>>, Failure> {
     let event = &message.event;
@@ -298,7 +299,7 @@ fn row<'a>(
         Failure::permanent(b.violation.code, format!("{column}{}", b.violation.message))
     };
     let mut cells = Vec::new();
-    object_cells(detail, record(message)?, &mut cells, ignored).map_err(broken)?;
+    object_cells(detail, record(message)?, order, (&mut cells, ignored)).map_err(broken)?;
     check_whole(detail, &cells).map_err(broken)?;
     let time = DateTime::parse_from_rfc3339(event.time())
         .map_err(|e| Failure::permanent("BadTime", "the event's time is none").caused_by(&e))?;

@@ -155,6 +155,28 @@ fn sample(head: &[u8], array: bool) -> Vec<Map<String, Value>> {
 struct Records {
     schema: Arc<RecordSchema>,
     cells: Vec<Cell<'static>>,
+    order: Order,
+}
+
+/// Of the members of the record before, the columns: most records have the same.
+#[derive(Default)]
+pub struct Order(Vec<usize>);
+
+impl Order {
+    /// The column of the member `nth`, which has this name.
+    fn column(&mut self, schema: &RecordSchema, nth: usize, name: &str) -> Option<usize> {
+        let guess = self.0.get(nth).copied();
+        let is_it = |at: &usize| schema.columns.get(*at).is_some_and(|c| c.name == name);
+        if let Some(at) = guess.filter(is_it) {
+            return Some(at);
+        }
+        let at = schema.position(name)?;
+        if self.0.len() <= nth {
+            self.0.resize(nth + 1, 0);
+        }
+        self.0[nth] = at;
+        Some(at)
+    }
 }
 
 /// Reads a record a line.
@@ -167,6 +189,7 @@ impl Records {
         Self {
             schema: Arc::clone(schema),
             cells: Vec::new(),
+            order: Order::default(),
         }
     }
 
@@ -180,7 +203,10 @@ impl Records {
                     format!("byte {} of the record is not UTF-8", e.valid_up_to()),
                 )
             })
-            .and_then(|text| object_cells(&self.schema, text, &mut cells, &mut feed.ignored));
+            .and_then(|text| {
+                let into = (&mut cells, &mut feed.ignored);
+                object_cells(&self.schema, text, &mut self.order, into)
+            });
         feed.record(result.map(|()| cells.as_slice()), place, raw)?;
         self.cells = recycle(cells);
         Ok(())
@@ -194,8 +220,8 @@ impl Records {
 pub fn object_cells<'a>(
     schema: &RecordSchema,
     text: &'a str,
-    cells: &mut Vec<Cell<'a>>,
-    ignored: &mut BTreeMap<String, u64>,
+    order: &mut Order,
+    (cells, ignored): (&mut Vec<Cell<'a>>, &mut BTreeMap<String, u64>),
 ) -> Result<(), Broken> {
     let members = members(text).map_err(|e| {
         let code = if e.is_data() {
@@ -209,15 +235,8 @@ pub fn object_cells<'a>(
     cells.resize(schema.columns.len(), Cell::Null);
     let mut rescued = Rescued::default();
     let mut present = 0_usize;
-    // Most records have their members in the order of the columns.
-    let mut next = 0;
-    for (name, raw) in members {
-        let expected = schema.columns.get(next).is_some_and(|c| c.name == name);
-        let Some(at) = (if expected {
-            Some(next)
-        } else {
-            schema.position(&name)
-        }) else {
+    for (nth, (name, raw)) in members.into_iter().enumerate() {
+        let Some(at) = order.column(schema, nth, &name) else {
             if schema.rescue.is_some() {
                 put(&mut rescued, &name, raw);
                 continue;
@@ -229,7 +248,6 @@ pub fn object_cells<'a>(
             count_ignored(ignored, name, 1);
             continue;
         };
-        next = at + 1;
         let column = &schema.columns[at];
         match value(column, raw) {
             Ok(cell) => cells[at] = cell,

@@ -54,6 +54,7 @@ struct Inner {
     at: Vec<Instant>,
     batches: usize,
     duplicates: usize,
+    deaths: usize,
 }
 
 impl Bus {
@@ -66,6 +67,7 @@ impl Bus {
                 at: Vec::new(),
                 batches: 0,
                 duplicates: 0,
+                deaths: 0,
             }),
         })
     }
@@ -84,6 +86,11 @@ impl Bus {
 
     pub fn duplicates(&self) -> usize {
         self.inner.lock().unwrap().duplicates
+    }
+
+    /// Batches that were taken and never answered.
+    pub fn deaths(&self) -> usize {
+        self.inner.lock().unwrap().deaths
     }
 
     pub fn events(&self) -> Vec<Value> {
@@ -142,7 +149,10 @@ impl Bus {
             answers.push(Taken::Accepted(next));
         }
         match inner.mood {
-            Mood::TakeAndDie => Err(None),
+            Mood::TakeAndDie => {
+                inner.deaths += 1;
+                Err(None)
+            }
             _ => Ok(answers),
         }
     }

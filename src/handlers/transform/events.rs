@@ -299,7 +299,7 @@ fn row<'a>(
         Failure::permanent(b.violation.code, format!("{column}{}", b.violation.message))
     };
     let mut cells = Vec::new();
-    object_cells(detail, record(message)?, order, (&mut cells, ignored)).map_err(broken)?;
+    object_cells(detail, record(message)?, order, &mut cells, ignored).map_err(broken)?;
     check_whole(detail, &cells).map_err(broken)?;
     let time = DateTime::parse_from_rfc3339(event.time())
         .map_err(|e| Failure::permanent("BadTime", "the event's time is none").caused_by(&e))?;

@@ -204,8 +204,8 @@ impl Records {
                 )
             })
             .and_then(|text| {
-                let into = (&mut cells, &mut feed.ignored);
-                object_cells(&self.schema, text, &mut self.order, into)
+                let (order, ignored) = (&mut self.order, &mut feed.ignored);
+                object_cells(&self.schema, text, order, &mut cells, ignored)
             });
         feed.record(result.map(|()| cells.as_slice()), place, raw)?;
         self.cells = recycle(cells);
@@ -221,7 +221,8 @@ pub fn object_cells<'a>(
     schema: &RecordSchema,
     text: &'a str,
     order: &mut Order,
-    (cells, ignored): (&mut Vec<Cell<'a>>, &mut BTreeMap<String, u64>),
+    cells: &mut Vec<Cell<'a>>,
+    ignored: &mut BTreeMap<String, u64>,
 ) -> Result<(), Broken> {
     let members = members(text).map_err(|e| {
         let code = if e.is_data() {

@@ -35,6 +35,9 @@ use std::time::Duration;
 /// How long a message is hidden beyond its handler's timeout.
 const SLACK: Duration = Duration::from_secs(30);
 
+/// Most messages that are handed on to a bus or a topic at once.
+const FORWARDED: usize = 256;
+
 /// Every route that the configuration has, interned in the log.
 pub(super) type Routes = BTreeMap<String, RouteId>;
 
@@ -234,8 +237,8 @@ impl Wiring<'_> {
                     consumers.extend(self.publishes(&route, publish, &mut links)?);
                     continue;
                 }
-                To::Topic(topic) => Arc::new(ForwardHandler::new(topics::bus_of(topic))),
-                To::Bus(bus) => Arc::new(ForwardHandler::new(bus.clone())),
+                To::Topic(topic) => forward(topics::bus_of(topic), &mut options),
+                To::Bus(bus) => forward(bus.clone(), &mut options),
                 To::Exec(exec) => Arc::new(ExecHandler::new(exec.options())),
                 To::Webhook(webhook) => {
                     // One message at a time, so that none waits for a slower one.
@@ -411,6 +414,14 @@ impl Wiring<'_> {
             self.clock.clone(),
         )
     }
+}
+
+/// Hands messages on to a bus one batch after the other: what is ordered by a key there
+/// would otherwise be told in an order that depends on which batch was done first.
+fn forward(bus: String, options: &mut DeliveryOptions) -> Arc<dyn Work> {
+    options.concurrency = 1;
+    options.batch.size = FORWARDED;
+    Arc::new(ForwardHandler::new(bus))
 }
 
 /// How a consumer of one route is fed.

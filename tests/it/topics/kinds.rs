@@ -1,6 +1,7 @@
 //! Filters, and subscribers that are no endpoints.
 
 use super::{assert_balanced, ids, order, orders, send, standing};
+use crate::support::Project;
 use crate::support::receiver::{Receiver, Reply};
 use serde_json::Value;
 use std::fs;
@@ -88,5 +89,27 @@ fn a_message_that_a_webhook_refuses_for_good_is_dead_lettered_and_the_others_go_
     assert_eq!(standing(&project, "hook")["circuit"]["state"], "closed");
     let letters = project.json_lines(&["dlq", "list", "--json"]);
     assert_eq!(letters[0]["event"]["id"], "b");
+    assert_eq!(node.stop(), 0);
+}
+
+#[test]
+fn topics_and_other_buses_get_events_in_the_order_of_their_bus() {
+    let project = Project::new();
+    project.write(
+        "rules/a.yaml",
+        "rules:\n  all:\n    pattern: { source: [shop] }\n    targets: [ { topic: orders }, { bus: other } ]\ntopics: { orders: {} }\n",
+    );
+    let node = project.start();
+    let sent: Vec<String> = (0..900).map(|n| format!("e-{n}")).collect();
+    let events: Vec<String> = sent.iter().map(|id| order(id, 1)).collect();
+    send(&project, &events);
+    project.wait_idle();
+    for bus in ["topic/orders", "other"] {
+        let listed = ["events", "list", "--bus", bus, "--limit", "1000", "--json"];
+        let listed = project.json_lines(&listed);
+        let id = |line: &Value| line["event"]["id"].as_str().expect("an id").to_owned();
+        let ids: Vec<String> = listed.iter().map(id).collect();
+        assert_eq!(ids, sent, "{bus}");
+    }
     assert_eq!(node.stop(), 0);
 }

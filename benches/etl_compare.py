@@ -107,7 +107,7 @@ def main():
     if not os.path.exists(ndjson):
         subprocess.run([program, "generate", ndjson, "1850000"], check=True)
     # What `pointsman run` tells the allocator before it starts (src/cli/run.rs).
-    told = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "1048576"}
+    told = {"MIMALLOC_ARENA_EAGER_COMMIT": "0", "MIMALLOC_PURGE_DELAY": "10"}
     ours = {
         "csv": ([program, "run", csv, "country"], {}),
         "json": ([program, "run", ndjson, "country"], {}),

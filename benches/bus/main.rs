@@ -29,6 +29,10 @@ use figures::{cpu_time, memory, runtime, written};
 const SIZE: usize = 1024;
 const ROUNDS: usize = 3;
 
+/// The program's (src/main.rs).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let value = |name: &str| {

@@ -12,7 +12,7 @@ use super::record::Sum;
 use super::route::Now;
 use super::state::State;
 use super::types::{Accepted, NewEvent, RouteId, StoredEvent};
-use super::writer::{Turn, wait_for_turn};
+use super::writer::Turns;
 
 /// A new event as its sender's thread prepared it: all but its number and time.
 struct Fresh {
@@ -143,12 +143,12 @@ fn check_routes(state: &State, events: &[Fresh]) -> Result<(), BusError> {
 }
 
 /// Numbers new events, leaving out duplicates; all or none.
-pub(super) fn add_events<'a>(
-    core: &'a Core,
+pub(super) fn add_events(
+    core: &Core,
     batch: &mut Batch,
     prepared: Prepared,
     now: Now,
-    turn: &mut Turn<'a>,
+    turns: &mut Turns<'_>,
 ) -> Result<Vec<Accepted>, BusError> {
     let Prepared { events, encoded } = prepared;
     check_routes(&lock(&core.state), &events)?;
@@ -158,6 +158,7 @@ pub(super) fn add_events<'a>(
     // Looked at for every commit, so that no jump of the clock goes by unseen.
     let steady = core.steady_ms();
     let mut dedupe = lock(&core.dedupe);
+    dedupe.fetch(events.iter().map(|event| event.hash));
     for Fresh {
         mut event,
         hash,
@@ -165,10 +166,10 @@ pub(super) fn add_events<'a>(
     } in events
     {
         let is_written = |seq| batch.in_flight.contains(&seq);
-        if turn.is_none() && dedupe.get(hash).is_some_and(is_written) {
+        if !turns.are_taken() && dedupe.get(hash).is_some_and(is_written) {
             // It can be compared when it is applied; who applies it may want the ids.
             drop(dedupe);
-            wait_for_turn(core, turn);
+            turns.all();
             dedupe = lock(&core.dedupe);
         }
         let duplicate = match dedupe.get(hash) {

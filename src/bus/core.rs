@@ -1,4 +1,4 @@
-//! What all handles and both threads share.
+//! What all handles and all threads share.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
@@ -140,10 +140,11 @@ pub(crate) struct Core {
     pub options: BusOptions,
     pub fs: Arc<dyn FileSystem>,
     pub clock: SharedClock,
-    /// The two turns of the threads that write.
+    /// The turns of the threads that write.
     pub writing: Mutex<Writer>,
     pub syncing: Mutex<()>,
-    // Locks are taken in this order: the two above, queue, state, appender, then any of
+    pub applying: Mutex<()>,
+    // Locks are taken in this order: the three above, queue, state, appender, then any of
     // the others.
     pub queue: Mutex<Queue>,
     pub queue_signal: Condvar,

@@ -48,6 +48,13 @@ impl Dedupe {
         seq.filter(|&s| s >= self.floor)
     }
 
+    /// Looks for all of these, so that what follows finds them in the processor's caches:
+    /// the tables are far larger, and of look-ups that do not wait for one another the
+    /// processor has several under way.
+    pub(crate) fn fetch(&self, hashes: impl Iterator<Item = u64>) {
+        std::hint::black_box(hashes.filter(|&hash| self.get(hash).is_some()).count());
+    }
+
     /// Notes an event; returns what was there, for [`Dedupe::undo`].
     pub(crate) fn insert(&mut self, hash: u64, seq: u64) -> Option<u64> {
         let floor = self.floor;

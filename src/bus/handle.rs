@@ -1,4 +1,4 @@
-//! Opening and closing: the lock, the two threads, the end.
+//! Opening and closing: the lock, the threads, the end.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex};
@@ -76,6 +76,7 @@ impl Handle {
             clock,
             writing: Mutex::default(),
             syncing: Mutex::default(),
+            applying: Mutex::default(),
             queue: Mutex::new(Queue::default()),
             queue_signal: Condvar::new(),
             state: Mutex::new(state),
@@ -123,7 +124,7 @@ impl Handle {
         marked
     }
 
-    /// Stops both threads and gives the lock back.
+    /// Stops the threads and gives the lock back.
     fn stop(&self) {
         {
             let mut life = lock(&self.core.life);

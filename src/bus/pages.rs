@@ -6,15 +6,18 @@
 
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
+
 /// Up to 64 neighbours. A slot stays where it is when its value goes, until the page is
-/// put away.
+/// put away. One slot has room in the page itself: of a bus with very many routes each
+/// has a delivery or two in flight, and memory of their own would be far from all else.
 #[derive(Debug, Clone)]
 struct Page<T> {
     /// Whose value is there.
     present: u64,
     /// Whose slot is there.
     placed: u64,
-    slots: Vec<T>,
+    slots: SmallVec<[T; 1]>,
 }
 
 /// Values by sequence number.
@@ -36,7 +39,7 @@ impl<T: Copy> Page<T> {
         Self {
             present: 0,
             placed: 0,
-            slots: Vec::new(),
+            slots: SmallVec::new(),
         }
     }
 

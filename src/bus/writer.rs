@@ -1,9 +1,10 @@
 //! The writer threads: one takes what queued up, numbers it and writes it as one record;
-//! then it syncs, applies and answers, while the other writes what came meanwhile.
+//! then it syncs, and then it applies and answers, while others do with what came
+//! meanwhile what it has done before.
 //!
-//! There are two turns, and a thread takes the second before it gives the first away, so
+//! So there are three turns, and a thread takes the next one before it gives its own away:
 //! commits are synced and applied in the order in which they were written. What has to
-//! see all that was written before takes the second turn at once, and waits by that.
+//! see all that was written before takes all turns at once, and waits by that.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -21,8 +22,8 @@ use super::route::Now;
 use super::table::Closed;
 use super::waiting::{next, retry_later};
 
-/// How many threads write: one writes while the other syncs.
-pub(crate) const THREADS: usize = 2;
+/// How many threads write: one for each turn.
+pub(crate) const THREADS: usize = 3;
 
 /// What the writers remember between commits; who has it has the first turn.
 #[derive(Default)]
@@ -36,12 +37,45 @@ pub(crate) struct Writer {
     next_seq: u64,
 }
 
-/// The second turn.
-pub(super) type Turn<'a> = Option<MutexGuard<'a, ()>>;
+/// The second turn and the third.
+pub(super) struct Turns<'a> {
+    core: &'a Core,
+    syncing: Option<MutexGuard<'a, ()>>,
+    applying: Option<MutexGuard<'a, ()>>,
+}
 
-/// Takes the second turn, unless it is taken: all that was written before is applied.
-pub(super) fn wait_for_turn<'a>(core: &'a Core, turn: &mut Turn<'a>) {
-    turn.get_or_insert_with(|| lock(&core.syncing));
+impl<'a> Turns<'a> {
+    fn none(core: &'a Core) -> Self {
+        Self {
+            core,
+            syncing: None,
+            applying: None,
+        }
+    }
+
+    /// To sync; all that was written before is synced then.
+    fn sync(&mut self) {
+        self.syncing.get_or_insert_with(|| lock(&self.core.syncing));
+    }
+
+    /// To apply; all that was written before is applied then. Who comes after may sync.
+    fn apply(&mut self) {
+        self.applying
+            .get_or_insert_with(|| lock(&self.core.applying));
+        self.syncing = None;
+    }
+
+    /// Both, unless they are taken: all that was written before is applied.
+    pub(super) fn all(&mut self) {
+        self.sync();
+        self.applying
+            .get_or_insert_with(|| lock(&self.core.applying));
+    }
+
+    /// Whether all that was written before is applied.
+    pub(super) fn are_taken(&self) -> bool {
+        self.applying.is_some()
+    }
 }
 
 /// Runs until the queue is closed and empty, or the log is poisoned.
@@ -79,7 +113,7 @@ impl Drop for Watch<'_> {
 type Asked = (Option<Reply>, bool, usize);
 
 /// Makes requests durable, applies them and answers.
-fn commit<'a>(core: &'a Core, mut writer: MutexGuard<'a, Writer>, requests: Vec<Request>) {
+fn commit(core: &Core, mut writer: MutexGuard<'_, Writer>, requests: Vec<Request>) {
     let now = core.now();
     let mut asked: Vec<Asked> = Vec::with_capacity(requests.len());
     let mut works = Vec::with_capacity(requests.len());
@@ -89,19 +123,22 @@ fn commit<'a>(core: &'a Core, mut writer: MutexGuard<'a, Writer>, requests: Vec<
     }
     // A plan sees the state, and what comes after sees what it has changed.
     let alone = works.iter().any(|work| matches!(work, Work::Plan(_)));
-    let mut turn = None;
+    let mut turns = Turns::none(core);
     if alone {
-        wait_for_turn(core, &mut turn);
+        turns.all();
     }
-    let mut batch = writer.build(core, &mut works, now, &mut turn);
-    let written = writer.write(core, &mut batch, now, &mut turn);
-    wait_for_turn(core, &mut turn);
+    let mut batch = writer.build(core, &mut works, now, &mut turns);
+    let written = writer.write(core, &mut batch, now, &mut turns);
+    match &written {
+        Ok(_) => turns.sync(),
+        Err(_) => turns.all(),
+    }
     let mut writer = Some(writer).filter(|_| alone || written.is_err());
-    let result = written.and_then(|written| finish(core, &batch, written, now));
+    let result = written.and_then(|written| finish(core, &batch, written, now, &mut turns));
     batch.recycle(core);
     match result {
         Ok(()) => {
-            drop((turn, writer));
+            drop((turns, writer));
             for ((reply, ..), answer) in asked.into_iter().zip(batch.answers) {
                 if let Some(reply) = reply {
                     let _ = reply.send(answer);
@@ -130,6 +167,7 @@ fn finish(
     batch: &Batch,
     written: Option<Written>,
     now: Now,
+    turns: &mut Turns<'_>,
 ) -> Result<(), WriteFailure> {
     // What was written before may not have become durable, and this comes after it.
     if let Some(why) = core.poisoned() {
@@ -139,6 +177,7 @@ fn finish(
         return Ok(());
     };
     sync(core, &written)?;
+    turns.apply();
     apply(core, batch, &written, now);
     Ok(())
 }
@@ -189,13 +228,7 @@ impl Writer {
         }
     }
 
-    fn build<'a>(
-        &mut self,
-        core: &'a Core,
-        works: &mut [Work],
-        now: Now,
-        turn: &mut Turn<'a>,
-    ) -> Batch {
+    fn build(&mut self, core: &Core, works: &mut [Work], now: Now, turns: &mut Turns<'_>) -> Batch {
         let applied = lock(&core.state).next_seq;
         // Only who has this turn gives numbers out.
         let first_seq = applied.max(self.next_seq);
@@ -224,7 +257,7 @@ impl Writer {
                 Work::Commit { ended, events } => {
                     // What ended stays with the request, in case the write fails.
                     let events = std::mem::take(events);
-                    let accepted = add_events(core, &mut batch, events, now, turn);
+                    let accepted = add_events(core, &mut batch, events, now, turns);
                     match accepted {
                         Ok(_) => add_ended(&mut batch, ended),
                         Err(_) => super::settle::unsettle(core, &std::mem::take(ended)),
@@ -238,12 +271,12 @@ impl Writer {
     }
 
     /// Writes a batch; `None` when there is nothing to be made durable.
-    fn write<'a>(
+    fn write(
         &mut self,
-        core: &'a Core,
+        core: &Core,
         batch: &mut Batch,
         now: Now,
-        turn: &mut Turn<'a>,
+        turns: &mut Turns<'_>,
     ) -> Result<Option<Written>, WriteFailure> {
         if batch.is_empty() {
             // Only duplicates, or a plan without items.
@@ -259,7 +292,7 @@ impl Writer {
         batch.acks.sort_unstable();
         let size = batch.event_bytes() + 64 * batch.items.len() + 16 * batch.acks.len();
         if is_full(core, size as u64) {
-            wait_for_turn(core, turn);
+            turns.all();
             roll(core, now)?;
         }
         let written = self.append(core, batch, now)?;

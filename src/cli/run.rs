@@ -15,21 +15,19 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-/// What glibc's allocator is told. Left to itself it keeps an arena for each thread
-/// and takes large pieces from it, too; pieces of many sizes that come and go on many
-/// threads then leave up to twice the memory behind that is in use, which is what
-/// bounds a query. So: few arenas, and pieces from 128 KiB on go back to the system
-/// when they are freed. See mallopt(3).
-const ALLOCATOR: [(&str, &str); 3] = [
-    ("MALLOC_ARENA_MAX", "2"),
-    ("MALLOC_MMAP_THRESHOLD_", "131072"),
-    ("MALLOC_TRIM_THRESHOLD_", "1048576"),
+/// What the allocator is told. Left to itself it takes memory in advance and keeps what
+/// is freed for a second; pieces of many sizes that come and go on many threads then
+/// leave up to twice the memory behind that is in use, which is what bounds a query. See
+/// `mi_option_t` in mimalloc's manual.
+const ALLOCATOR: [(&str, &str); 2] = [
+    ("MIMALLOC_ARENA_EAGER_COMMIT", "0"),
+    ("MIMALLOC_PURGE_DELAY", "10"),
 ];
 
 /// Starts the program once more with [`ALLOCATOR`] in its environment, which is read
-/// before `main`, under the same process id. Where somebody has set one of them, all
-/// stay as they are; other allocators take no notice.
-fn tell_allocator() {
+/// before `main`, under the same process id. Where somebody has set one of them, both
+/// stay as they are.
+pub(super) fn tell_allocator() {
     use std::os::unix::process::CommandExt;
     if ALLOCATOR
         .iter()

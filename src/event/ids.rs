@@ -9,7 +9,11 @@ const SPACE: Uuid = Uuid::from_u128(0x7c6f_2f3a_5d0e_5b1c_9a55_706f_696e_7473);
 /// A new id, ordered by time (UUID version 7).
 #[must_use]
 pub fn random_id() -> String {
-    Uuid::now_v7().to_string()
+    let mut text = Uuid::encode_buffer();
+    Uuid::now_v7()
+        .hyphenated()
+        .encode_lower(&mut text)
+        .to_owned()
 }
 
 /// The id of an event that `cause` brought about: the same for every retry of

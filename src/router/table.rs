@@ -118,10 +118,12 @@ impl Table {
     /// The deliveries of an event, one per target of each rule that matches.
     ///
     /// # Errors
-    /// When the event is not well-formed JSON.
+    /// When its arrays are too entangled to decide a rule
+    /// ([`MAX_STEPS`](crate::rules::MAX_STEPS)).
     pub fn deliveries(&self, bus: &str, event: &Event) -> Result<Vec<NewDelivery>, EventError> {
         let mut deliveries = Vec::new();
-        self.matching(bus, event.text(), |rule| {
+        // What is an event is well-formed: reading it looked at every byte.
+        self.matching(bus, Mode::Fast, event.text(), |rule| {
             for entry in &rule.entries {
                 deliveries.push(self.delivery(entry, event));
             }
@@ -135,7 +137,7 @@ impl Table {
     /// When the event is not well-formed JSON.
     pub fn routes(&self, bus: &str, event: &[u8]) -> Result<Vec<String>, EventError> {
         let mut names = Vec::new();
-        self.matching(bus, event, |rule| {
+        self.matching(bus, Mode::Validating, event, |rule| {
             names.extend(rule.entries.iter().map(|entry| entry.name.clone()));
         })?;
         Ok(names)
@@ -178,6 +180,7 @@ impl Table {
     fn matching(
         &self,
         bus: &str,
+        mode: Mode,
         event: &[u8],
         mut each: impl FnMut(&Compiled),
     ) -> Result<(), EventError> {
@@ -185,9 +188,7 @@ impl Table {
             return Ok(());
         };
         let mut scratch = rules.scratch();
-        let matched = rules
-            .snapshot
-            .matches_in(Mode::Validating, event, &mut scratch);
+        let matched = rules.snapshot.matches_in(mode, event, &mut scratch);
         let result = matched.map(|ids| {
             for id in ids {
                 if let Some(rule) = rules.rules.get(id.0 as usize) {
@@ -251,5 +252,49 @@ impl BusRules {
     fn give_back(&self, scratch: Scratch) {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         spare.push(scratch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Defaults;
+
+    /// [`Table::deliveries`] relies on it.
+    #[test]
+    fn whatever_passes_as_an_event_is_well_formed() {
+        let event = r#"{"id":"a","source":"s","detail-type":"T","detail":{"a":[-0.5e1,{"b":"\ud83d\n","c":[]}],"d":null}}"#;
+        let pieces = [
+            "", "{", "}", "[", "]", ",", ":", "\"", "0", "-", ".", "e", "t", "null", "\"k\":1",
+            " ", "\u{1}", "\\", "\\u", "\\ud800", "\u{b}", "é", "{}", "1e999", "\n{}",
+        ];
+        let (rules, mut scratch) = (Snapshot::default(), Scratch::new());
+        let (mut passed, mut refused) = (0, 0);
+        for at in 0..=event.len() {
+            for len in 0..4 {
+                let Some(rest) = event.get(at + len..) else {
+                    continue;
+                };
+                for piece in pieces {
+                    // Cut bytes, too: texts are not always UTF-8.
+                    let mut text = event.as_bytes()[..at].to_vec();
+                    text.extend_from_slice(piece.as_bytes());
+                    text.extend_from_slice(rest.as_bytes());
+                    if len == 3 {
+                        text.insert(at, 0xc3);
+                    }
+                    match Event::complete(&text, &Defaults::default(), 0) {
+                        Ok(event) => {
+                            passed += 1;
+                            let found =
+                                rules.matches_in(Mode::Validating, event.text(), &mut scratch);
+                            assert!(found.is_ok(), "{}", String::from_utf8_lossy(&text));
+                        }
+                        Err(_) => refused += 1,
+                    }
+                }
+            }
+        }
+        assert!(passed > 500 && refused > 500, "{passed} {refused}");
     }
 }

@@ -11,6 +11,7 @@ mod load;
 mod plain;
 
 use super::args::BenchBusArgs;
+use super::run::tell_allocator;
 use super::{Answer, CliError, say, talk};
 use load::{Load, Measured};
 use serde_json::{Value, json};
@@ -39,6 +40,8 @@ impl Drop for Folder {
 }
 
 pub(super) async fn bus(args: &BenchBusArgs) -> Result<Answer, CliError> {
+    // As a node does.
+    tell_allocator();
     if args.routes == 0 || args.rules == 0 || args.batch == 0 || args.publishers == 0 {
         return Err(CliError::new(
             "--routes, --rules, --batch and --publishers are at least 1",

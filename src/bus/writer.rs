@@ -58,18 +58,17 @@ impl<'a> Turns<'a> {
         self.syncing.get_or_insert_with(|| lock(&self.core.syncing));
     }
 
-    /// To apply; all that was written before is applied then. Who comes after may sync.
-    fn apply(&mut self) {
-        self.applying
-            .get_or_insert_with(|| lock(&self.core.applying));
-        self.syncing = None;
-    }
-
     /// Both, unless they are taken: all that was written before is applied.
     pub(super) fn all(&mut self) {
         self.sync();
         self.applying
             .get_or_insert_with(|| lock(&self.core.applying));
+    }
+
+    /// To apply; who comes after may sync.
+    fn apply(&mut self) {
+        self.all();
+        self.syncing = None;
     }
 
     /// Whether all that was written before is applied.
